@@ -1,0 +1,17 @@
+# Everything that has logic is Python: infra/local, infra/deploy, tests. This file only names it.
+FOUND := $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+ifeq ($(FOUND),)
+$(error moorage needs Python 3.11 or newer and found none on the PATH: install one, or name it: make PYTHON=/path/to/python3.11 run)
+endif
+ENVIRONMENTS = @$(FOUND) -m infra.local.environments
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lock
+
+help:  ## what there is to do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+venv:  ## .venv with all that a developer needs, from the lock
+	$(ENVIRONMENTS) dev
+lock:  ## write requirements*.txt anew from requirements*.in
+	$(ENVIRONMENTS) lock
