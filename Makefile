@@ -15,3 +15,15 @@ venv:  ## .venv with all that a developer needs, from the lock
 	$(ENVIRONMENTS) dev
 lock:  ## write requirements*.txt anew from requirements*.in
 	$(ENVIRONMENTS) lock
+
+LOCAL = @$(FOUND) -m infra.local
+
+.PHONY: run stop status clean
+run:  ## the whole system on this machine; Ctrl-C stops it and keeps its state
+	$(LOCAL) run
+stop:  ## stop it from another terminal
+	$(LOCAL) stop
+status:  ## what runs, and where
+	$(LOCAL) status
+clean:  ## stop it and forget its state, volumes too
+	$(LOCAL) clean

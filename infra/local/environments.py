@@ -17,7 +17,13 @@ from typing import Final
 from infra.local import say
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-LOCKS: Final = ("requirements", "requirements-run", "requirements-dev", "requirements-emulator", "requirements-toolchains")
+LOCKS: Final = (
+    "requirements",
+    "requirements-run",
+    "requirements-dev",
+    "requirements-emulator",
+    "requirements-toolchains",
+)
 OUR_PACKAGES: Final = (ROOT / "infra" / "bridge", ROOT / "infra" / "devplugin")
 
 
@@ -44,9 +50,13 @@ class Environment:
 
 
 RUN: Final = Environment(".venv", "requirements-run.txt", 400, "the local system's packages", ours=True)
-DEV: Final = Environment(".venv", "requirements-dev.txt", 900, "a developer's packages", ours=True, covers="requirements-run.txt")
+DEV: Final = Environment(
+    ".venv", "requirements-dev.txt", 900, "a developer's packages", ours=True, covers="requirements-run.txt"
+)
 EMULATOR: Final = Environment(".venv-emulator", "requirements-emulator.txt", 200, "the emulator")
-TOOLCHAINS: Final = Environment(".venv-toolchains", "requirements-toolchains.txt", 900, "Go and Java for the conformance tests")
+TOOLCHAINS: Final = Environment(
+    ".venv-toolchains", "requirements-toolchains.txt", 900, "Go and Java for the conformance tests"
+)
 BY_NAME: Final = {"run": RUN, "dev": DEV, "emulator": EMULATOR, "toolchains": TOOLCHAINS}
 
 
@@ -89,7 +99,11 @@ def _make(environment: Environment) -> None:
     )
     ours = [argument for package in _our_packages(environment) for argument in ("-e", str(package))]
     if ours:
-        _run(environment, [*pip, "--no-deps", "--no-build-isolation", *ours], "Installing the bridge and the directory plugin")
+        _run(
+            environment,
+            [*pip, "--no-deps", "--no-build-isolation", *ours],
+            "Installing the bridge and the directory plugin",
+        )
         check = [str(environment.python), "-m", "pip", "check", "--disable-pip-version-check"]
         _run(environment, check, "Checking that they fit together")
     for lock in filter(None, (environment.lock, environment.covers)):
@@ -105,7 +119,9 @@ def _run(environment: Environment, command: list[str], what: str) -> None:
     if "No space left on device" in output:
         raise say.Trouble(f"the disk is full while making {environment.folder}: free some space and run this again")
     if "ensurepip is not available" in output:
-        raise say.Trouble(f"{sys.executable} cannot make virtual environments: install its venv package (Debian: python3-venv)")
+        raise say.Trouble(
+            f"{sys.executable} cannot make virtual environments: install its venv package (Debian: python3-venv)"
+        )
     raise say.Trouble(f"{' '.join(command[:4])} failed; its last words:\n{output.strip()[-2000:]}")
 
 

@@ -1,0 +1,54 @@
+"""What was deployed, remembered where it was deployed: a parameter of the stage.
+
+Chalice keeps the ids of what it made in a file. Lost, or left behind on another machine, the next deploy would make a second API
+and a second mapping of each queue. So the file's content lives beside the deployment itself, with a fingerprint of what went in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm import SSMClient
+
+
+@dataclass(frozen=True)
+class Record:
+    """One deployment: what it was made from, and what Chalice made."""
+
+    fingerprint: str
+    chalice: dict[str, Any]
+
+
+def parameter_name(stage: str) -> str:
+    """Where the record of `stage` lies."""
+    return f"/moorage/{stage}/deployment"
+
+
+def load(ssm: SSMClient, stage: str) -> Record | None:
+    """The last record of `stage`, or None when nothing was deployed there."""
+    try:
+        value = ssm.get_parameter(Name=parameter_name(stage))["Parameter"].get("Value", "")
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] == "ParameterNotFound":
+            return None
+        raise
+    read = json.loads(value)
+    return Record(fingerprint=read["fingerprint"], chalice=read["chalice"])
+
+
+def save(ssm: SSMClient, stage: str, record: Record) -> None:
+    """Remember `record` as the last of `stage`."""
+    value = json.dumps({"fingerprint": record.fingerprint, "chalice": record.chalice}, separators=(",", ":"))
+    ssm.put_parameter(
+        Name=parameter_name(stage),
+        Description="What was deployed last; read by the next deploy",
+        Value=value,
+        Type="String",
+        Tier="Intelligent-Tiering",
+        Overwrite=True,
+    )

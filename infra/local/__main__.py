@@ -1,0 +1,70 @@
+"""`python -m infra.local run|stop|status|clean`: the local system's commands, as `make` calls them.
+
+`run` begins on the bare Python: it makes the environments first and goes on inside .venv, as the same process.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from infra.local import environments, say
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one command; 0 when it succeeded."""
+    command = arguments[0] if arguments else ""
+    try:
+        if command == "run":
+            environments.ensure(environments.RUN)
+            environments.ensure(environments.EMULATOR)
+        elif command not in COMMANDS:
+            raise say.Trouble(f"what to do? {', '.join(COMMANDS)}")
+        if not _inside():
+            if not environments.RUN.python.exists():
+                say.line("Nothing was ever started here.")
+                return 0
+            os.chdir(environments.ROOT)
+            os.execv(environments.RUN.python, [str(environments.RUN.python), "-m", "infra.local", *arguments])  # noqa: S606
+        return COMMANDS[command]()
+    except say.Trouble as exc:
+        say.trouble(str(exc))
+        return 1
+
+
+def _inside() -> bool:
+    return os.path.realpath(sys.prefix) == os.path.realpath(environments.RUN.path)
+
+
+def _run() -> int:
+    from infra.local.settings import Settings
+    from infra.local.system import System
+
+    return System(Settings.from_env()).run()
+
+
+def _stop() -> int:
+    from infra.local import control
+    from infra.local.settings import Settings
+
+    return control.stop(Settings.from_env())
+
+
+def _status() -> int:
+    from infra.local import control
+    from infra.local.settings import Settings
+
+    return control.status(Settings.from_env())
+
+
+def _clean() -> int:
+    from infra.local import control
+    from infra.local.settings import Settings
+
+    return control.clean(Settings.from_env())
+
+
+COMMANDS: Final[dict[str, Callable[[], int]]] = {"run": _run, "stop": _stop, "status": _status, "clean": _clean}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""Looking at and ending a local system from another terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from infra.local import say
+from infra.local.processes import Identity, end_leftovers, end_those_that_name
+from infra.local.system import ready_file, registered_plugins
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from infra.local.settings import Settings
+
+STOP_WITHIN: Final = 90.0
+
+
+def stop(settings: Settings) -> int:
+    """End the system, and what a killed one left behind; its state stays."""
+    supervisor = _supervisor(settings)
+    if supervisor is not None:
+        with say.step(f"Stopping the local system (pid {supervisor.pid})"):
+            supervisor.terminate()
+            try:
+                supervisor.wait(STOP_WITHIN)
+            except psutil.TimeoutExpired as exc:
+                raise say.Trouble(
+                    f"pid {supervisor.pid} did not end within {STOP_WITHIN:.0f} s; look into {settings.logs}"
+                ) from exc
+    left = end_leftovers(_pid_files(settings))
+    workers = end_those_that_name(settings.temporary)
+    if left or workers:
+        say.line(
+            f"  Ended what an earlier run left behind: {', '.join([*left, *(['worker processes'] if workers else [])])}"
+        )
+    if supervisor is None and not left and not workers:
+        say.line("Nothing runs.")
+    return 0
+
+
+def status(settings: Settings) -> int:
+    """Say what runs, and where."""
+    supervisor = _supervisor(settings)
+    if supervisor is None:
+        left = [path.stem for path in _pid_files(settings) if (found := Identity.read(path)) and found.process()]
+        say.line(
+            "The local system does not run."
+            + (f" Left of an earlier one: {', '.join(left)}; make stop ends them." if left else "")
+        )
+        return 0
+    say.line(f"The local system of {settings.state} runs (pid {supervisor.pid}).")
+    try:
+        ready = json.loads(ready_file(settings).read_text())
+    except FileNotFoundError:
+        say.line("  It is still starting.")
+        return 0
+    plugins = registered_plugins(ready["api_url"])
+    say.line(f"  API        {ready['api_url']}  (stage {ready['stage']})")
+    say.line(f"  emulator   {ready['endpoint']}")
+    say.line(f"  bridge     {ready['bridge']}")
+    for plugin_id, root in ready["plugins"].items():
+        say.line(
+            f"  plugin     {plugin_id}: {'registered' if plugin_id in plugins else 'not registered'}, volumes in {root}"
+        )
+    for path in _pid_files(settings):
+        found = Identity.read(path)
+        runs = found is not None and found.process() is not None
+        say.line(f"  {path.stem:<17} {f'pid {found.pid}' if found and runs else 'does not run'}")
+    say.line(f"  logs       {settings.logs}")
+    return 0
+
+
+def clean(settings: Settings) -> int:
+    """End the system and forget its state, volumes too."""
+    stop(settings)
+    if not settings.state.exists():
+        return 0
+    mounted = [
+        part.mountpoint for part in psutil.disk_partitions(all=True) if part.mountpoint.startswith(f"{settings.state}/")
+    ]
+    if mounted:
+        raise say.Trouble(f"{mounted[0]} is still mounted: unmount it first, or its content would be deleted too")
+    with say.step(f"Forgetting {settings.state}"), say.plain_words(str(settings.state)):
+        shutil.rmtree(settings.state)
+    return 0
+
+
+def _supervisor(settings: Settings) -> psutil.Process | None:
+    identity = Identity.read(settings.run / "supervisor.json")
+    return identity.process() if identity else None
+
+
+def _pid_files(settings: Settings) -> list[Path]:
+    return sorted(p for p in settings.run.glob("*.json") if p.name not in ("supervisor.json", "ready.json"))

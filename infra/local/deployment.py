@@ -1,0 +1,152 @@
+"""Brings the emulator to what the tree says: stack, app, API. Does nothing when it is there already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from botocore.config import Config
+
+from infra import stacks
+from infra.deploy import packages, record, render, stack
+from infra.local import say
+from infra.local.settings import REGION, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from infra.local.settings import Settings
+
+TEMPLATE: Final = "moorage"
+DEPLOYED_FROM: Final = (
+    "app.py", "requirements.txt", "requirements-emulator.txt", ".chalice/*.json", "chalicelib/**/*.py", "chalicelib/**/*.lark",
+    "infra/stacks/*", "infra/deploy/*.py", "infra/local/deploy_app.py", "infra/local/deployment.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What serves now."""
+
+    api_id: str
+    api_stage: str
+    changed: bool
+    """Whether this call changed anything on the emulator."""
+
+
+def session() -> boto3.Session:
+    """The emulator's root."""
+    return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)  # noqa: S106
+
+
+class Emulated:
+    """Clients of the emulator's services."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._session = session()
+        self._config = Config(retries={"total_max_attempts": 2}, connect_timeout=5, read_timeout=60)
+
+    def client(self, service: Any) -> Any:
+        """A client of `service`."""
+        return self._session.client(service, endpoint_url=self._endpoint, config=self._config)
+
+
+def fingerprint(settings: Settings) -> str:
+    """Digest of all that a deployment is made from."""
+    digest = hashlib.sha256()
+    for path in _sources():
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(json.dumps([settings.stage, dict(settings.function_variables), str(packages.here())]).encode())
+    return digest.hexdigest()
+
+
+def bring_up_to_date(settings: Settings) -> Deployment:
+    """Deploy what changed since the last time this emulator's state knows of.
+
+    Safe to repeat at any point: what it made is found again by name, and remembered in the emulator only at the end.
+    """
+    aws = Emulated(settings.endpoint)
+    ssm = aws.client("ssm")
+    wanted = fingerprint(settings)
+    before = record.load(ssm, settings.stage)
+    if before is not None and before.fingerprint == wanted:
+        return _deployment(before.chalice, changed=False)
+    with say.step("Creating tables, queues and the key" if before is None else "Updating tables, queues and the key"):
+        outputs = stack.apply(
+            aws.client("cloudformation"), name=settings.stack, template=TEMPLATE, parameters={"Stage": settings.stage}
+        )
+        _expire_items(aws.client("dynamodb"), settings)
+    if not packages.here().is_dir():
+        with say.step("Installing the functions' packages (once for each lock)"):
+            packages.for_this_machine()
+    with say.step("Deploying the app with chalice deploy"):
+        account = aws.client("sts").get_caller_identity()["Account"]
+        place = render.Place(stage=settings.stage, region=REGION, account=account, key_arn=outputs["KeyArn"])
+        render.project(settings.project, place, render.Options(variables=_variables(settings)))
+        if settings.emulator_url:
+            packages.for_lambda(settings.project / "vendor")
+        chalice = _chalice_deploy(settings, before.chalice if before else None)
+    record.save(ssm, settings.stage, record.Record(fingerprint=wanted, chalice=chalice))
+    return _deployment(chalice, changed=True)
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Variables of the functions. Every worker process of the emulator unpacks its package anew, so the packages lie beside it."""
+    if settings.emulator_url:
+        return dict(settings.function_variables)
+    return {"PYTHONPATH": str(packages.here()), **settings.function_variables}
+
+
+def _chalice_deploy(settings: Settings, deployed: dict[str, Any] | None) -> dict[str, Any]:
+    memory = settings.project / ".chalice" / "deployed" / f"{settings.stage}.json"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.unlink(missing_ok=True)
+    if deployed is not None:
+        memory.write_text(json.dumps(deployed))
+    for old in (settings.project / ".chalice" / "deployments").glob("*.zip"):
+        old.unlink()
+    environment = settings.aws_environment(
+        AWS_CONFIG_FILE="/dev/null", AWS_SHARED_CREDENTIALS_FILE="/dev/null", PYTHONDONTWRITEBYTECODE="1"
+    )
+    command = [sys.executable, "-m", "infra.local.deploy_app", str(settings.project), settings.stage]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    log = settings.logs / "deploy.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(done.stdout + done.stderr)
+    if done.returncode != 0:
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+        raise say.Trouble(f"chalice deploy failed: {' '.join(last)} (all of it: {log})")
+    read: dict[str, Any] = json.loads(memory.read_text())
+    return read
+
+
+def _expire_items(dynamodb: Any, settings: Settings) -> None:
+    """Switch on what the emulator's CloudFormation leaves out of a table: the time to live."""
+    for resource in stacks.load(TEMPLATE)["Resources"].values():
+        if resource["Type"] != "AWS::DynamoDB::Table":
+            continue
+        properties = resource["Properties"]
+        name = properties["TableName"]["Fn::Sub"].replace("${Stage}", settings.stage)
+        wanted = properties["TimeToLiveSpecification"]
+        now = dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+        if now.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
+            dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=wanted)
+
+
+def _deployment(chalice: dict[str, Any], *, changed: bool) -> Deployment:
+    api = next(r for r in chalice["resources"] if r["resource_type"] == "rest_api")
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text())
+    return Deployment(api_id=api["rest_api_id"], api_stage=config["api_gateway_stage"], changed=changed)
+
+
+def _sources() -> Iterator[Path]:
+    for pattern in DEPLOYED_FROM:
+        yield from sorted(path for path in ROOT.glob(pattern) if path.is_file())

@@ -1,0 +1,209 @@
+"""Processes that the local system started: known by pid and start time, stopped with everything they started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from infra.local import clock
+from infra.local.say import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+SAME_START: Final = 2.0
+"""Two readings of one process's start time differ by no more, also after the clock was set."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process, and no other that has its pid later."""
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """Identity of the process that has `pid` now."""
+        try:
+            return cls(pid, psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+
+    def process(self) -> psutil.Process | None:
+        """The process while it lives; a zombie does not."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) <= SAME_START
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def write(self, path: Path) -> None:
+        """Remember it in a file."""
+        path.write_text(json.dumps({"pid": self.pid, "started": self.started}))
+
+    @classmethod
+    def read(cls, path: Path) -> Identity | None:
+        """What `write` left, or None where there is nothing that can be read."""
+        try:
+            data = json.loads(path.read_text())
+            return cls(int(data["pid"]), float(data["started"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(kw_only=True)
+class Child:
+    """One program of the local system, in a process group of its own."""
+
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    pid_file: Path
+    grace: float = 10.0
+    """Seconds it has to end by itself after SIGTERM."""
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start it; what it says goes to its log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        identity = Identity.of(self.process.pid)
+        if identity is not None:
+            identity.write(self.pid_file)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, or None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> bool:
+        """End it and its group; whether it ended by itself within its grace."""
+        if self.process is None:
+            return True
+        clean = True
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(self.grace)
+            except subprocess.TimeoutExpired:
+                clean = False
+                self.process.kill()
+                self.process.wait()
+        end_group(self.process.pid)
+        self.process = None
+        self.pid_file.unlink(missing_ok=True)
+        return clean
+
+    def last_words(self, lines: int = 3) -> str:
+        """The end of its log, for a message."""
+        try:
+            text = self.log.read_bytes()[-4000:].decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
+
+
+def end_group(group: int, wait: float = 3.0) -> None:
+    """Let what is left of the process group `group` end within `wait` seconds, then kill it."""
+    deadline = clock.monotonic() + wait
+    while members(group) and clock.monotonic() < deadline:
+        clock.sleep(0.05)
+    if members(group):
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def members(group: int) -> list[psutil.Process]:
+    """Live processes of the process group `group`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def end_those_that_name(folder: Path) -> int:
+    """Kill processes whose command line names a file under `folder`: the emulator's worker processes; how many there were."""
+    killed = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            if any(part.startswith(f"{folder}/") for part in process.cmdline()[:3]):
+                process.kill()
+                killed += 1
+    return killed
+
+
+def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> list[str]:
+    """Stop processes that an earlier supervisor left (it was killed); answers their names."""
+    ended = []
+    for path in pid_files:
+        identity = Identity.read(path)
+        process = identity.process() if identity else None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(grace)
+            except psutil.TimeoutExpired:
+                process.kill()
+            end_group(process.pid)
+            ended.append(path.stem)
+        path.unlink(missing_ok=True)
+    return ended
+
+
+def require_free_port(host: str, port: int, purpose: str, variable: str) -> None:
+    """Raise Trouble that says who has `port` and what to do, unless it is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError as exc:
+            raise Trouble(f"no right to listen on port {port} ({purpose}): choose another, {variable}=...") from exc
+        except OSError as exc:
+            raise Trouble(
+                f"port {port} ({purpose}) is in use{_by_whom(port)}: stop that program, or choose another port, "
+                f"for example {variable}={port + 1000 if port < 60000 else port - 1000} make run"
+            ) from exc
+
+
+def _by_whom(port: int) -> str:
+    """` by name (pid n)` when the system tells, else nothing."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except (psutil.AccessDenied, PermissionError):
+        return ""
+    for connection in connections:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.pid
+        ):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return ""

@@ -1,0 +1,177 @@
+"""How one local system is set up; the only place of infra/local that reads the environment."""
+
+import hashlib
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.local.say import Trouble
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+LOOPBACK: Final = "127.0.0.1"
+REGION: Final = "us-east-1"
+LONGEST_SOCKET_PATH: Final = 100
+"""Linux takes 107 bytes in the path of a unix socket, macOS 103."""
+PASSED_TO_FUNCTIONS: Final = ("MOORAGE_WAIT_SECONDS", "MOORAGE_LOG_LEVEL")
+PASSED_TO_CHILDREN: Final = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME")
+"""Nothing else of the terminal's environment: the emulator hands its own on to every function, which AWS would not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """One directory plugin that runs behind the bridge."""
+
+    plugin_id: str
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that may differ between two local systems on one machine."""
+
+    state: Path
+    stage: str = "dev"
+    port: int = 4646
+    emulator_port: int = 4566
+    bridge_port: int = 7443
+    emulator_url: str | None = None
+    """An emulator that runs already and is not ours to start or stop."""
+    plugins: tuple[Plugin, ...] = (Plugin(plugin_id="directory"),)
+    bridge_arguments: tuple[str, ...] = ()
+    function_variables: Mapping[str, str]
+    base_environment: Mapping[str, str]
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
+        """Settings from the environment; raises Trouble that names the variable when one cannot be used."""
+        env = os.environ if env is None else env
+        return cls(
+            state=Path(env.get("MOORAGE_STATE") or ROOT / ".moorage").resolve(),
+            stage=_stage(env.get("MOORAGE_STAGE", "dev")),
+            port=_port(env, "MOORAGE_PORT", 4646),
+            emulator_port=_port(env, "MOORAGE_EMULATOR_PORT", 4566),
+            bridge_port=_port(env, "MOORAGE_BRIDGE_PORT", 7443),
+            emulator_url=(env.get("AWS_ENDPOINT_URL") or "").rstrip("/") or None,
+            plugins=_plugins(env),
+            bridge_arguments=_words(env, "BRIDGE_ARGS"),
+            function_variables={name: env[name] for name in PASSED_TO_FUNCTIONS if name in env},
+            base_environment={name: env[name] for name in PASSED_TO_CHILDREN if name in env},
+        )
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def endpoint(self) -> str:
+        """Where AWS's services answer."""
+        return self.emulator_url or f"http://{LOOPBACK}:{self.emulator_port}"
+
+    @property
+    def domain(self) -> str:
+        """The name under which the emulator serves the API at the root."""
+        return f"api.{self.stage}.moorage.internal"
+
+    @property
+    def stack(self) -> str:
+        return f"moorage-{self.stage}"
+
+    @property
+    def emulator_state(self) -> Path:
+        return self.state / "emulator"
+
+    @property
+    def certs(self) -> Path:
+        return self.state / "certs"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.state / "run"
+
+    @property
+    def temporary(self) -> Path:
+        """TMPDIR of the emulator: its worker processes are known by it."""
+        return self.state / "tmp"
+
+    @property
+    def project(self) -> Path:
+        """The Chalice project as it is deployed."""
+        return self.state / "app"
+
+    @property
+    def sockets(self) -> Path:
+        """Folder of the plugins' sockets: beside the state, or in the temporary folder where that path is too long."""
+        if len(str(self.run / "some-longer-plugin-name.sock")) <= LONGEST_SOCKET_PATH:
+            return self.run
+        return Path(tempfile.gettempdir()) / f"moorage-{hashlib.sha256(str(self.state).encode()).hexdigest()[:12]}"
+
+    def plugin_root(self, plugin_id: str) -> Path:
+        """The folder in which the directory plugin `plugin_id` keeps its volumes."""
+        return self.state / plugin_id
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Environment of a child process: the terminal's path and home, and `more`."""
+        return {**self.base_environment, "PYTHONUNBUFFERED": "1", **more}
+
+    def aws_environment(self, **more: str) -> dict[str, str]:
+        """Environment of a child process that calls AWS: the emulator's address and its root's credentials."""
+        return self.environment(
+            AWS_ENDPOINT_URL=self.endpoint,
+            AWS_ACCESS_KEY_ID="test",
+            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - what the emulator takes as its root
+            AWS_DEFAULT_REGION=REGION,
+            AWS_EC2_METADATA_DISABLED="true",
+            **more,
+        )
+
+
+def _stage(name: str) -> str:
+    if not (
+        name and len(name) <= 20 and name.replace("-", "").isalnum() and name == name.lower() and name[0].isalpha()
+    ):
+        raise Trouble(f"MOORAGE_STAGE is {name!r}: give 1 to 20 lower-case letters, digits and hyphens, a letter first")
+    return name
+
+
+def _port(env: Mapping[str, str], variable: str, default: int) -> int:
+    given = env.get(variable, str(default))
+    if not (given.isdigit() and 0 < int(given) < 65536):
+        raise Trouble(f"{variable} is {given!r}: give a port, 1 to 65535")
+    return int(given)
+
+
+def _plugins(env: Mapping[str, str]) -> tuple[Plugin, ...]:
+    """`MOORAGE_PLUGINS="directory hostpath"`; flags from PLUGIN_ARGS (all) and PLUGIN_ARGS_HOSTPATH (that one)."""
+    names = env.get("MOORAGE_PLUGINS", "directory").split()
+    if not names or len(set(names)) != len(names):
+        raise Trouble(
+            f"MOORAGE_PLUGINS is {env.get('MOORAGE_PLUGINS')!r}: give one or more different plugin IDs, with spaces"
+        )
+    plugins = []
+    for name in names:
+        if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED_NAMES:
+            raise Trouble(
+                f"MOORAGE_PLUGINS names {name!r}: a plugin ID here is letters, digits, - and _, and no folder of ours"
+            )
+        own = _words(env, f"PLUGIN_ARGS_{name.upper().replace('-', '_')}")
+        like = ("--like", "hostpath") if name == "hostpath" else ()
+        plugins.append(Plugin(plugin_id=name, arguments=(*like, *_words(env, "PLUGIN_ARGS"), *own)))
+    return tuple(plugins)
+
+
+RESERVED_NAMES: Final = frozenset({"emulator", "certs", "bridge", "logs", "run", "tmp", "app"})
+
+
+def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(env.get(variable, "")))
+    except ValueError as exc:
+        raise Trouble(f"{variable} cannot be split into words: {exc}") from exc

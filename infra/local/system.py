@@ -1,0 +1,388 @@
+"""The whole local system in the foreground: starts everything in order, watches it, stops all of it.
+
+    emulator -> stack and app -> certificates -> proxy -> plugins -> bridge
+
+What runs is a child of this process, in a process group of its own. A child that ends is started again after a pause; one that
+cannot stay up ends the system with a line that says why.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from infra.local import certificates, clock, deployment, environments, say
+from infra.local.emulator import Emulator, answers
+from infra.local.processes import Child, Identity, end_leftovers, require_free_port
+from infra.local.settings import LOOPBACK, ROOT, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+NEEDED_MEGABYTES: Final = 200
+STABLE_AFTER: Final = 30.0
+LONGEST_PAUSE: Final = 10.0
+TRIES: Final = 6
+REGISTERED_WITHIN: Final = 20.0
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Stop(Exception):
+    """Somebody asked the system to stop while it was starting."""
+
+
+@dataclass
+class _Watched:
+    """A child and how often it ended of late."""
+
+    child: Child
+    started: float
+    failures: int = 0
+    start_again_at: float | None = None
+
+
+@dataclass
+class System:
+    """One local system of one state folder."""
+
+    settings: Settings
+    _watched: dict[str, _Watched] = field(default_factory=dict)
+    _emulator: Emulator | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _api: str = ""
+
+    def run(self) -> int:
+        """Start everything, stay until a signal or a failure, stop everything; the exit code."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._ask_to_stop)
+        code = 0
+        with say.plain_words(str(self.settings.state)):
+            self._make_folders()
+            with self._alone():
+                try:
+                    self._start()
+                    self._watch()
+                except _Stop:
+                    pass
+                except say.Trouble as exc:
+                    say.trouble(str(exc))
+                    code = 1
+                finally:
+                    self._stop_everything()
+        return code
+
+    def _ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise _Stop
+
+    def _make_folders(self) -> None:
+        for folder in (self.settings.state, self.settings.run, self.settings.logs, self.settings.sockets):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(self.settings.state).free // 1_000_000
+        if free < NEEDED_MEGABYTES:
+            raise say.Trouble(
+                f"the disk of {self.settings.state} has {free} MB left and the local system needs {NEEDED_MEGABYTES}: free some space"
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one system in one state folder."""
+        handle: IO[str]
+        with (self.settings.run / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise say.Trouble(
+                    f"the local system of {self.settings.state} runs already: make status says where, make stop ends it"
+                ) from exc
+            own = self.settings.run / "supervisor.json"
+            identity = Identity.of(os.getpid())
+            if identity is not None:
+                identity.write(own)
+            try:
+                yield
+            finally:
+                own.unlink(missing_ok=True)
+                ready_file(self.settings).unlink(missing_ok=True)
+
+    def _start(self) -> None:
+        started = clock.monotonic()
+        say.line(f"Starting Moorage in {_short(self.settings.state)}")
+        left = end_leftovers(self._pid_files())
+        if left:
+            say.line(f"  Ended what an earlier run left behind: {', '.join(left)}")
+        self._require_ports()
+        self._start_emulator()
+        self._deploy()
+        self._go_on()
+        self._start_child(self._proxy())
+        for plugin in self.settings.plugins:
+            self._start_child(self._plugin(plugin.plugin_id, plugin.arguments))
+        self._go_on()
+        self._start_child(self._bridge())
+        self._wait_until_registered()
+        self._write_ready()
+        say.line(f"Ready after {clock.monotonic() - started:.1f} s.\n")
+        say.line(what_next(self.settings))
+
+    def _require_ports(self) -> None:
+        settings = self.settings
+        require_free_port(LOOPBACK, settings.port, "the API", "MOORAGE_PORT")
+        if settings.emulator_url is None:
+            require_free_port(LOOPBACK, settings.emulator_port, "the emulator of AWS", "MOORAGE_EMULATOR_PORT")
+        require_free_port(LOOPBACK, settings.bridge_port, "the bridge", "MOORAGE_BRIDGE_PORT")
+
+    def _start_emulator(self) -> None:
+        if self.settings.emulator_url is not None:
+            if not answers(self.settings.emulator_url):
+                raise say.Trouble(f"AWS_ENDPOINT_URL is {self.settings.emulator_url}, and no emulator answers there")
+            say.line(f"  Using the emulator at {self.settings.emulator_url}; its state is not ours to keep")
+            return
+        self._emulator = self._emulator or Emulator(self.settings, environments.EMULATOR.python)
+        past = self._emulator.past()
+        if past.crashed:
+            say.line(_what_was_lost(past.saved_at))
+        with say.step("Starting the emulator of AWS"):
+            self._emulator.start()
+
+    def _deploy(self) -> None:
+        """Bring the emulator up to date; a fresh deployment is saved at once, so that a crash later loses data only."""
+        self._go_on()
+        deployed = deployment.bring_up_to_date(self.settings)
+        self._go_on()
+        published = certificates.ensure(self.settings)
+        self._api = f"{self.settings.endpoint}/restapis/{deployed.api_id}/{deployed.api_stage}/_user_request_"
+        if (deployed.changed or published) and self._emulator is not None:
+            self._go_on()
+            with say.step("Saving the deployment (the emulator writes to disk when it ends)"):
+                self._emulator.stop()
+                self._emulator.start()
+
+    def _start_child(self, child: Child) -> None:
+        child.start()
+        self._watched[child.name] = _Watched(child, clock.monotonic())
+
+    def _proxy(self) -> Child:
+        command = [_python(), "-m", "infra.local.proxy", "--host", LOOPBACK, "--port", str(self.settings.port)]
+        command += ["--upstream", self._api, "--name", self.settings.domain]
+        return self._child("proxy", command, self.settings.environment(PYTHONPATH=str(ROOT)))
+
+    def _plugin(self, plugin_id: str, arguments: tuple[str, ...]) -> Child:
+        root = self.settings.plugin_root(plugin_id)
+        root.mkdir(parents=True, exist_ok=True)
+        command = [
+            certificates.command("moorage-devplugin"),
+            "--endpoint",
+            self._socket(plugin_id),
+            "--root",
+            str(root),
+        ]
+        command += ["--node-id", certificates.NODE_ID, *arguments]
+        return self._child(f"plugin-{plugin_id}", command, self.settings.environment())
+
+    def _bridge(self) -> Child:
+        settings = self.settings
+        command = [certificates.command("moorage"), "bridge", "--api", settings.api_url]
+        command += ["--state", str(settings.state / "bridge"), "--certs", str(settings.certs / "bridge")]
+        command += ["--listen", f"{LOOPBACK}:{settings.bridge_port}"]
+        for plugin in settings.plugins:
+            command += ["--plugin", f"{plugin.plugin_id}={self._socket(plugin.plugin_id)}"]
+        (settings.state / "bridge").mkdir(parents=True, exist_ok=True)
+        return self._child("bridge", [*command, *settings.bridge_arguments], settings.environment())
+
+    def _socket(self, plugin_id: str) -> str:
+        return f"unix://{self.settings.sockets / plugin_id}.sock"
+
+    def _child(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
+        return Child(
+            name=name,
+            command=command,
+            environment=environment,
+            log=self.settings.logs / f"{name}.log",
+            pid_file=self.settings.run / f"{name}.json",
+        )
+
+    def _wait_until_registered(self) -> None:
+        """Wait until the API lists every plugin: only then does a create find one."""
+        wanted = {plugin.plugin_id for plugin in self.settings.plugins}
+        deadline = clock.monotonic() + REGISTERED_WITHIN
+        with say.step("Waiting for the bridge to register its plugins"):
+            while not wanted <= registered_plugins(self.settings.api_url):
+                self._go_on()
+                self._look_after_children()
+                if clock.monotonic() > deadline:
+                    words = self._watched["bridge"].child.last_words()
+                    raise say.Trouble(
+                        f"the API did not list {', '.join(sorted(wanted))} within {REGISTERED_WITHIN:.0f} s; "
+                        f"the bridge says: {words or 'nothing'} (logs: {self.settings.logs})"
+                    )
+                clock.sleep(0.1)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.25):
+            self._look_after_emulator()
+            self._look_after_children()
+
+    def _look_after_emulator(self) -> None:
+        emulator = self._emulator
+        if emulator is None or emulator.child.runs:
+            return
+        words = emulator.child.last_words()
+        say.line(f"The emulator ended by itself (exit code {emulator.child.exit_code}): {words}")
+        watched = self._watched.setdefault("emulator", _Watched(emulator.child, clock.monotonic()))
+        watched.failures += 1
+        if watched.failures > TRIES:
+            raise say.Trouble(f"the emulator ended {watched.failures} times; its log: {emulator.child.log}")
+        emulator.stop()
+        upstream = self._api
+        self._start_emulator()
+        self._deploy()
+        if self._api != upstream:
+            self._watched["proxy"].child.stop()
+            self._start_child(self._proxy())
+        say.line("The system is up again.")
+
+    def _look_after_children(self) -> None:
+        for watched in [w for name, w in self._watched.items() if name != "emulator"]:
+            child = watched.child
+            if child.runs:
+                if watched.failures and clock.monotonic() - watched.started > STABLE_AFTER:
+                    watched.failures = 0
+            elif watched.start_again_at is None:
+                watched.failures += 1
+                if watched.failures > TRIES:
+                    raise say.Trouble(f"{child.name} does not stay up: {child.last_words()} (log: {child.log})")
+                pause = min(0.25 * 2**watched.failures, LONGEST_PAUSE)
+                say.line(
+                    f"{child.name} ended (exit code {child.exit_code}); again in {pause:.1f} s. {child.last_words(1)}"
+                )
+                child.stop()
+                watched.start_again_at = clock.monotonic() + pause
+            elif clock.monotonic() >= watched.start_again_at:
+                child.start()
+                watched.started, watched.start_again_at = clock.monotonic(), None
+
+    def _stop_everything(self) -> None:
+        if not self._watched and self._emulator is None:
+            return
+        say.line("Stopping.")
+        # No new requests first; then the emulator, whose worker processes may still be calling the bridge; then the bridge, then
+        # what it calls.
+        names = [n for n in self._watched if n != "emulator"]
+        first = [n for n in names if n == "proxy"]
+        last = [n for n in names if n.startswith("plugin-")]
+        for name in first:
+            self._watched[name].child.stop()
+        if self._emulator is not None and self._emulator.child.process is not None:
+            with say.step("Saving the emulator's state"):
+                saved = self._emulator.stop()
+            if not saved:
+                say.trouble(_what_was_lost(self._emulator.past().saved_at).strip())
+        for name in [n for n in names if n not in first + last] + last:
+            self._watched[name].child.stop()
+        if self.settings.sockets != self.settings.run:
+            shutil.rmtree(self.settings.sockets, ignore_errors=True)
+        say.line(
+            f"Stopped. State is kept in {_short(self.settings.state)}: make run goes on from it, make clean forgets it."
+        )
+
+    def _pid_files(self) -> list[Path]:
+        """Those of an earlier run, in the order in which to stop."""
+        files = [p for p in self.settings.run.glob("*.json") if p.name not in ("supervisor.json", "ready.json")]
+        order = {"proxy": 0, "emulator": 1, "bridge": 2}
+        return sorted(files, key=lambda p: order.get(p.stem, 3))
+
+    def _write_ready(self) -> None:
+        children = [w.child for w in self._watched.values()]
+        if self._emulator is not None:
+            children.append(self._emulator.child)
+        data = {
+            "api_url": self.settings.api_url,
+            "endpoint": self.settings.endpoint,
+            "stage": self.settings.stage,
+            "bridge": f"{LOOPBACK}:{self.settings.bridge_port}",
+            "plugins": {p.plugin_id: str(self.settings.plugin_root(p.plugin_id)) for p in self.settings.plugins},
+            "pids": {c.name: c.process.pid for c in children if c.process is not None},
+        }
+        unfinished = ready_file(self.settings).with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(data, indent=2))
+        unfinished.replace(ready_file(self.settings))
+
+
+def ready_file(settings: Settings) -> Path:
+    """Exists while the system serves, and says where."""
+    return settings.run / "ready.json"
+
+
+def registered_plugins(api_url: str) -> set[str]:
+    """IDs of the plugins that the API lists; none while it cannot be asked."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/v1/plugins?type=csi", timeout=10) as response:  # noqa: S310 - our own address
+            return {str(plugin["ID"]) for plugin in json.load(response)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def what_next(settings: Settings) -> str:
+    """What a new user can do with a system that serves."""
+    api = settings.api_url
+    first = settings.plugins[0].plugin_id
+    body = {
+        "ID": "data",
+        "Name": "data",
+        "PluginID": first,
+        "RequestedCapabilities": [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}],
+    }
+    lines = [
+        f"The API answers at {api}, the CSI plugin keeps its volumes in {_short(settings.plugin_root(first))}.",
+        "Try, in another terminal:",
+        "",
+        f"  curl -X PUT {api}/v1/volume/csi/data/create -d '{json.dumps({'Volumes': [body]}, separators=(',', ':'))}'",
+        f"  curl '{api}/v1/volumes?type=csi'",
+        f"  curl {api}/v1/volume/csi/data",
+        f"  ls {_short(settings.plugin_root(first))}",
+        f"  curl -X DELETE {api}/v1/volume/csi/data/delete",
+        "",
+        f"Ctrl-C stops it and keeps its state; make status says what runs; logs are in {_short(settings.logs)}.",
+    ]
+    return "\n".join(lines)
+
+
+def _what_was_lost(saved_at: float | None) -> str:
+    if saved_at is None:
+        return (
+            "  The emulator did not end in order last time, and had never saved its state: starting afresh. "
+            "Volumes made then still lie with the plugin; the API does not know them."
+        )
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(saved_at))
+    return (
+        f"  The emulator did not end in order last time; it saves its state only then. What was written after {when} is lost. "
+        "Volumes made since still lie with the plugin; the API does not know them."
+    )
+
+
+def _python() -> str:
+    return str(environments.RUN.python)
+
+
+def _short(path: Path) -> str:
+    """Relative to where the person is, when that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,41 @@
+"""The CloudFormation templates, and reading them as plain data."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+FOLDER: Final = Path(__file__).resolve().parent
+
+
+def text(name: str) -> str:
+    """The template `name` as it goes to CloudFormation."""
+    return (FOLDER / f"{name}.yaml").read_text()
+
+
+def load(name: str) -> dict[str, Any]:
+    """The template `name` as data; short tags become their long form (`!Ref X` is `{"Ref": "X"}`)."""
+    loaded: dict[str, Any] = yaml.load(text(name), Loader=_Loader)  # noqa: S506 - a SafeLoader with more tags
+    return loaded
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader of its own, so that the tags below are known to templates only."""
+
+
+def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    else:
+        raise TypeError(f"!{suffix} on a node of type {type(node).__name__}")
+    if suffix == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _tag)
