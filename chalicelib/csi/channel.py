@@ -1,0 +1,135 @@
+"""Channels to bridges, and one way to make a call: mutual TLS, deadline, attempt, and every gRPC status as a
+PluginError.
+
+One channel is kept per container and bridge. The certificate is read again after a minute and after UNAVAILABLE,
+since a channel never learns of a new one by itself (docs/interfaces.md, section 3).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+
+from chalicelib.csi.outcome import GO_NAMES, Outcome, outcome
+from chalicelib.domain.plugin import Instance
+from chalicelib.errors import PluginInDoubt, PluginRejected, PluginUnreachable
+
+IDENTITY_SECONDS: Final = 60
+MESSAGE_LIMIT: Final = 16 * 1024 * 1024
+_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.keepalive_time_ms", 30_000),
+)
+CONNECT_SECONDS: Final = 5.0
+
+
+class Gone(PluginRejected):
+    """What should be removed is not there: success, for whoever removes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the worker shows to bridges, in PEM."""
+
+    ca: bytes
+    certificate: bytes
+    key: bytes
+    serial: str
+
+
+class Channels(Protocol):
+    """Where a channel to an instance comes from."""
+
+    def of(self, instance: Instance) -> grpc.Channel: ...
+
+    def forget(self) -> None: ...
+
+
+class TlsChannels:
+    """Channels with mutual TLS; `identity` is asked at most once a minute."""
+
+    def __init__(self, identity: Callable[[], Identity | None], monotonic: Callable[[], float]) -> None:
+        self._read, self._monotonic = identity, monotonic
+        self._identity: Identity | None = None
+        self._read_at = float("-inf")
+        self._channels: dict[tuple[str, str, str], grpc.Channel] = {}
+
+    def of(self, instance: Instance) -> grpc.Channel:
+        identity = self._current()
+        key = (instance.address, instance.node_id, identity.serial)
+        channel = self._channels.get(key)
+        if channel is None:
+            for old in [k for k in self._channels if k[:2] == key[:2]]:
+                self._channels.pop(old).close()
+            credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
+            # The name, not the address, is what the bridge's certificate proves.
+            name = ("grpc.ssl_target_name_override", f"{instance.node_id}.bridge.moorage")
+            channel = grpc.secure_channel(instance.address, credentials, options=(*_OPTIONS, name))
+            self._channels[key] = channel
+        return channel
+
+    def forget(self) -> None:
+        """The bridge did not answer: read the certificate again before the next call."""
+        self._read_at = float("-inf")
+
+    def _current(self) -> Identity:
+        if self._identity is None or self._monotonic() - self._read_at > IDENTITY_SECONDS:
+            found = self._read()
+            if found is None:
+                raise PluginUnreachable(
+                    "the worker has no certificate yet: run `moorage certs publish-worker`", code="UNAVAILABLE"
+                )
+            self._identity, self._read_at = found, self._monotonic()
+        return self._identity
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What fences a call at the bridge: the operation, and which of its attempts this is."""
+
+    operation_id: str
+    number: int
+
+
+def invoke(  # noqa: PLR0913 - a call has this many parts, and each is named
+    channels: Channels,
+    instance: Instance,
+    *,
+    service: str,
+    rpc: str,
+    request: Any,
+    answer: Any,
+    seconds: float,
+    attempt: Attempt | None = None,
+) -> Any:
+    """One CSI call. Raises PluginRejected (final), Gone, PluginInDoubt (it may have happened) or PluginUnreachable
+    (nothing was sent).
+    """
+    metadata: tuple[tuple[str, str | bytes], ...] = (("moorage-plugin", instance.plugin_id), ("moorage-protocol", "1"))
+    if attempt is not None:
+        metadata += (("moorage-operation", attempt.operation_id), ("moorage-attempt", str(attempt.number)))
+    channel = channels.of(instance)
+    call = channel.unary_unary(
+        f"/csi.v1.{service}/{rpc}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+    try:
+        return call(request, timeout=seconds, metadata=metadata)
+    except grpc.RpcError as exc:
+        code = exc.code().name
+        text = f"rpc error: code = {GO_NAMES.get(code, code)} desc = {exc.details() or ''}"
+        if code == "UNAVAILABLE":
+            channels.forget()
+        meaning = outcome(rpc, code)
+        kinds: Mapping[Outcome, type[PluginRejected | PluginInDoubt]] = {
+            Outcome.GONE: Gone,
+            Outcome.REJECTED: PluginRejected,
+            Outcome.IN_DOUBT: PluginInDoubt,
+        }
+        raise kinds[meaning](text, code=code) from exc

@@ -1,0 +1,83 @@
+"""Plugins, the nodes that run them, and what they say they can do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One plugin on one node: what its bridge registered."""
+
+    plugin_id: str
+    node_id: str
+    address: str
+    healthy: bool
+    provider: str = ""
+    provider_version: str = ""
+    controller: bool = False
+    node: bool = False
+    health_description: str = ""
+    controller_capabilities: frozenset[str] = frozenset()
+    node_capabilities: frozenset[str] = frozenset()
+    plugin_capabilities: frozenset[str] = frozenset()
+    external_node_id: str = ""
+    max_volumes: int = 0
+    topology: Mapping[str, str] | None = None
+    serialize: str = ""
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+    grace: float = 0.0
+    update_time: int = 0
+
+    @property
+    def topology_capable(self) -> bool:
+        return "VOLUME_ACCESSIBILITY_CONSTRAINTS" in self.plugin_capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A CSI driver as the control plane sees it: counts always equal the instances (they change in one transaction)."""
+
+    id: str
+    provider: str = ""
+    provider_version: str = ""
+    controller_required: bool = False
+    controllers_healthy: int = 0
+    controllers_expected: int = 0
+    nodes_healthy: int = 0
+    nodes_expected: int = 0
+    controller_capabilities: frozenset[str] = frozenset()
+    node_capabilities: frozenset[str] = frozenset()
+    plugin_capabilities: frozenset[str] = frozenset()
+    serialize: str = ""
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+    grace: float = 0.0
+    create_index: int = 0
+    modify_index: int = 0
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether a volume of this plugin could be claimed, as far as the plugin goes."""
+        return self.nodes_healthy > 0 and (not self.controller_required or self.controllers_healthy > 0)
+
+    def can(self, capability: str) -> bool:
+        """Whether the controller service supports an RPC (CSI spec, ControllerGetCapabilities)."""
+        return capability in self.controller_capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine with a bridge; `key` is the fingerprint of the public key that its ID is bound to."""
+
+    id: str
+    name: str
+    address: str
+    key: str
+    instance_id: str
+    sequence: int
+    seen_at: float
+    healthy: bool = True
+    plugin_ids: tuple[str, ...] = ()
+    bridge_version: str = ""
+    certificate_pem: str = ""
+    create_index: int = 0
+    modify_index: int = 0

@@ -1,0 +1,165 @@
+"""Volumes: what is registered, and the rules that need nothing but the record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+Segments = Mapping[str, str]
+"""One topology: keys and values as a plugin names them, e.g. {"topology.ebs.csi.aws.com/zone": "eu-west-1a"}."""
+
+ACCESS_MODES: Final = (
+    "single-node-reader-only",
+    "single-node-writer",
+    "multi-node-reader-only",
+    "multi-node-single-writer",
+    "multi-node-multi-writer",
+)
+ATTACHMENT_MODES: Final = ("file-system", "block-device")
+
+ID_LIMIT: Final = 512
+"""Longest volume ID in bytes: namespace and ID must fit into a DynamoDB sort key of 1,024 bytes."""
+DEFINITION_LIMIT: Final = 300 * 1024
+"""Largest definition in bytes: an item of a table ends at 400 KB, and an operation holds the definition beside its
+result.
+"""
+
+
+class VolumeState(StrEnum):
+    """Where a volume's record stands. `CREATING` and `GONE` are not shown to anybody."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A pair of access mode and attachment mode, in Nomad's words."""
+
+    access_mode: str
+    attachment_mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How a file system is mounted; the flags may hold credentials and are never shown."""
+
+    fs_type: str = ""
+    mount_flags: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"MountOptions(fs_type={self.fs_type!r}, mount_flags=[REDACTED])"
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyRequest:
+    """Where a volume must or should be reachable; None differs from empty on the wire, and clients depend on it."""
+
+    required: tuple[Segments | None, ...] | None = None
+    preferred: tuple[Segments | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A registered volume (or one on its way in or out): sizes in bytes, times in nanoseconds since the epoch."""
+
+    namespace: str
+    id: str
+    plugin_id: str
+    name: str = ""
+    external_id: str = ""
+    capabilities: tuple[Capability, ...] = ()
+    mount_options: MountOptions | None = None
+    parameters: Mapping[str, str] | None = None
+    context: Mapping[str, str] | None = None
+    topologies: tuple[Segments, ...] | None = None
+    topology_request: TopologyRequest | None = None
+    capacity: int = 0
+    capacity_min: int = 0
+    capacity_max: int = 0
+    clone_id: str = ""
+    snapshot_id: str = ""
+    provider: str = ""
+    provider_version: str = ""
+    access_mode: str = ""
+    attachment_mode: str = ""
+    create_index: int = 0
+    modify_index: int = 0
+    create_time: int = 0
+    modify_time: int = 0
+    state: VolumeState = VolumeState.READY
+    operation_id: str = ""
+    operation_kind: str = ""
+    calls_until: float = 0.0
+    """Until when a call of an earlier operation on this volume may still land at the provider (seconds since the
+    epoch).
+    """
+    readers: int = 0
+    writers: int = 0
+    past_claims: int = 0
+    sealed_secrets: bytes = field(default=b"", repr=False)
+    revision: int = 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether clients see it: a volume that is being created is not there yet, one that is being deleted still
+        is.
+        """
+        return self.state in (VolumeState.READY, VolumeState.DELETING)
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.readers or self.writers or self.past_claims)
+
+
+def problems(volume: Volume) -> list[str]:
+    """What is wrong with a definition whatever the plugin says, in Nomad's words and order."""
+    found = []
+    if not volume.id:
+        found.append("missing volume id")
+    if not volume.plugin_id:
+        found.append("missing plugin id")
+    if not volume.capabilities:
+        found.append("must include at least one capability block")
+    if volume.snapshot_id and volume.clone_id:
+        found.append("only one of snapshot_id and clone_id is allowed")
+    request = volume.topology_request
+    if request is not None:
+        found += ["required topology is missing segments field" for t in request.required or () if not t]
+        found += ["preferred topology is missing segments field" for t in request.preferred or () if not t]
+    return found
+
+
+def limits(volume: Volume) -> list[str]:
+    """What does not fit into our store, though Nomad would take it."""
+    if len(volume.id.encode()) > ID_LIMIT:
+        return [f"volume id is longer than {ID_LIMIT} bytes"]
+    if any(ord(c) < 32 or ord(c) == 127 for c in volume.id):
+        return ["volume id contains a control character"]
+    return []
+
+
+def mode_problem(capabilities: Sequence[Capability]) -> str | None:
+    """The first unknown mode, in the words in which a Nomad client reports it."""
+    for capability in capabilities:
+        if capability.access_mode not in ACCESS_MODES:
+            return f"unknown volume access mode: {capability.access_mode}"
+        if capability.attachment_mode not in ATTACHMENT_MODES:
+            return f"unknown volume attachment mode: {capability.attachment_mode}"
+    return None
+
+
+def registered(volume: Volume, *, index: int, now_ns: int) -> Volume:
+    """`volume` as it stands after the write that makes it exist."""
+    return replace(
+        volume,
+        state=VolumeState.READY,
+        operation_id="",
+        operation_kind="",
+        create_index=index,
+        modify_index=index,
+        create_time=volume.create_time or now_ns,
+        modify_time=volume.modify_time or now_ns,
+    )

@@ -1,0 +1,116 @@
+"""Everything that can go wrong, and what a client is told.
+
+    VolumesError                     never raised itself; .status and .text are the answer (text/plain)
+      RequestError            4xx    the request itself: 400 malformed, 405 method, 412 precondition, 413 too large
+      PermissionDenied        403
+      NotFound                404    a known path, an unknown thing
+      Refused                 500    a rule said no (500 is what Nomad answers, and clients expect it)
+      OperationInProgress     409    another request is changing the same volume
+      OperationPending        504    accepted, still running: repeat the request to go on waiting
+      StoreError
+        WriteConflict         503    somebody else wrote first; retried, seen outside only past the bound
+        StoreUnavailable      503    DynamoDB, SQS or KMS does not answer; Throttled 429
+      PluginError             500    what a CSI call ended in
+        PluginRejected               the plugin said no, and has said all it will
+        PluginInDoubt                it may have happened: repeat the same call, never a new one
+        PluginUnreachable            no call was made
+      LeaseLost                      another worker owns the operation: stop, undo nothing
+
+Status and text belong together to one route, so whoever raises chooses both. No text may hold anything that a client
+could take for a status code: no AWS request ids, no ARNs, and operation ids are letters only
+(tests/unit/test_errors.py).
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class VolumesError(Exception):
+    """Base of all errors with an answer: `status` is the HTTP status, `text` the body."""
+
+    status: ClassVar[int] = 500
+    retry_after: int | None = None
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        if status is not None:
+            self.status = status  # type: ignore[misc]  # an instance may narrow what its class says
+
+
+class RequestError(VolumesError):
+    """The caller must change the request."""
+
+    status = 400
+
+
+class PermissionDenied(VolumesError):
+    status = 403
+
+
+class NotFound(VolumesError):
+    status = 404
+
+
+class Refused(VolumesError):
+    """A rule of the domain said no; nothing was changed."""
+
+
+class OperationInProgress(VolumesError):
+    """Another operation holds the volume."""
+
+    status = 409
+
+
+class OperationPending(VolumesError):
+    """The operation goes on after the answer."""
+
+    status = 504
+
+
+class StoreError(VolumesError):
+    status = 503
+    retry_after = 1
+
+
+class WriteConflict(StoreError):
+    """A conditional write lost against another writer more often than it may be repeated."""
+
+
+class StoreUnavailable(StoreError):
+    """An AWS service did not do its work; nothing may be believed about the write but what a read shows."""
+
+
+class Throttled(StoreUnavailable):
+    status = 429
+
+
+class PluginError(VolumesError):
+    """A CSI call failed; `code` is the gRPC status name, `text` what is shown."""
+
+    def __init__(self, text: str, *, code: str = "UNKNOWN") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class PluginRejected(PluginError):
+    """The plugin answered, with a final error."""
+
+
+class PluginInDoubt(PluginError):
+    """The call may have had its effect."""
+
+
+class PluginUnreachable(PluginError):
+    """No call was made: there is no healthy instance, or no request left this side."""
+
+
+class LeaseLost(Exception):
+    """The operation's record belongs to a later attempt."""
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Several errors in one text, in the form in which Nomad's clients parse them."""
+    count = len(texts)
+    head = "1 error occurred:" if count == 1 else f"{count} errors occurred:"
+    return head + "".join(f"\n\t* {text}" for text in texts) + "\n\n"

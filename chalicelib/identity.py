@@ -1,0 +1,64 @@
+"""Who a bridge is: its certificate from our CA, its node ID in the certificate, and its signature over what it says.
+
+API Gateway does not show a function the client's certificate without a custom domain with mutual TLS, and the local
+system has no TLS at all in front of it, so the bridge signs the body (docs/interfaces.md, section 4).
+"""
+
+import base64
+import binascii
+import hashlib
+from typing import Final
+
+from chalicelib.errors import PermissionDenied
+
+SCHEME: Final = "v1"
+
+
+def verified_key(
+    *, ca_pem: str, certificate_pem: str, node_id: str, method: str, body: bytes, signature: str, now: float
+) -> str:
+    """Fingerprint (SHA-256, hex) of the key that signed; raises PermissionDenied that says what is wrong."""
+    # Imported here: only this route needs it, and it is most of a cold start.
+    import datetime as dt
+
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        ca = x509.load_pem_x509_certificate(ca_pem.encode())
+        leaf = x509.load_pem_x509_certificate(certificate_pem.encode())
+    except ValueError as exc:
+        raise PermissionDenied("bridge certificate cannot be read: send the PEM of the leaf certificate") from exc
+    try:
+        leaf.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature) as exc:
+        raise PermissionDenied(
+            "bridge certificate is not from this control plane's CA: issue one with `moorage certs bridge`"
+        ) from exc
+    moment = dt.datetime.fromtimestamp(now, dt.UTC)
+    if not leaf.not_valid_before_utc <= moment <= leaf.not_valid_after_utc:
+        raise PermissionDenied(
+            "bridge certificate is expired or not yet valid: renew it with `moorage certs renew`, and check the clock"
+        )
+    wanted = f"{node_id}.bridge.moorage"
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+            x509.DNSName
+        )
+    except x509.ExtensionNotFound:
+        names = []
+    if wanted not in names:
+        raise PermissionDenied(f"bridge certificate is not for node {node_id}: it names {', '.join(names) or 'nobody'}")
+    key = leaf.public_key()
+    scheme, _, encoded = signature.partition(" ")
+    if scheme != SCHEME or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise PermissionDenied("bridge signature is missing or of an unknown scheme: update the bridge")
+    signed = f"{method}\n/v1/bridge/{node_id}\n{hashlib.sha256(body).hexdigest()}".encode()
+    try:
+        key.verify(base64.b64decode(encoded, validate=True), signed, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, binascii.Error, ValueError) as exc:
+        raise PermissionDenied("bridge signature does not fit the body and the certificate") from exc
+    public = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(public).hexdigest()

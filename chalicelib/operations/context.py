@@ -1,0 +1,122 @@
+"""What an operation's steps are given, and what a step is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from chalicelib.clock import Clock
+from chalicelib.domain.operation import TRY_LIMIT, Operation, retry_delay
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import LeaseLost, PluginRejected, WriteConflict
+from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
+from chalicelib.store.index import IndexStore, Ticket
+from chalicelib.store.operations import OperationStore
+from chalicelib.store.plugins import PluginStore
+from chalicelib.store.volumes import VolumeStore, volume_of
+
+RECORD_TRIES: Final = 10
+
+
+class Opener(Protocol):
+    """Opens sealed secrets; only the worker can."""
+
+    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
+
+
+class Calls(Protocol):
+    """The CSI calls that change something; each raises the PluginError it ended in. `attempt` fences it at the
+    bridge.
+    """
+
+    def create_volume(
+        self,
+        plugin_id: str,
+        volume: Volume,
+        *,
+        name: str,
+        secrets: Mapping[str, str],
+        seconds: float,
+        attempt: tuple[str, int],
+    ) -> dict[str, Any]: ...
+
+    def delete_volume(
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """The worker's stores, clock and CSI calls."""
+
+    clock: Clock
+    dynamo: Dynamo
+    index: IndexStore
+    operations: OperationStore
+    volumes: VolumeStore
+    plugins: PluginStore
+    secrets: Opener
+    calls: Calls
+
+    def record(self, operation: Operation, *scopes: str, writes: Callable[[Ticket], list[Write]]) -> int:
+        """Allocate, write all of `writes` in one transaction, publish; returns the index.
+
+        Raises LeaseLost when a later attempt owns the operation. A refusal that shows our own index is our own write
+        whose answer was lost.
+        """
+        for attempt in range(RECORD_TRIES):
+            name = f"{operation.id}{operation.attempt}x{attempt}"
+            ticket = self.index.allocate(*scopes, name=name, now=self.clock.now())
+            try:
+                self.dynamo.transact(writes(ticket), token=name[-36:])
+            except TransactionRefused as exc:
+                old = volume_of(exc.old.get("volume"))
+                if old is None or old.modify_index != ticket.index:
+                    self.index.abandon(ticket)
+                    if "operation" in exc.old or old is None or old.operation_id != operation.id:
+                        raise LeaseLost(operation.id) from exc
+                    continue
+            self.index.publish(ticket)
+            return ticket.index
+        raise WriteConflict("too many writers at once: the operation will be repeated")
+
+    def retry(self, operation: Operation, error: str, *, answered: bool, now: float) -> None:
+        """Later again, or, when the tries are used up, given up in doubt with the last error kept."""
+        if operation.tries >= TRY_LIMIT:
+            self.operations.exhaust(operation, now=now, last_error=error)
+            return
+        until = now + retry_delay(operation.tries, self.clock.jitter())
+        self.operations.postpone(operation, now=now, until=until, last_error=error, answered=answered)
+
+
+Run = Callable[[Context, Operation, float], Operation | None]
+"""One attempt of a step, with the seconds its call may take; the operation when another step follows at once."""
+Rejected = Callable[[Context, Operation, PluginRejected], None]
+"""What follows from a final error of this attempt, when no other call of the operation is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One CSI call of an operation: repeatable, since the process may die after it and before its record."""
+
+    rpc: str
+    run: Run
+    rejected: Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A kind of operation: its steps by name."""
+
+    steps: Mapping[str, Step]
+
+
+def text(sealed: bytes) -> str:
+    """Ciphertext inside an operation's parameters."""
+    return base64.b64encode(sealed).decode()
+
+
+def sealed(params: Mapping[str, Any], name: str) -> bytes:
+    return base64.b64decode(params.get(name) or "")

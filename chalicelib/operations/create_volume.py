@@ -1,0 +1,161 @@
+"""Creating a volume: CreateVolume, then the record.
+
+Races with: a second create of the same ID (loses at the reservation, in the request's own transaction); a delete
+(refused while the volume is `creating`); its own older attempts (fenced at the record by the attempt, at the provider
+by the name and the bridge).
+
+After a crash
+- before the call: pending or running with a lease that ends; nothing is at the provider.
+- after the call, before the record: the volume exists under `storage_name`; the next attempt's CreateVolume answers
+the same volume.
+- after the record: done.
+
+A rejection that proves absence closes the operation. One that does not (INTERNAL, PERMISSION_DENIED, …) may have left
+storage behind: the client has its answer and its volume ID back, and the operation goes on alone: `find` creates by
+the same name until the provider answers (DeleteVolume needs the ID), `remove` deletes what was found
+(docs/decisions/001).
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from chalicelib.domain.operation import Operation, retry_delay
+from chalicelib.domain.volume import Volume, registered
+from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.operations.context import Context, Definition, Step
+from chalicelib.store import operations, volumes
+from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.index import volume_scope
+from chalicelib.store.tables import TOMBSTONE_SECONDS
+
+CREATE: Final = "create"
+FIND: Final = "find"
+REMOVE: Final = "remove"
+
+_PROVES_ABSENCE: Final = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "NOT_FOUND"})
+"""Codes of CreateVolume after which nothing was made; a test compares with csi/outcome.py, which operations do not
+import.
+"""
+
+
+def definition_of(operation: Operation) -> Volume:
+    """The volume that the operation is about, as the request gave it."""
+    return Volume(
+        namespace=operation.namespace,
+        id=operation.volume_id,
+        plugin_id=operation.plugin_id,
+        sealed_secrets=operation.sealed_secrets,
+        **volumes.decode(operation.params["definition"]),
+    )
+
+
+def create(ctx: Context, operation: Operation, seconds: float) -> None:
+    """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
+    made = _call(ctx, operation, seconds)
+    now = ctx.clock.now()
+    volume = registered(replace(definition_of(operation), **made), index=0, now_ns=ctx.clock.now_ns())
+    # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
+    # delete waits for it.
+    volume = replace(
+        volume, calls_until=operation.calls_until if operation.unanswered > 1 and now < operation.calls_until else 0.0
+    )
+
+    def writes(ticket: Any) -> list[Any]:
+        result = {"index": ticket.index, "definition": volumes.encode(volume)}
+        return [
+            *volumes.create(volume, ticket, operation_id=operation.id),
+            operations.succeed(operation, now=now, result=result),
+        ]
+
+    ctx.record(operation, volume_scope(operation.namespace), writes=writes)
+
+
+def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """Nothing was made: failed. Or nobody knows: failed for the client, and an undo that goes on by itself."""
+    now = ctx.clock.now()
+    release = volumes.release_reservation(
+        volumes.key(operation.namespace, operation.volume_id),
+        operation_id=operation.id,
+        expires_at=int(now) + TOMBSTONE_SECONDS,
+    )
+    if error.code in _PROVES_ABSENCE:
+        closing = operations.fail(operation, now=now, error=error.text)
+    else:
+        until = max(operation.calls_until if error.code == "UNKNOWN" else now, now + retry_delay(1, ctx.clock.jitter()))
+        closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
+    try:
+        ctx.dynamo.transact([release, closing], token=f"{operation.id[-24:]}r{operation.attempt}")
+    except TransactionRefused as exc:
+        raise LeaseLost(operation.id) from exc
+
+
+def find(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+    """Learn the ID of what may have been made, by creating it again under the same name."""
+    made = _call(ctx, operation, seconds)
+    now = ctx.clock.now()
+    found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made["external_id"])
+    if found.in_flight(now):
+        ctx.operations.postpone(found, now=now, until=found.calls_until, last_error=found.last_error, answered=False)
+        return None
+    return found
+
+
+def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
+    now = ctx.clock.now()
+    if error.code in _PROVES_ABSENCE:
+        _close_undo(ctx, operation, now)
+        return
+    ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=now)
+
+
+def remove(ctx: Context, operation: Operation, seconds: float) -> None:
+    """DeleteVolume of what was found; then nothing is left."""
+    ctx.calls.delete_volume(
+        operation.plugin_id,
+        operation.external_id,
+        secrets=_secrets(ctx, operation),
+        seconds=seconds,
+        attempt=(operation.id, operation.attempt),
+    )
+    _close_undo(ctx, operation, ctx.clock.now())
+
+
+def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """It is still there: later again, until the tries are used up and somebody looks."""
+    ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=ctx.clock.now())
+
+
+def _call(ctx: Context, operation: Operation, seconds: float) -> dict[str, Any]:
+    return ctx.calls.create_volume(
+        operation.plugin_id,
+        definition_of(operation),
+        name=operation.storage_name,
+        secrets=_secrets(ctx, operation),
+        seconds=seconds,
+        attempt=(operation.id, operation.attempt),
+    )
+
+
+def _secrets(ctx: Context, operation: Operation) -> dict[str, str]:
+    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+    return ctx.secrets.open_secrets(operation.sealed_secrets, context)
+
+
+def _close_undo(ctx: Context, operation: Operation, now: float) -> None:
+    try:
+        ctx.dynamo.transact(
+            [operations.fail(operation, now=now, error=operation.error)],
+            token=f"{operation.id[-24:]}u{operation.attempt}",
+        )
+    except TransactionRefused as exc:
+        raise LeaseLost(operation.id) from exc
+
+
+DEFINITION: Final = Definition(
+    steps={
+        CREATE: Step("CreateVolume", create, create_rejected),
+        FIND: Step("CreateVolume", find, find_rejected),
+        REMOVE: Step("DeleteVolume", remove, remove_rejected),
+    }
+)

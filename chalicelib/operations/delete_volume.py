@@ -1,0 +1,76 @@
+"""Deleting a volume: DeleteVolume, then the record goes.
+
+Races with: claims (refused by the condition that marked the volume `deleting`, and from then on by the mark); a
+create of the same ID (refused until the tombstone is written; it has another storage name); a create's call that is
+still in flight (the delete starts only when `calls_until` of the create has passed).
+
+After a crash: before the call, nothing happened; after it, the next attempt's DeleteVolume finds nothing, which is
+success. A volume whose delete is in doubt stays `deleting`, never back to ready; only a rejection that proves
+presence brings it back.
+"""
+
+from typing import Any, Final
+
+from chalicelib.domain.operation import Operation
+from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.operations.context import Context, Definition, Step, sealed
+from chalicelib.store import operations, volumes
+from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.index import volume_scope
+from chalicelib.store.tables import TOMBSTONE_SECONDS
+
+DELETE: Final = "delete"
+
+_PROVES_PRESENCE: Final = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION"})
+"""Codes of DeleteVolume after which the volume is as it was; a test compares with csi/outcome.py."""
+
+
+def delete(ctx: Context, operation: Operation, seconds: float) -> None:
+    """DeleteVolume, and on its answer a tombstone: volume, membership and operation in one transaction."""
+    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+    own = ctx.secrets.open_secrets(sealed(operation.params, "volume_secrets"), context)
+    given = ctx.secrets.open_secrets(operation.sealed_secrets, context)
+    ctx.calls.delete_volume(
+        operation.plugin_id,
+        operation.external_id,
+        secrets=own | given,
+        seconds=seconds,
+        attempt=(operation.id, operation.attempt),
+    )
+    now = ctx.clock.now()
+
+    def writes(ticket: Any) -> list[Any]:
+        return [
+            *volumes.deleted(
+                operation.namespace,
+                operation.volume_id,
+                operation.plugin_id,
+                ticket,
+                expires_at=int(now) + TOMBSTONE_SECONDS,
+                operation_id=operation.id,
+            ),
+            operations.succeed(operation, now=now, result={"index": ticket.index}),
+        ]
+
+    ctx.record(operation, volume_scope(operation.namespace), writes=writes)
+
+
+def delete_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """The volume is still there: ready again. Or nobody knows: it stays `deleting`, and the delete is tried again."""
+    now = ctx.clock.now()
+    if error.code not in _PROVES_PRESENCE:
+        ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=now)
+        return
+    unmark = volumes.unmark(
+        volumes.key(operation.namespace, operation.volume_id), operation_id=operation.id, calls_until=0
+    )
+    try:
+        ctx.dynamo.transact(
+            [unmark, operations.fail(operation, now=now, error=error.text)],
+            token=f"{operation.id[-24:]}r{operation.attempt}",
+        )
+    except TransactionRefused as exc:
+        raise LeaseLost(operation.id) from exc
+
+
+DEFINITION: Final = Definition(steps={DELETE: Step("DeleteVolume", delete, delete_rejected)})

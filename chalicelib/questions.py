@@ -1,0 +1,44 @@
+"""What a plugin can be asked without changing anything: the other side of chalicelib/ask.py."""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from chalicelib import tracing
+from chalicelib.ask import DEADLINE, error_answer
+from chalicelib.csi import controller
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import PluginError
+from chalicelib.sealing import volume_context
+from chalicelib.store import volumes
+from chalicelib.worker import Worker
+
+
+class Opener(Protocol):
+    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
+
+
+def answer(worker: Worker, secrets: Opener, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer one question; a call that failed is an answer too."""
+    seconds = min(float(event.get("deadline", DEADLINE)), DEADLINE)
+    try:
+        with tracing.subsegment(str(event["ask"]), plugin_id=str(event["plugin_id"])):
+            return {"ok": QUESTIONS[event["ask"]](worker, secrets, event, seconds)}
+    except PluginError as exc:
+        return error_answer(exc)
+
+
+def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], seconds: float) -> None:
+    volume = Volume(
+        namespace=event["namespace"],
+        id=event["volume_id"],
+        plugin_id=event["plugin_id"],
+        **volumes.decode(event["definition"]),
+    )
+    opened = secrets.open_secrets(base64.b64decode(event["secrets"]), volume_context(volume.namespace, volume.id))
+    controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, seconds=seconds)
+
+
+QUESTIONS: Final[Mapping[str, Callable[[Worker, Opener, Mapping[str, Any], float], Any]]] = {
+    "validate_volume": _validate_volume
+}

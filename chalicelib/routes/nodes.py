@@ -1,0 +1,61 @@
+"""/v1/bridge/: what bridges say to the control plane (docs/interfaces.md, section 4)."""
+
+import json
+
+from chalicelib import identity, wiring
+from chalicelib.errors import NotFound, PermissionDenied, RequestError
+from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found, too_large
+from chalicelib.service import nodes
+
+BODY_LIMIT = 256 * 1024
+SIGNATURE = "X-Moorage-Signature"
+
+
+def bridge(call: Call) -> Answer:
+    """PUT registers and is the heartbeat, DELETE is an orderly stop."""
+    allow(call, "PUT", "DELETE")
+    node_id = call.rest
+    if not node_id or "/" in node_id:
+        raise resource_not_found()
+    too_large(call.body, BODY_LIMIT)
+    return _register(call, node_id) if call.method == "PUT" else _deregister(call, node_id)
+
+
+def _register(call: Call, node_id: str) -> Answer:
+    deps = wiring.deps()
+    try:
+        body = json.loads(call.body)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("registration is not JSON") from exc
+    if not isinstance(body, dict):
+        raise RequestError("registration must be a JSON object")
+    said = nodes.parse(node_id, body)
+    key = _verified(call, node_id, said.certificate_pem)
+    index = nodes.register(deps, said, key=key)
+    answer = {"Protocol": nodes.PROTOCOL, "HeartbeatSeconds": nodes.HEARTBEAT_SECONDS, "Refused": [], "Index": index}
+    return Answer(answer)
+
+
+def _deregister(call: Call, node_id: str) -> Answer:
+    deps = wiring.deps()
+    found = deps.plugins.node(node_id)
+    if found is None:
+        raise NotFound(f"node {node_id} is not registered")
+    _verified(call, node_id, found.certificate_pem)  # the certificate that it registered with: its key must have signed
+    return Answer(index=nodes.deregister(deps, found))
+
+
+def _verified(call: Call, node_id: str, certificate_pem: str) -> str:
+    deps = wiring.deps()
+    ca_pem = deps.namespaces.ca_pem()
+    if ca_pem is None:
+        raise PermissionDenied("the control plane has no CA yet: run `moorage certs publish-worker`")
+    return identity.verified_key(
+        ca_pem=ca_pem,
+        certificate_pem=certificate_pem,
+        node_id=node_id,
+        method=call.method,
+        body=call.body,
+        signature=call.header(SIGNATURE),
+        now=deps.clock.now(),
+    )

@@ -1,0 +1,96 @@
+"""Secrets at rest: envelope encryption under the project's KMS key, by the AWS Encryption SDK.
+
+The API's role may only seal (kms:GenerateDataKey), the worker's may open. The encryption context binds a ciphertext
+to what it belongs to: copied to another volume it does not open. The SDK does not compare the context by itself, so
+`open` does.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from chalicelib.errors import StoreUnavailable
+
+
+def volume_context(namespace: str, volume_id: str) -> dict[str, str]:
+    """The encryption context of a volume's secrets, and of the secrets of a request about it."""
+    return {"moorage": "volume-secrets", "namespace": namespace, "volume": volume_id}
+
+
+WORKER_KEY_CONTEXT = {"moorage": "worker-key"}
+
+
+class Sealer:
+    """Seals and opens with one KMS key, named by its alias."""
+
+    def __init__(self, key_alias: str, *, region: str) -> None:
+        self._alias, self._region = key_alias, region
+        self._sealing: Any = None
+        self._opening: Any = None
+        self._client: Any = None
+
+    def seal_secrets(self, secrets: Mapping[str, str] | None, context: Mapping[str, str]) -> bytes:
+        """Ciphertext of a map of secrets; nothing for an empty one, which costs no call."""
+        return self.seal(json.dumps(dict(secrets)).encode(), context) if secrets else b""
+
+    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]:
+        return dict(json.loads(self.open(sealed, context))) if sealed else {}
+
+    def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
+        """Ciphertext bound to `context`; raises StoreUnavailable when KMS does not answer or refuses."""
+        from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+
+        self._prepare()
+        try:
+            sealed, _ = self._client.encrypt(source=plain, key_provider=self._sealing, encryption_context=dict(context))
+        except AWSEncryptionSDKClientError as exc:
+            raise StoreUnavailable(
+                "the key service does not answer: nothing was stored, try again in a moment"
+            ) from exc
+        return bytes(sealed)
+
+    def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
+        """The plain bytes; raises StoreUnavailable when KMS refuses or the ciphertext belongs to something else."""
+        from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+
+        self._prepare()
+        try:
+            plain, header = self._client.decrypt(source=sealed, key_provider=self._opening)
+        except AWSEncryptionSDKClientError as exc:
+            raise StoreUnavailable("the key service does not open the stored secrets") from exc
+        if any(header.encryption_context.get(name) != value for name, value in context.items()):
+            raise StoreUnavailable("the stored secrets belong to something else: they were not used")
+        return bytes(plain)
+
+    def _prepare(self) -> None:
+        if self._client is not None:
+            return
+        # Imported on first use: most requests carry no secrets, and the import is a third of a cold start.
+        import aws_encryption_sdk
+        import botocore.session
+        from aws_encryption_sdk.identifiers import Algorithm, CommitmentPolicy
+
+        session = botocore.session.Session()
+        session.set_config_variable("region", self._region)
+        self._sealing = aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(
+            key_ids=[self._alias], botocore_session=session
+        )
+        self._opening = aws_encryption_sdk.DiscoveryAwsKmsMasterKeyProvider(botocore_session=session)
+        client = aws_encryption_sdk.EncryptionSDKClient(
+            commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
+        )
+        algorithm = Algorithm.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+        self._client = _Client(client, algorithm)
+
+
+class _Client:
+    """The SDK's client with our algorithm: committing, not signed (nobody but the sealer holds the key)."""
+
+    def __init__(self, client: Any, algorithm: Any) -> None:
+        self._client, self._algorithm = client, algorithm
+
+    def encrypt(self, **arguments: Any) -> Any:
+        return self._client.encrypt(algorithm=self._algorithm, **arguments)
+
+    def decrypt(self, **arguments: Any) -> Any:
+        return self._client.decrypt(**arguments)

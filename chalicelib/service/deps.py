@@ -1,0 +1,31 @@
+"""What every service function is given."""
+
+from dataclasses import dataclass
+
+from chalicelib.ask import Asker
+from chalicelib.clock import Clock
+from chalicelib.sealing import Sealer
+from chalicelib.sqs import OperationQueue
+from chalicelib.store.dynamo import Dynamo
+from chalicelib.store.index import IndexStore
+from chalicelib.store.namespaces import NamespaceStore
+from chalicelib.store.operations import OperationStore
+from chalicelib.store.plugins import PluginStore
+from chalicelib.store.volumes import VolumeStore
+
+
+@dataclass(frozen=True)
+class Deps:
+    """The API's stores and neighbours."""
+
+    clock: Clock
+    dynamo: Dynamo
+    index: IndexStore
+    volumes: VolumeStore
+    operations: OperationStore
+    plugins: PluginStore
+    namespaces: NamespaceStore
+    sealer: Sealer
+    queue: OperationQueue
+    asker: Asker
+    wait_seconds: float

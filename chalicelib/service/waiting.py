@@ -1,0 +1,74 @@
+"""Starting operations and waiting for them: record first, then message, then the answer of whoever did the work."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from chalicelib.domain.operation import Operation, Status
+from chalicelib.errors import OperationInProgress, OperationPending, StoreUnavailable
+from chalicelib.service.deps import Deps
+
+FIRST_POLL: Final = 0.01
+LONGEST_POLL: Final = 1.0
+POLL_GROWTH: Final = 1.5
+
+
+def digest(*parts: Any) -> str:
+    """What two requests must agree in to be the same; never made of secrets."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def send(deps: Deps, operation: Operation) -> None:
+    """Queue it; if the queue does not answer, the wait and the sweeper send it again."""
+    try:
+        deps.queue.send(operation.id, operation.kind.value)
+    except StoreUnavailable:
+        return
+
+
+def join(deps: Deps, volume_id: str, operation_id: str, wanted: str, kind: str) -> Operation:
+    """The open operation that holds a volume, if it is the same request; raises OperationInProgress if not."""
+    found = deps.operations.get(operation_id)
+    if found is None or found.digest != wanted:
+        name = found.kind.value if found else kind
+        raise OperationInProgress(f"volume {volume_id} has an operation in progress: {name}")
+    if found.status is Status.IN_DOUBT:
+        found = deps.operations.resume(found, now=deps.clock.now())
+        send(deps, found)
+    return found
+
+
+def wait(deps: Deps, operations: Sequence[Operation]) -> dict[str, Operation]:
+    """The operations as they stand when all are answered or the time is up.
+
+    Polls grow from 10 ms to 1 s and may be eventually consistent: half a read unit each. A message that seems lost,
+    or a step that is to be repeated, is sent again from here, so a waiting client never waits for the sweeper.
+    """
+    found = {operation.id: operation for operation in operations}
+    end, pause = deps.clock.monotonic() + deps.wait_seconds, FIRST_POLL
+    while waiting := [o for o in found.values() if not o.answered]:
+        if deps.clock.monotonic() + pause > end:
+            break
+        deps.clock.sleep(pause)
+        pause = min(pause * POLL_GROWTH, LONGEST_POLL)
+        for operation in waiting:
+            seen = deps.operations.get(operation.id, consistent=False)
+            if seen is None:
+                continue
+            found[operation.id] = seen
+            now = deps.clock.now()
+            if not seen.answered and seen.due_at <= now and deps.operations.hurry(seen, now=now):
+                send(deps, seen)
+                pause = FIRST_POLL
+    return found
+
+
+def unanswered(operations: Iterable[Operation]) -> OperationPending | None:
+    """What to tell about operations that are still running, None if there is none."""
+    waiting = [o for o in operations if not o.answered]
+    if not waiting:
+        return None
+    names = ", ".join(f"{o.id} ({o.kind} {o.volume_id})" for o in waiting)
+    reason = next((f"; last error: {o.last_error}" for o in waiting if o.last_error), "")
+    return OperationPending(f"operation {names} is still running: repeat the request to go on waiting{reason}")

@@ -1,0 +1,59 @@
+"""Settings of a function, read once from its environment; the only place that reads it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from chalicelib.domain.deadlines import WAIT_LIMIT
+
+APP_NAME: Final = "moorage"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one deployment is called and how long it waits; every name follows from the stage (docs/interfaces.md,
+    section 1).
+    """
+
+    stage: str = "dev"
+    wait_seconds: float = WAIT_LIMIT
+    log_level: str = "INFO"
+    region: str = "us-east-1"
+    in_lambda: bool = False
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
+        """Settings from environment variables; raises ValueError that names the variable when one cannot be read."""
+        env = os.environ if env is None else env
+        wait = env.get("MOORAGE_WAIT_SECONDS", str(WAIT_LIMIT))
+        try:
+            wait_seconds = float(wait)
+        except ValueError as exc:
+            raise ValueError(f"MOORAGE_WAIT_SECONDS is {wait!r}: give a number of seconds") from exc
+        return cls(
+            stage=env.get("MOORAGE_STAGE", "dev"),
+            wait_seconds=max(0.0, min(wait_seconds, WAIT_LIMIT)),
+            log_level=env.get("MOORAGE_LOG_LEVEL", "INFO"),
+            region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
+            in_lambda="LAMBDA_TASK_ROOT" in env,
+        )
+
+    def table(self, name: str) -> str:
+        return f"{APP_NAME}-{self.stage}-{name}"
+
+    @property
+    def operations_queue(self) -> str:
+        return f"{APP_NAME}-{self.stage}-operations"
+
+    @property
+    def dead_letter_queue(self) -> str:
+        return f"{APP_NAME}-{self.stage}-operations-dead"
+
+    @property
+    def key_alias(self) -> str:
+        return f"alias/{APP_NAME}-{self.stage}"
+
+    @property
+    def ask_function(self) -> str:
+        return f"{APP_NAME}-{self.stage}-ask_plugin"

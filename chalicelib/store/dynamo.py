@@ -1,0 +1,321 @@
+"""One way to DynamoDB: PynamoDB's models and expressions, sent by one boto3 client in the order we give.
+
+PynamoDB by itself keeps a client per model (a cold start each), returns the refused item from transactions only, and
+reorders a transaction's items, so that its cancellation reasons no longer tell which condition failed
+(docs/decisions/002).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+import boto3
+import botocore.exceptions
+from botocore.config import Config
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from chalicelib.errors import StoreUnavailable, Throttled, WriteConflict
+from chalicelib.store.tables import ROWS, SCHEMA, Row
+
+R = TypeVar("R", bound=Row)
+Raw = Mapping[str, Any]
+
+CONFIG: Final = Config(
+    connect_timeout=1, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 4}, max_pool_connections=50
+)
+"""A request has 29 s in all: a lost connection is noticed in one second, a slow answer in five, and tried three times
+more with jitter.
+"""
+CONFLICT_TRIES: Final = 8
+CONFLICT_DELAY: Final = 0.02
+_THROTTLES: Final = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "ProvisionedThroughputExceeded",
+    }
+)
+_CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictException", "TransactionInProgressException"})
+
+
+class ConditionFailed(Exception):
+    """The condition of a single write was false; `old` is the item as it stood, None if there was none."""
+
+    def __init__(self, old: Raw | None) -> None:
+        super().__init__("condition failed")
+        self.old = old
+
+
+class TransactionRefused(Exception):
+    """Conditions of a transaction were false; `old` maps the labels of refused writes to the items as they stood."""
+
+    def __init__(self, old: Mapping[str, Raw | None]) -> None:
+        super().__init__("refused: " + ", ".join(old))
+        self.old = old
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write of a transaction; `label` names it in a refusal."""
+
+    label: str
+    action: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass
+class Consumed:
+    """Capacity units and calls of one request."""
+
+    units: float = 0.0
+    calls: int = 0
+
+
+consumed: ContextVar[Consumed | None] = ContextVar("consumed", default=None)
+
+
+@dataclass
+class Page:
+    """One page of a Query; `next_key` is the sort key to go on after, None at the end."""
+
+    rows: list[Any] = field(default_factory=list)
+    next_key: str | None = None
+
+
+class Dynamo:
+    """The store's access to all tables of one stage."""
+
+    def __init__(
+        self, table: Callable[[str], str], *, region: str, sleep: Callable[[float], None], jitter: Callable[[], float]
+    ) -> None:
+        self.table = table
+        self.client: Any = boto3.client("dynamodb", region_name=region, config=CONFIG)
+        self.client.meta.events.register("provide-client-params.dynamodb.*", _ask_for_capacity)
+        self.client.meta.events.register("after-call.dynamodb.*", _count_capacity)
+        self._sleep, self._jitter = sleep, jitter
+        for row in ROWS:
+            row.Meta.region = region
+            row.Meta.table_name = table(row.Meta.table_name.rsplit("-", 1)[-1])
+
+    def get(self, row: type[R], pk: str, sk: str, *, consistent: bool = True) -> R | None:
+        """The item, read strongly unless told otherwise, or None."""
+        with translated():
+            answer = self.client.get_item(TableName=row.Meta.table_name, Key=key(pk, sk), ConsistentRead=consistent)
+        return load(row, answer.get("Item"))
+
+    def query(
+        self,
+        row: type[R],
+        pk: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        start: str | None = None,
+        limit: int | None = None,
+        consistent: bool = True,
+    ) -> Page:
+        """One page of a partition in sort-key order: after `after` (exclusive) or from `start` (inclusive)."""
+        values: dict[str, Any] = {":pk": {"S": pk}}
+        condition = "pk = :pk"
+        if start is not None and start > prefix:
+            condition += " AND sk >= :start"
+            values[":start"] = {"S": start}
+        elif prefix:
+            condition += " AND begins_with(sk, :prefix)"
+            values[":prefix"] = {"S": prefix}
+        arguments: dict[str, Any] = {
+            "TableName": row.Meta.table_name,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+            "ConsistentRead": consistent,
+        }
+        if after is not None:
+            arguments["ExclusiveStartKey"] = key(pk, after)
+        if limit is not None:
+            arguments["Limit"] = limit
+        with translated():
+            answer = self.client.query(**arguments)
+        rows = [loaded for item in answer["Items"] if (loaded := load(row, item)) is not None]
+        last = answer.get("LastEvaluatedKey")
+        if start is not None and prefix:  # a start inside a prefix: the condition could name only one of the two
+            inside = [r for r in rows if r.sk.startswith(prefix)]
+            if len(inside) < len(rows):
+                rows, last = inside, None
+        return Page(rows, last["sk"]["S"] if last else None)
+
+    def batch_get(self, row: type[R], keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], R]:
+        """The items that exist of `keys`, read strongly; what DynamoDB leaves unprocessed is asked for again, with
+        growing delays.
+        """
+        found: dict[tuple[str, str], R] = {}
+        for first in range(0, len(keys), 100):
+            asked = [key(pk, sk) for pk, sk in keys[first : first + 100]]
+            for attempt in range(CONFLICT_TRIES):
+                with translated():
+                    answer = self.client.batch_get_item(
+                        RequestItems={row.Meta.table_name: {"Keys": asked, "ConsistentRead": True}}
+                    )
+                for item in answer["Responses"].get(row.Meta.table_name, []):
+                    loaded = load(row, item)
+                    if loaded is not None:
+                        found[loaded.pk, loaded.sk] = loaded
+                asked = answer.get("UnprocessedKeys", {}).get(row.Meta.table_name, {}).get("Keys", [])
+                if not asked:
+                    break
+                self._pause(attempt)
+            else:
+                raise Throttled("the store is busy: try again in a moment")
+        return found
+
+    def update(
+        self, row: type[R], pk: str, sk: str, actions: Sequence[Action], condition: Condition | None = None
+    ) -> R:
+        """Update one item and return it as it is then; raises ConditionFailed with the old item."""
+        arguments = _update_arguments(row, pk, sk, actions, condition)
+        with translated():
+            answer = self.client.update_item(**arguments, ReturnValues="ALL_NEW")
+        loaded = load(row, answer["Attributes"])
+        if loaded is None:  # pragma: no cover - ALL_NEW always has the item
+            raise StoreUnavailable("the store answered without the item")
+        return loaded
+
+    def put(self, item: Row, condition: Condition | None = None) -> None:
+        """Put one item; raises ConditionFailed with the old item."""
+        arguments = item.get_save_kwargs_from_instance(
+            condition=condition, return_values_on_condition_failure="ALL_OLD"
+        )
+        with translated():
+            self.client.put_item(**arguments)
+
+    def transact(self, writes: Sequence[Write], *, token: str) -> None:
+        """All writes or none; raises TransactionRefused with the old items by label.
+
+        `token` makes a repeat after a lost answer count once (AWS: ClientRequestToken, ten minutes). Conflicts with
+        other transactions are repeated here, a bounded number of times.
+        """
+        items = [{write.action: dict(write.arguments)} for write in writes]
+        throttled = False
+        for attempt in range(CONFLICT_TRIES):
+            try:
+                with translated():
+                    self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
+            except _Cancelled as exc:
+                failed = {
+                    write.label: reason.get("Item")
+                    for write, reason in zip(writes, exc.reasons, strict=False)
+                    if reason.get("Code") == "ConditionalCheckFailed"
+                }
+                if failed:
+                    raise TransactionRefused(failed) from exc
+                codes = {reason.get("Code") for reason in exc.reasons}
+                if not codes & (_CONFLICTS | _THROTTLES):
+                    raise StoreUnavailable(
+                        "the store refused a transaction: " + ", ".join(sorted(str(c) for c in codes if c))
+                    ) from exc
+                throttled = bool(codes & _THROTTLES)
+            else:
+                return
+            self._pause(attempt)
+        if throttled:
+            raise Throttled("the store is busy: try again in a moment")
+        raise WriteConflict("too many writers at once: try again in a moment")
+
+    def _pause(self, attempt: int) -> None:
+        self._sleep(CONFLICT_DELAY * 2**attempt * (0.5 + self._jitter()))
+
+
+def key(pk: str, sk: str) -> dict[str, dict[str, str]]:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def load(row: type[R], item: Raw | None) -> R | None:
+    """The row of a raw item; refuses one that a newer version of this code wrote."""
+    if not item:
+        return None
+    loaded = row()
+    loaded.deserialize({name: value for name, value in item.items() if name in loaded.get_attributes()})
+    if loaded.schema > SCHEMA:
+        raise StoreUnavailable("an item was written by a newer version of the control plane: deploy that version")
+    return loaded
+
+
+def update(
+    label: str, row: type[Row], pk: str, sk: str, actions: Sequence[Action], condition: Condition | None = None
+) -> Write:
+    return Write(label, "Update", _update_arguments(row, pk, sk, actions, condition))
+
+
+def put(label: str, item: Row, condition: Condition | None = None) -> Write:
+    return Write(
+        label,
+        "Put",
+        item.get_save_kwargs_from_instance(condition=condition, return_values_on_condition_failure="ALL_OLD"),
+    )
+
+
+def delete(label: str, row: type[Row], pk: str, sk: str, condition: Condition | None = None) -> Write:
+    return Write(
+        label,
+        "Delete",
+        row(pk, sk).get_delete_kwargs_from_instance(condition=condition, return_values_on_condition_failure="ALL_OLD"),
+    )
+
+
+def check(label: str, row: type[Row], pk: str, sk: str, condition: Condition) -> Write:
+    arguments = row.get_operation_kwargs_from_class(pk, sk, condition=condition)
+    return Write(label, "ConditionCheck", arguments | {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"})
+
+
+def _update_arguments(
+    row: type[Row], pk: str, sk: str, actions: Sequence[Action], condition: Condition | None
+) -> dict[str, Any]:
+    return row(pk, sk).get_update_kwargs_from_instance(
+        actions=list(actions), condition=condition, return_values_on_condition_failure="ALL_OLD"
+    )
+
+
+class _Cancelled(Exception):
+    def __init__(self, reasons: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__("cancelled")
+        self.reasons = reasons
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """botocore's errors as ours; the texts never repeat AWS's, which hold request ids."""
+    try:
+        yield
+    except botocore.exceptions.ClientError as exc:
+        code = exc.response.get("Error", {}).get("Code", "")
+        if code == "ConditionalCheckFailedException":
+            raise ConditionFailed(cast(Raw | None, exc.response.get("Item"))) from exc
+        if code == "TransactionCanceledException":
+            raise _Cancelled(exc.response.get("CancellationReasons", [])) from exc
+        if code in _CONFLICTS:
+            raise _Cancelled([{"Code": "TransactionConflict"}]) from exc
+        if code in _THROTTLES:
+            raise Throttled("the store is busy: try again in a moment") from exc
+        raise StoreUnavailable(f"the store refused a request: {code}") from exc
+    except botocore.exceptions.BotoCoreError as exc:
+        raise StoreUnavailable("the store does not answer: try again in a moment") from exc
+
+
+def _ask_for_capacity(params: dict[str, Any], **_: Any) -> Any:
+    return params | {"ReturnConsumedCapacity": "TOTAL"}
+
+
+def _count_capacity(parsed: dict[str, Any], **_: Any) -> None:
+    counter = consumed.get()
+    if counter is None:
+        return
+    counter.calls += 1
+    found = parsed.get("ConsumedCapacity")
+    for part in found if isinstance(found, list) else [found] if found else []:
+        counter.units += part.get("CapacityUnits") or part.get("WriteCapacityUnits", 0) + part.get(
+            "ReadCapacityUnits", 0
+        )

@@ -1,0 +1,246 @@
+"""Operations in their table: the durable records, and the writes that the engine and the requests make about them.
+
+Every write of a result is fenced: it names the attempt it acquired, and a later attempt makes it fail with LeaseLost.
+"""
+
+import json
+from typing import Any
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from chalicelib.domain.operation import KEEP_FINISHED, MESSAGE_GRACE, Event, Kind, Operation, Status, advance
+from chalicelib.errors import LeaseLost
+from chalicelib.store import dynamo, tables
+from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
+from chalicelib.store.tables import OperationRow
+
+
+class OperationStore:
+    """The operations of one stage."""
+
+    def __init__(self, store: Dynamo) -> None:
+        self._dynamo = store
+
+    def get(self, operation_id: str, *, consistent: bool = True) -> Operation | None:
+        row = self._dynamo.get(OperationRow, tables.operation_pk(operation_id), operation_id, consistent=consistent)
+        return None if row is None else _operation(row)
+
+    def acquire(self, operation: Operation, *, now: float, call: float, lease: float, grace: float) -> Operation:
+        """Own the operation for one attempt that makes one call of at most `call` seconds; raises LeaseLost if
+        another does.
+
+        Written before the call: the attempt is counted, the call counts as unanswered, and `calls_until` says until
+        when it may land.
+        """
+        calls_until = max(operation.calls_until, now + call + grace)
+        actions: list[Action] = [
+            OperationRow.status.set(advance(operation.status, Event.ACQUIRE).value),
+            OperationRow.attempt.set(operation.attempt + 1),
+            OperationRow.tries.set(operation.tries + 1),
+            OperationRow.unanswered.set(operation.in_flight(now) + 1),
+            OperationRow.calls_until.set(calls_until),
+            OperationRow.lease_until.set(now + lease),
+            OperationRow.due_at.set(now + lease),
+            OperationRow.update_time.set(now),
+        ]
+        return self._fenced(operation, actions, OperationRow.attempt == operation.attempt)
+
+    def checkpoint(self, operation: Operation, *, now: float, step: str, **fields: Any) -> Operation:
+        """The call of this attempt was answered: go on with `step`, keeping the lease."""
+        actions = [
+            OperationRow.step.set(step),
+            OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
+            OperationRow.tries.set(0),
+            OperationRow.update_time.set(now),
+            *(getattr(OperationRow, name).set(value) for name, value in fields.items()),
+        ]
+        return self._fenced(operation, actions, _mine(operation))
+
+    def postpone(self, operation: Operation, *, now: float, until: float, last_error: str, answered: bool) -> None:
+        """Nobody works on it before `until`; the waiting request or the sweeper sends it again then."""
+        actions: list[Action] = [
+            OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
+            OperationRow.not_before.set(until),
+            OperationRow.due_at.set(until),
+            OperationRow.lease_until.set(0),
+            OperationRow.last_error.set(last_error),
+            OperationRow.unanswered.set(operation.unanswered - 1 if answered else operation.unanswered),
+            OperationRow.update_time.set(now),
+        ]
+        self._fenced(operation, actions, _mine(operation))
+
+    def exhaust(self, operation: Operation, *, now: float, last_error: str) -> None:
+        """Given up for now, in doubt: kept for ever, out of the sweeper's sight, can be resumed."""
+        actions: list[Action] = [
+            OperationRow.status.set(advance(operation.status, Event.EXHAUST).value),
+            OperationRow.lease_until.set(0),
+            OperationRow.last_error.set(last_error),
+            OperationRow.update_time.set(now),
+            OperationRow.due_bucket.remove(),
+            OperationRow.due_at.remove(),
+        ]
+        self._fenced(operation, actions, _mine(operation))
+
+    def resume(self, operation: Operation, *, now: float) -> Operation:
+        """Pending again, with fresh tries; attempt numbers go on growing."""
+        actions: list[Action] = [
+            OperationRow.status.set(advance(operation.status, Event.RESUME).value),
+            OperationRow.tries.set(0),
+            OperationRow.not_before.set(0),
+            OperationRow.due_bucket.set(tables.DUE_BUCKET),
+            OperationRow.due_at.set(now + MESSAGE_GRACE),
+            OperationRow.update_time.set(now),
+        ]
+        return self._fenced(
+            operation,
+            actions,
+            (OperationRow.attempt == operation.attempt) & (OperationRow.status == operation.status.value),
+        )
+
+    def hurry(self, operation: Operation, *, now: float) -> bool:
+        """A message is about to be sent again: the next one not before a while; False if somebody else was faster."""
+        condition = (OperationRow.due_at == operation.due_at) & (OperationRow.attempt == operation.attempt)
+        try:
+            self._fenced(operation, [OperationRow.due_at.set(now + MESSAGE_GRACE)], condition)
+        except LeaseLost:
+            return False
+        return True
+
+    def due(self, now: float, *, limit: int = 100) -> list[Operation]:
+        """Open operations that nobody seems to be working on, the longest waiting first (a GSI: late by moments, the
+        sweeper repeats).
+        """
+        with dynamo.translated():
+            answer = self._dynamo.client.query(
+                TableName=OperationRow.Meta.table_name,
+                IndexName=tables.DUE_GSI,
+                KeyConditionExpression="due_bucket = :open AND due_at <= :now",
+                ExpressionAttributeValues={":open": {"S": tables.DUE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
+                Limit=limit,
+            )
+        return [found for item in answer["Items"] if (found := operation_of(item)) is not None]
+
+    def _fenced(self, operation: Operation, actions: list[Action], condition: Condition) -> Operation:
+        pk = tables.operation_pk(operation.id)
+        try:
+            return _operation(self._dynamo.update(OperationRow, pk, operation.id, actions, condition))
+        except ConditionFailed as exc:
+            raise LeaseLost(operation.id) from exc
+
+
+def operation_of(raw: Raw | None) -> Operation | None:
+    row = dynamo.load(OperationRow, raw)
+    return None if row is None else _operation(row)
+
+
+# What a transaction writes about an operation, together with its volume.
+
+
+def open_operation(operation: Operation, *, now: float) -> Write:
+    """The record of a new operation, before any message and any work."""
+    return dynamo.put("operation", _row(operation, due_at=now + MESSAGE_GRACE), OperationRow.pk.does_not_exist())
+
+
+def succeed(operation: Operation, *, now: float, result: dict[str, Any]) -> Write:
+    """Over and done, fenced by the attempt."""
+    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(json.dumps(result, separators=(",", ":")))])
+
+
+def fail(operation: Operation, *, now: float, error: str) -> Write:
+    """Over with nothing left at the provider, fenced by the attempt."""
+    return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
+
+
+def undo(operation: Operation, *, now: float, step: str, error: str, until: float) -> Write:
+    """The answer is known, but something may be left at the provider: go on with `step`, alone, from `until` on."""
+    actions: list[Action] = [
+        OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
+        OperationRow.step.set(step),
+        OperationRow.error.set(error),
+        OperationRow.last_error.set(error),
+        OperationRow.tries.set(0),
+        OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
+        OperationRow.not_before.set(until),
+        OperationRow.due_at.set(until),
+        OperationRow.lease_until.set(0),
+        OperationRow.update_time.set(now),
+    ]
+    return _write(operation, actions, _mine(operation))
+
+
+def _close(operation: Operation, event: Event, now: float, actions: list[Action]) -> Write:
+    closing: list[Action] = [
+        OperationRow.status.set(advance(operation.status, event).value),
+        OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
+        OperationRow.lease_until.set(0),
+        OperationRow.update_time.set(now),
+        OperationRow.expires_at.set(int(now) + KEEP_FINISHED),
+        OperationRow.secrets.remove(),
+        OperationRow.due_bucket.remove(),
+        OperationRow.due_at.remove(),
+    ]
+    return _write(operation, closing + actions, _mine(operation))
+
+
+def _write(operation: Operation, actions: list[Action], condition: Condition) -> Write:
+    return dynamo.update("operation", OperationRow, tables.operation_pk(operation.id), operation.id, actions, condition)
+
+
+def _mine(operation: Operation) -> Condition:
+    mine: Condition = (OperationRow.attempt == operation.attempt) & (OperationRow.status == operation.status.value)
+    return mine
+
+
+def _row(operation: Operation, *, due_at: float) -> OperationRow:
+    return OperationRow(
+        tables.operation_pk(operation.id),
+        operation.id,
+        kind=operation.kind.value,
+        status=operation.status.value,
+        step=operation.step,
+        namespace=operation.namespace,
+        volume_id=operation.volume_id,
+        plugin_id=operation.plugin_id,
+        digest=operation.digest,
+        storage_name=operation.storage_name or None,
+        external_id=operation.external_id or None,
+        params=json.dumps(operation.params, separators=(",", ":"), ensure_ascii=False),
+        secrets=operation.sealed_secrets or None,
+        calls_until=operation.calls_until,
+        unanswered=operation.unanswered,
+        not_before=operation.not_before,
+        create_time=operation.create_time,
+        update_time=operation.update_time,
+        due_bucket=tables.DUE_BUCKET,
+        due_at=max(due_at, operation.not_before),
+    )
+
+
+def _operation(row: OperationRow) -> Operation:
+    return Operation(
+        id=row.sk,
+        kind=Kind(row.kind),
+        namespace=row.namespace,
+        volume_id=row.volume_id,
+        plugin_id=row.plugin_id,
+        digest=row.digest,
+        step=row.step,
+        status=Status(row.status),
+        storage_name=row.storage_name or "",
+        external_id=row.external_id or "",
+        params=json.loads(row.params) if row.params else {},
+        result=json.loads(row.result) if row.result else {},
+        sealed_secrets=row.secrets or b"",
+        attempt=int(row.attempt),
+        tries=int(row.tries),
+        unanswered=int(row.unanswered),
+        calls_until=float(row.calls_until),
+        lease_until=float(row.lease_until),
+        not_before=float(row.not_before),
+        due_at=float(row.due_at or 0),
+        error=row.error or "",
+        last_error=row.last_error or "",
+        create_time=float(row.create_time),
+        update_time=float(row.update_time),
+    )

@@ -1,0 +1,273 @@
+"""Plugins, their instances and the nodes, in one table.
+
+A plugin's counts are changed in the transaction that changes the instance, from the difference to the instance as it
+stood, so they always equal the instances, whatever is repeated or lost in between.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from chalicelib.domain.plugin import Instance, Node, Plugin
+from chalicelib.errors import WriteConflict
+from chalicelib.store import dynamo, tables
+from chalicelib.store.dynamo import ConditionFailed, Dynamo, TransactionRefused
+from chalicelib.store.index import PLUGINS, IndexStore
+from chalicelib.store.tables import InstanceRow, NodeRow, PluginRow
+
+CHANGE_TRIES: Final = 10
+_SETS: Final = ("controller_capabilities", "node_capabilities", "plugin_capabilities")
+
+
+class PluginStore:
+    """The plugins and nodes of one stage."""
+
+    def __init__(self, store: Dynamo, index: IndexStore) -> None:
+        self._dynamo, self._index = store, index
+
+    def get(self, plugin_id: str, *, consistent: bool = True) -> Plugin | None:
+        """The plugin with its counts; one without instances keeps its record as long as it has volumes."""
+        row = self._dynamo.get(PluginRow, tables.PLUGINS_PK, plugin_id, consistent=consistent)
+        return None if row is None else _plugin(row)
+
+    def get_many(self, plugin_ids: Iterable[str]) -> dict[str, Plugin]:
+        """Those of the plugins that have a record."""
+        ids = sorted(set(plugin_ids))
+        if len(ids) == 1:
+            found = self.get(ids[0], consistent=False)
+            return {ids[0]: found} if found is not None else {}
+        rows = self._dynamo.batch_get(PluginRow, [(tables.PLUGINS_PK, i) for i in ids])
+        return {row.sk: _plugin(row) for row in rows.values()}
+
+    def all(self, *, prefix: str = "") -> Iterator[Plugin]:
+        """Every record, instances or not, in order of the IDs."""
+        after = None
+        while True:
+            page = self._dynamo.query(PluginRow, tables.PLUGINS_PK, prefix=prefix, after=after)
+            yield from (_plugin(row) for row in page.rows)
+            if page.next_key is None:
+                return
+            after = page.next_key
+
+    def instances(self, plugin_id: str) -> list[Instance]:
+        """Every instance of the plugin, in order of the node IDs."""
+        out: list[Instance] = []
+        after = None
+        while True:
+            page = self._dynamo.query(InstanceRow, tables.instances_pk(plugin_id), after=after)
+            out += [_instance(row) for row in page.rows]
+            if page.next_key is None:
+                return out
+            after = page.next_key
+
+    def node(self, node_id: str) -> Node | None:
+        row = self._dynamo.get(NodeRow, tables.NODES_PK, node_id)
+        return None if row is None else _node(row)
+
+    def nodes(self, *, prefix: str = "") -> Iterator[Node]:
+        after = None
+        while True:
+            page = self._dynamo.query(NodeRow, tables.NODES_PK, prefix=prefix, after=after)
+            yield from (_node(row) for row in page.rows)
+            if page.next_key is None:
+                return
+            after = page.next_key
+
+    def digest(self, node_id: str) -> str:
+        """What the node registered last, in short; empty while a registration is half done."""
+        row = self._dynamo.get(NodeRow, tables.NODES_PK, node_id)
+        return "" if row is None else str(json.loads(row.body).get("digest", ""))
+
+    def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
+        """Write the node if nobody wrote it since it was `read`; False if somebody did."""
+        condition: Condition = (
+            NodeRow.pk.does_not_exist()
+            if read is None
+            else (NodeRow.sequence == read.sequence) & (NodeRow.instance_id == read.instance_id)
+        )
+        row = NodeRow(
+            tables.NODES_PK,
+            node.id,
+            body=json.dumps(
+                {
+                    "name": node.name,
+                    "address": node.address,
+                    "plugins": list(node.plugin_ids),
+                    "version": node.bridge_version,
+                    "certificate": node.certificate_pem,
+                    "digest": digest,
+                }
+            ),
+            key=node.key,
+            instance_id=node.instance_id,
+            sequence=node.sequence,
+            seen_at=node.seen_at,
+            healthy=node.healthy,
+            create_index=node.create_index,
+            modify_index=node.modify_index,
+        )
+        try:
+            self._dynamo.put(row, condition)
+        except ConditionFailed:
+            return False
+        return True
+
+    def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
+        """The node is there and nothing changed: one write unit, no index, nobody woken. False if its row moved on."""
+        actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
+        condition: Condition = (NodeRow.instance_id == node.instance_id) & (NodeRow.sequence == node.sequence)
+        # A node that was marked down meanwhile must register in full.
+        condition &= NodeRow.healthy.is_in(True)
+        try:
+            self._dynamo.update(NodeRow, tables.NODES_PK, node.id, actions, condition)
+        except ConditionFailed:
+            return False
+        return True
+
+    def delete_node(self, node: Node) -> None:
+        """Forget a node whose instances are gone, unless it registered anew meanwhile."""
+        condition = (NodeRow.instance_id == node.instance_id) & (NodeRow.sequence == node.sequence)
+        row = NodeRow(tables.NODES_PK, node.id)
+        arguments = row.get_delete_kwargs_from_instance(
+            condition=condition, return_values_on_condition_failure="ALL_OLD"
+        )
+        try:
+            with dynamo.translated():
+                self._dynamo.client.delete_item(**arguments)
+        except ConditionFailed:
+            return
+
+    def change(self, plugin_id: str, node_id: str, instance: Instance | None, *, run: str, now: float) -> int:
+        """Make `instance` what the node runs of the plugin (None: nothing); returns the index, 0 if nothing changed.
+
+        Instance and counts in one transaction; repeated against other nodes that change the same plugin at once.
+        """
+        for attempt in range(CHANGE_TRIES):
+            old_row = self._dynamo.get(InstanceRow, tables.instances_pk(plugin_id), node_id)
+            old = None if old_row is None else _instance(old_row)
+            if old == instance or (
+                old is not None and instance is not None and old == replace(instance, update_time=old.update_time)
+            ):
+                return 0
+            ticket = self._index.allocate(PLUGINS, name=f"{run}{attempt}", now=now)
+            try:
+                self._dynamo.transact(
+                    [
+                        _instance_write(plugin_id, node_id, instance, old_row),
+                        _counts_write(plugin_id, instance, old, ticket.index),
+                    ],
+                    token=f"{run[-24:]}{attempt}",
+                )
+            except TransactionRefused:
+                self._index.abandon(ticket)
+                continue
+            self._index.publish(ticket)
+            return ticket.index
+        raise WriteConflict("too many nodes register this plugin at once: it will be tried again")
+
+
+def _instance_write(plugin_id: str, node_id: str, instance: Instance | None, old: InstanceRow | None) -> dynamo.Write:
+    unchanged: Condition = InstanceRow.pk.does_not_exist() if old is None else InstanceRow.body == old.body
+    if instance is None:
+        return dynamo.delete("instance", InstanceRow, tables.instances_pk(plugin_id), node_id, unchanged)
+    row = InstanceRow(
+        tables.instances_pk(plugin_id),
+        node_id,
+        body=_encode(instance),
+        healthy=instance.healthy,
+        controller=instance.controller,
+        node=instance.node,
+    )
+    return dynamo.put("instance", row, unchanged)
+
+
+def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, index: int) -> dynamo.Write:
+    actions: list[Action] = [
+        PluginRow.modify_index.set(index),
+        PluginRow.create_index.set(PluginRow.create_index | index),
+        PluginRow.revision.set((PluginRow.revision | 0) + 1),
+        PluginRow.schema.set(tables.SCHEMA),
+        PluginRow.instances.set((PluginRow.instances | 0) + (int(new is not None) - int(old is not None))),
+    ]
+    for name, value in _counts(new).items():
+        attribute = getattr(PluginRow, name)
+        actions.append(attribute.set((attribute | 0) + (value - _counts(old)[name])))
+    if new is not None:
+        actions.append(
+            PluginRow.body.set(_encode(replace(new, node_id="", address="", topology=None, external_node_id="")))
+        )
+    condition = PluginRow.modify_index.does_not_exist() | (PluginRow.modify_index < index)
+    return dynamo.update("plugin", PluginRow, tables.PLUGINS_PK, plugin_id, actions, condition)
+
+
+def _counts(instance: Instance | None) -> dict[str, int]:
+    controller = instance is not None and instance.controller
+    node = instance is not None and instance.node
+    healthy = instance is not None and instance.healthy
+    return {
+        "controllers_expected": int(controller),
+        "controllers_healthy": int(controller and healthy),
+        "nodes_expected": int(node),
+        "nodes_healthy": int(node and healthy),
+    }
+
+
+def _encode(instance: Instance) -> str:
+    body: dict[str, Any] = {name: getattr(instance, name) for name in Instance.__slots__}
+    for name in _SETS:
+        body[name] = sorted(body[name])
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)
+
+
+def _decode(text: str) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(text)
+    for name in _SETS:
+        body[name] = frozenset(body[name])
+    return {name: value for name, value in body.items() if name in Instance.__slots__}
+
+
+def _instance(row: InstanceRow) -> Instance:
+    return Instance(**_decode(row.body))
+
+
+def _plugin(row: PluginRow) -> Plugin:
+    instance = Instance(**_decode(row.body))
+    counts: Mapping[str, int] = {name: int(getattr(row, name)) for name in _counts(None)}
+    return Plugin(
+        id=row.sk,
+        provider=instance.provider,
+        provider_version=instance.provider_version,
+        controller_required=instance.controller,
+        controller_capabilities=instance.controller_capabilities,
+        node_capabilities=instance.node_capabilities,
+        plugin_capabilities=instance.plugin_capabilities,
+        serialize=instance.serialize,
+        deadlines=instance.deadlines,
+        grace=instance.grace,
+        create_index=int(row.create_index),
+        modify_index=int(row.modify_index),
+        **counts,
+    )
+
+
+def _node(row: NodeRow) -> Node:
+    body = json.loads(row.body)
+    return Node(
+        id=row.sk,
+        name=body["name"],
+        address=body["address"],
+        key=row.key,
+        instance_id=row.instance_id,
+        sequence=int(row.sequence),
+        seen_at=float(row.seen_at),
+        healthy=bool(row.healthy),
+        plugin_ids=tuple(body["plugins"]),
+        bridge_version=body.get("version", ""),
+        certificate_pem=body.get("certificate", ""),
+        create_index=int(row.create_index),
+        modify_index=int(row.modify_index),
+    )

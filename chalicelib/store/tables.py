@@ -1,0 +1,231 @@
+"""Item shapes and keys of every table: the only place that knows them.
+
+| table | pk | sk | item |
+|---|---|---|---|
+| volumes | `ns#<namespace>` | `<volume id>` | VolumeRow; a deleted one stays as a tombstone for a day |
+| volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's own transaction |
+| operations | `op#<last letter of the id>` | `<operation id>` | OperationRow; ids sort by time |
+| plugins | `plugin` | `<plugin id>` | PluginRow: counts, changed in one transaction with the instances |
+| plugins | `instance#<plugin id>` | `<node id>` | InstanceRow |
+| plugins | `node` | `<node id>` | NodeRow |
+| meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>` (store/index.py) |
+| meta | `namespace` | `<name>` | NamespaceRow; `default` has none, it always exists |
+| meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
+
+A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
+item's shape: a reader that meets a larger one refuses, rather than lose what it does not know.
+"""
+
+from typing import Any, Final
+
+from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.models import Model
+
+SCHEMA: Final = 1
+TOMBSTONE_SECONDS: Final = 24 * 3600
+DUE_BUCKET: Final = "open"
+DUE_GSI: Final = "due"
+
+
+def volumes_pk(namespace: str) -> str:
+    return f"ns#{namespace}"
+
+
+def members_pk(plugin_id: str) -> str:
+    return f"plugin#{plugin_id}"
+
+
+def member_sk(namespace: str, volume_id: str) -> str:
+    return f"{namespace}#{volume_id}"
+
+
+def operation_pk(operation_id: str) -> str:
+    return f"op#{operation_id[-1:]}"
+
+
+def instances_pk(plugin_id: str) -> str:
+    return f"instance#{plugin_id}"
+
+
+PLUGINS_PK: Final = "plugin"
+NODES_PK: Final = "node"
+NAMESPACES_PK: Final = "namespace"
+
+
+class Row(Model):
+    """What every item has."""
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    schema = NumberAttribute(default=SCHEMA)
+    expires_at = NumberAttribute(null=True)
+
+
+class VolumeRow(Row):
+    class Meta:
+        table_name = "volumes"
+
+    state = UnicodeAttribute()
+    revision = NumberAttribute(default=0)
+    plugin_id = UnicodeAttribute(null=True)
+    operation_id = UnicodeAttribute(null=True)
+    operation_kind = UnicodeAttribute(null=True)
+    create_index = NumberAttribute(default=0)
+    modify_index = NumberAttribute(default=0)
+    create_time = NumberAttribute(default=0)
+    modify_time = NumberAttribute(default=0)
+    calls_until = NumberAttribute(null=True)
+    readers = NumberAttribute(default=0)
+    writers = NumberAttribute(default=0)
+    past_claims = NumberAttribute(default=0)
+    secrets = BinaryAttribute(legacy_encoding=False, null=True)
+    definition = UnicodeAttribute(null=True)
+
+
+class MemberRow(Row):
+    class Meta:
+        table_name = "volumes"
+
+
+class OperationRow(Row):
+    class Meta:
+        table_name = "operations"
+
+    kind = UnicodeAttribute()
+    status = UnicodeAttribute()
+    step = UnicodeAttribute()
+    namespace = UnicodeAttribute()
+    volume_id = UnicodeAttribute()
+    plugin_id = UnicodeAttribute()
+    digest = UnicodeAttribute()
+    storage_name = UnicodeAttribute(null=True)
+    external_id = UnicodeAttribute(null=True)
+    params = UnicodeAttribute(null=True)
+    result = UnicodeAttribute(null=True)
+    secrets = BinaryAttribute(legacy_encoding=False, null=True)
+    attempt = NumberAttribute(default=0)
+    tries = NumberAttribute(default=0)
+    unanswered = NumberAttribute(default=0)
+    calls_until = NumberAttribute(default=0)
+    lease_until = NumberAttribute(default=0)
+    not_before = NumberAttribute(default=0)
+    error = UnicodeAttribute(null=True)
+    last_error = UnicodeAttribute(null=True)
+    create_time = NumberAttribute(default=0)
+    update_time = NumberAttribute(default=0)
+    due_bucket = UnicodeAttribute(null=True)
+    due_at = NumberAttribute(null=True)
+
+
+class PluginRow(Row):
+    class Meta:
+        table_name = "plugins"
+
+    body = UnicodeAttribute()
+    revision = NumberAttribute(default=0)
+    controllers_healthy = NumberAttribute(default=0)
+    controllers_expected = NumberAttribute(default=0)
+    nodes_healthy = NumberAttribute(default=0)
+    nodes_expected = NumberAttribute(default=0)
+    instances = NumberAttribute(default=0)
+    create_index = NumberAttribute(default=0)
+    modify_index = NumberAttribute(default=0)
+    gone = BooleanAttribute(default=False)
+
+
+class InstanceRow(Row):
+    class Meta:
+        table_name = "plugins"
+
+    body = UnicodeAttribute()
+    healthy = BooleanAttribute()
+    controller = BooleanAttribute()
+    node = BooleanAttribute()
+
+
+class NodeRow(Row):
+    class Meta:
+        table_name = "plugins"
+
+    body = UnicodeAttribute()
+    key = UnicodeAttribute()
+    instance_id = UnicodeAttribute()
+    sequence = NumberAttribute()
+    seen_at = NumberAttribute()
+    healthy = BooleanAttribute()
+    create_index = NumberAttribute(default=0)
+    modify_index = NumberAttribute(default=0)
+
+
+class NamespaceRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    state = UnicodeAttribute()
+    body = UnicodeAttribute()
+    create_index = NumberAttribute(default=0)
+    modify_index = NumberAttribute(default=0)
+
+
+class IndexRow(Row):
+    class Meta:
+        table_name = "meta"
+
+
+class WorkerRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    ca_pem = UnicodeAttribute()
+    certificate_pem = UnicodeAttribute(null=True)
+    sealed_key = BinaryAttribute(legacy_encoding=False, null=True)
+    serial = UnicodeAttribute(null=True)
+    not_after = NumberAttribute(null=True)
+
+
+ROWS: Final[tuple[type[Row], ...]] = (
+    VolumeRow,
+    MemberRow,
+    OperationRow,
+    PluginRow,
+    InstanceRow,
+    NodeRow,
+    NamespaceRow,
+    IndexRow,
+    WorkerRow,
+)
+TABLES: Final = ("volumes", "claims", "operations", "plugins", "meta", "acl")
+
+
+def definitions(prefix: str) -> list[dict[str, Any]]:
+    """CreateTable arguments of every table, for stores that no CloudFormation reaches (DynamoDB Local, moto in
+    tests).
+    """
+    out = []
+    for name in TABLES:
+        table: dict[str, Any] = {
+            "TableName": prefix + name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        }
+        if name == "operations":
+            table["AttributeDefinitions"] += [
+                {"AttributeName": "due_bucket", "AttributeType": "S"},
+                {"AttributeName": "due_at", "AttributeType": "N"},
+            ]
+            table["GlobalSecondaryIndexes"] = [
+                {
+                    "IndexName": DUE_GSI,
+                    "KeySchema": [
+                        {"AttributeName": "due_bucket", "KeyType": "HASH"},
+                        {"AttributeName": "due_at", "KeyType": "RANGE"},
+                    ],
+                    "Projection": {"ProjectionType": "ALL"},
+                }
+            ]
+        out.append(table)
+    return out

@@ -1,0 +1,304 @@
+"""Volumes in their table: reads, and one named write for each decision about a volume.
+
+Every write that changes what clients see sets `modify_index` to a number allocated for it, under the condition that
+the stored one is smaller, and is published afterwards (store/index.py). Reserving a volume for an operation changes
+nothing visible, and needs no number.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume, VolumeState
+from chalicelib.store import dynamo, tables
+from chalicelib.store.dynamo import Dynamo, Raw, Write
+from chalicelib.store.index import Ticket
+from chalicelib.store.tables import MemberRow, VolumeRow
+
+PAGE: Final = 500
+"""Items asked for at once; DynamoDB ends a page at 1 MB anyhow."""
+
+_ABSENT: Final = VolumeRow.pk.does_not_exist() | (VolumeRow.state == VolumeState.GONE.value)
+
+
+class VolumeStore:
+    """The volumes of one stage."""
+
+    def __init__(self, store: Dynamo) -> None:
+        self._dynamo = store
+
+    def get(self, namespace: str, volume_id: str) -> Volume | None:
+        """The record whatever its state, tombstones included, read strongly; None if there never was one (or a day
+        ago).
+        """
+        row = self._dynamo.get(VolumeRow, tables.volumes_pk(namespace), volume_id)
+        return None if row is None else _volume(row)
+
+    def in_namespace(
+        self, namespace: str, *, prefix: str = "", start: str | None = None, limit: int = PAGE
+    ) -> Iterator[list[Volume]]:
+        """Pages of a namespace's records in order of their IDs, tombstones included, read strongly."""
+        after: str | None = None
+        while True:
+            page = self._dynamo.query(
+                VolumeRow, tables.volumes_pk(namespace), prefix=prefix, after=after, start=start, limit=limit
+            )
+            yield [_volume(row) for row in page.rows]
+            if page.next_key is None:
+                return
+            after = page.next_key
+
+    def of_plugin(
+        self,
+        plugin_id: str,
+        *,
+        namespace: str | None = None,
+        prefix: str = "",
+        start: str | None = None,
+        limit: int = PAGE,
+    ) -> Iterator[list[Volume]]:
+        """Pages of a plugin's records in order of namespace and ID, by its membership items."""
+        after: str | None = None
+        begins = tables.member_sk(namespace, prefix) if namespace is not None else ""
+        while True:
+            page = self._dynamo.query(
+                MemberRow, tables.members_pk(plugin_id), prefix=begins, after=after, start=start, limit=limit
+            )
+            keys = []
+            for row in page.rows:
+                member_namespace, _, member_id = row.sk.partition("#")
+                keys.append((tables.volumes_pk(member_namespace), member_id))
+            found = self._dynamo.batch_get(VolumeRow, keys)
+            yield [_volume(found[k]) for k in keys if k in found]
+            if page.next_key is None:
+                return
+            after = page.next_key
+
+    def has_members(self, plugin_id: str) -> bool:
+        """Whether any volume belongs to the plugin."""
+        return bool(self._dynamo.query(MemberRow, tables.members_pk(plugin_id), limit=1).rows)
+
+
+def volume_of(raw: Raw | None) -> Volume | None:
+    """The volume of a raw item, as a refused transaction returns it."""
+    row = dynamo.load(VolumeRow, raw)
+    return None if row is None else _volume(row)
+
+
+# What a transaction writes about a volume. Each names the conditions under which it is right.
+
+
+def reserve(volume: Volume, *, operation_id: str, kind: str) -> Write:
+    """Take the ID for a create: nobody has it. Of two concurrent creates one wins here.
+
+    An update, not a put: the index of a tombstone stays, so the index of one ID never goes back.
+    """
+    actions: list[Action] = [
+        VolumeRow.state.set(VolumeState.CREATING.value),
+        VolumeRow.operation_id.set(operation_id),
+        VolumeRow.operation_kind.set(kind),
+        VolumeRow.schema.set(tables.SCHEMA),
+        VolumeRow.modify_index.set(VolumeRow.modify_index | 0),
+        VolumeRow.revision.set((VolumeRow.revision | 0) + 1),
+        VolumeRow.expires_at.remove(),
+    ]
+    return dynamo.update("volume", VolumeRow, *_key(volume), actions, _ABSENT)
+
+
+def release_reservation(volume_key: tuple[str, str], *, operation_id: str, expires_at: int) -> Write:
+    """The create will not happen: back to a tombstone with the index it had."""
+    actions: list[Action] = [
+        VolumeRow.state.set(VolumeState.GONE.value),
+        VolumeRow.revision.add(1),
+        VolumeRow.operation_id.remove(),
+        VolumeRow.operation_kind.remove(),
+        VolumeRow.expires_at.set(expires_at),
+    ]
+    return dynamo.update("volume", VolumeRow, *volume_key, actions, _held_by(operation_id))
+
+
+def create(volume: Volume, ticket: Ticket, *, operation_id: str) -> list[Write]:
+    """The reserved volume exists from now on, with what the provider answered."""
+    put = replace(volume, create_index=ticket.index, modify_index=ticket.index, state=VolumeState.READY)
+    condition = _held_by(operation_id) & (VolumeRow.modify_index < ticket.index)
+    return [dynamo.put("volume", _row(put), condition), _member(volume)]
+
+
+def register(volume: Volume, ticket: Ticket) -> list[Write]:
+    """A volume that exists at its provider becomes known; nobody has the ID."""
+    put = replace(volume, create_index=ticket.index, modify_index=ticket.index, state=VolumeState.READY)
+    condition = _ABSENT & (VolumeRow.modify_index.does_not_exist() | (VolumeRow.modify_index < ticket.index))
+    return [dynamo.put("volume", _row(put), condition), _member(volume)]
+
+
+def replace_definition(volume: Volume, ticket: Ticket, *, read: Volume) -> Write:
+    """An update of a ready volume that nobody changed since it was `read`, claims included."""
+    put = replace(volume, modify_index=ticket.index, revision=read.revision + 1)
+    condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < ticket.index)
+    return dynamo.put("volume", _row(put), condition & (VolumeRow.state == VolumeState.READY.value) & _idle())
+
+
+def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, unclaimed: bool) -> Write:
+    """Hold a ready volume for an operation; with `unclaimed`, only if no claim of any kind is on it."""
+    actions: list[Action] = [
+        VolumeRow.state.set(state.value),
+        VolumeRow.operation_id.set(operation_id),
+        VolumeRow.operation_kind.set(kind),
+        VolumeRow.revision.add(1),
+    ]
+    condition = (VolumeRow.state == VolumeState.READY.value) & _idle()
+    return dynamo.update(
+        "volume", VolumeRow, *_key(volume), actions, condition & _unclaimed() if unclaimed else condition
+    )
+
+
+def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float) -> Write:
+    """The operation did not happen and cannot happen any more: ready again."""
+    actions: list[Action] = [
+        VolumeRow.state.set(VolumeState.READY.value),
+        VolumeRow.revision.add(1),
+        VolumeRow.calls_until.set(calls_until),
+        VolumeRow.operation_id.remove(),
+        VolumeRow.operation_kind.remove(),
+    ]
+    return dynamo.update("volume", VolumeRow, *volume_key, actions, _held_by(operation_id))
+
+
+def bury(
+    namespace: str, volume_id: str, plugin_id: str, ticket: Ticket, *, expires_at: int, condition: Condition
+) -> list[Write]:
+    """The volume is gone: a tombstone that keeps the index, and nothing of the payload."""
+    tombstone = VolumeRow(
+        tables.volumes_pk(namespace),
+        volume_id,
+        state=VolumeState.GONE.value,
+        modify_index=ticket.index,
+        expires_at=expires_at,
+    )
+    member = (tables.members_pk(plugin_id), tables.member_sk(namespace, volume_id))
+    return [
+        dynamo.put("volume", tombstone, condition & (VolumeRow.modify_index < ticket.index)),
+        dynamo.delete("member", MemberRow, *member),
+    ]
+
+
+def deleted(
+    namespace: str, volume_id: str, plugin_id: str, ticket: Ticket, *, expires_at: int, operation_id: str
+) -> list[Write]:
+    """Bury what this operation holds."""
+    return bury(namespace, volume_id, plugin_id, ticket, expires_at=expires_at, condition=_held_by(operation_id))
+
+
+def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int) -> list[Write]:
+    """Bury a ready volume that nobody claims and no operation holds, in the same condition that decides it."""
+    condition = (VolumeRow.state == VolumeState.READY.value) & _idle() & _unclaimed()
+    return bury(volume.namespace, volume.id, volume.plugin_id, ticket, expires_at=expires_at, condition=condition)
+
+
+def key(namespace: str, volume_id: str) -> tuple[str, str]:
+    return tables.volumes_pk(namespace), volume_id
+
+
+def _key(volume: Volume) -> tuple[str, str]:
+    return key(volume.namespace, volume.id)
+
+
+def _held_by(operation_id: str) -> Condition:
+    return VolumeRow.operation_id == operation_id
+
+
+def _idle() -> Condition:
+    return VolumeRow.operation_id.does_not_exist()
+
+
+def _unclaimed() -> Condition:
+    free: Condition = (VolumeRow.readers == 0) & (VolumeRow.writers == 0) & (VolumeRow.past_claims == 0)
+    return free
+
+
+def _member(volume: Volume) -> Write:
+    row = MemberRow(tables.members_pk(volume.plugin_id), tables.member_sk(volume.namespace, volume.id))
+    return dynamo.put("member", row)
+
+
+def _row(volume: Volume) -> VolumeRow:
+    return VolumeRow(
+        *_key(volume),
+        state=volume.state.value,
+        revision=volume.revision,
+        plugin_id=volume.plugin_id,
+        operation_id=volume.operation_id or None,
+        operation_kind=volume.operation_kind or None,
+        create_index=volume.create_index,
+        modify_index=volume.modify_index,
+        create_time=volume.create_time,
+        modify_time=volume.modify_time,
+        calls_until=volume.calls_until or None,
+        readers=volume.readers,
+        writers=volume.writers,
+        past_claims=volume.past_claims,
+        secrets=volume.sealed_secrets or None,
+        definition=encode(volume),
+    )
+
+
+def _volume(row: VolumeRow) -> Volume:
+    base = decode(row.definition) if row.definition else {}
+    return Volume(
+        namespace=row.pk.partition("#")[2],
+        id=row.sk,
+        plugin_id=row.plugin_id or "",
+        create_index=int(row.create_index),
+        modify_index=int(row.modify_index),
+        create_time=int(row.create_time),
+        modify_time=int(row.modify_time),
+        state=VolumeState(row.state),
+        operation_id=row.operation_id or "",
+        operation_kind=row.operation_kind or "",
+        calls_until=float(row.calls_until or 0),
+        readers=int(row.readers),
+        writers=int(row.writers),
+        past_claims=int(row.past_claims),
+        sealed_secrets=row.secrets or b"",
+        revision=int(row.revision),
+        **base,
+    )
+
+
+_PLAIN: Final = (
+    "name", "external_id", "parameters", "context", "capacity", "capacity_min", "capacity_max", "clone_id",
+    "snapshot_id", "provider", "provider_version", "access_mode", "attachment_mode",
+)  # fmt: skip
+
+
+def encode(volume: Volume) -> str:
+    """The definition as it is stored: JSON text, so that integers stay integers and null stays apart from empty."""
+    body: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(volume, name)) not in ("", 0, None)}
+    body["capabilities"] = [[c.access_mode, c.attachment_mode] for c in volume.capabilities]
+    if volume.mount_options is not None:
+        body["mount"] = [volume.mount_options.fs_type, volume.mount_options.mount_flags]
+    if volume.topologies is not None:
+        body["topologies"] = volume.topologies
+    if volume.topology_request is not None:
+        body["request"] = [volume.topology_request.required, volume.topology_request.preferred]
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+
+
+def decode(text: str) -> dict[str, Any]:
+    """The keyword arguments of `Volume` for what `encode` wrote."""
+    body = json.loads(text)
+    out: dict[str, Any] = {name: body[name] for name in _PLAIN if name in body}
+    out["capabilities"] = tuple(Capability(*pair) for pair in body["capabilities"])
+    if "mount" in body:
+        fs_type, flags = body["mount"]
+        out["mount_options"] = MountOptions(fs_type, None if flags is None else tuple(flags))
+    if "topologies" in body:
+        out["topologies"] = tuple(body["topologies"])
+    if "request" in body:
+        required, preferred = (None if part is None else tuple(part) for part in body["request"])
+        out["topology_request"] = TopologyRequest(required, preferred)
+    return out

@@ -1,0 +1,143 @@
+"""Volumes in Nomad's JSON, and back. Every wire name of a volume lives here.
+
+What clients depend on (recorded from a real Nomad): secrets are always null, mount flags are shown as `[REDACTED]`, a
+volume's answer after a write is the request's volume with what the provider decided, not yet with its plugin's
+counts.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.volume import Capability, MountOptions, Segments, TopologyRequest, Volume
+
+REDACTED = "[REDACTED]"
+
+
+def volume(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
+    """The answer of a read; without `plugin` the counts are 0, as after a write."""
+    return _common(item, plugin) | {
+        "Allocations": [],
+        "Capacity": item.capacity,
+        "CloneID": item.clone_id,
+        "Context": dict(item.context or {}),
+        "MountOptions": _mount_options(item.mount_options),
+        "Parameters": dict(item.parameters or {}),
+        "ProviderVersion": item.provider_version,
+        "ReadAllocs": {},
+        "RequestedCapabilities": [
+            {"AccessMode": c.access_mode, "AttachmentMode": c.attachment_mode} for c in item.capabilities
+        ],
+        "RequestedCapacityMax": item.capacity_max,
+        "RequestedCapacityMin": item.capacity_min,
+        "RequestedTopologies": _topology_request(item.topology_request),
+        "Secrets": None,
+        "SnapshotID": item.snapshot_id,
+        "WriteAllocs": {},
+    }
+
+
+def stub(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
+    """The entry of a list."""
+    return _common(item, plugin) | {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
+
+
+def _common(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
+    return {
+        "AccessMode": item.access_mode,
+        "AttachmentMode": item.attachment_mode,
+        "ControllerRequired": plugin is not None and plugin.controller_required,
+        "ControllersExpected": plugin.controllers_expected if plugin else 0,
+        "ControllersHealthy": plugin.controllers_healthy if plugin else 0,
+        "CreateIndex": item.create_index,
+        "CreateTime": item.create_time,
+        "ExternalID": item.external_id,
+        "ID": item.id,
+        "ModifyIndex": item.modify_index,
+        "ModifyTime": item.modify_time,
+        "Name": item.name,
+        "Namespace": item.namespace,
+        "NodesExpected": plugin.nodes_expected if plugin else 0,
+        "NodesHealthy": plugin.nodes_healthy if plugin else 0,
+        "PluginID": item.plugin_id,
+        "Provider": item.provider,
+        "ResourceExhausted": None,
+        "Schedulable": plugin is not None and plugin.schedulable,
+        "Topologies": [_topology(t) for t in item.topologies or ()],
+    }
+
+
+def written(index: int, volumes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answer of a register or create."""
+    return {"Index": index, "KnownLeader": True, "LastContact": 0, "NextToken": "", "Volumes": volumes, "Warnings": ""}
+
+
+def from_body(body: Mapping[str, Any], *, namespace: str) -> tuple[Volume, dict[str, str]]:
+    """The volume of one element of `Volumes`, as the codec decoded it, and its secrets, which go their own way."""
+    item = Volume(
+        namespace=body["Namespace"] or namespace,
+        id=body["ID"],
+        plugin_id=body["PluginID"],
+        name=body["Name"],
+        external_id=body["ExternalID"],
+        capabilities=tuple(
+            Capability(c["AccessMode"], c["AttachmentMode"])
+            for c in body["RequestedCapabilities"] or ()
+            if c is not None
+        ),
+        mount_options=_read_mount_options(body["MountOptions"]),
+        parameters=body["Parameters"] or None,
+        context=body["Context"] or None,
+        topologies=tuple(t["Segments"] or {} for t in body["Topologies"] or () if t is not None) or None,
+        topology_request=_read_topology_request(body["RequestedTopologies"]),
+        capacity=body["Capacity"],
+        capacity_min=body["RequestedCapacityMin"],
+        capacity_max=body["RequestedCapacityMax"],
+        clone_id=body["CloneID"],
+        snapshot_id=body["SnapshotID"],
+        create_time=body["CreateTime"],
+        modify_time=body["ModifyTime"],
+    )
+    return item, dict(body["Secrets"] or {})
+
+
+def secrets_header(value: str) -> dict[str, str]:
+    """The pairs of `X-Nomad-CSI-Secrets: k=v,k2=v2`; what is no pair is ignored, since clients send the header
+    everywhere.
+    """
+    pairs = (part.partition("=") for part in value.split(",")) if value else ()
+    return {key.strip(): rest.strip() for key, found, rest in pairs if found and key.strip()}
+
+
+def _mount_options(options: MountOptions | None) -> dict[str, Any]:
+    if options is None:
+        return {"FSType": "", "MountFlags": None}
+    return {"FSType": options.fs_type, "MountFlags": [REDACTED] if options.mount_flags else None}
+
+
+def _read_mount_options(body: Mapping[str, Any] | None) -> MountOptions | None:
+    if body is None:
+        return None
+    flags = body["MountFlags"]
+    return MountOptions(body["FSType"], None if flags is None else tuple(flags))
+
+
+def _topology(segments: Segments) -> dict[str, Any]:
+    return {"Segments": dict(segments)}
+
+
+def _topology_request(request: TopologyRequest | None) -> dict[str, Any] | None:
+    if request is None:
+        return None
+    parts = {"Preferred": request.preferred, "Required": request.required}
+    return {name: None if part is None else [{"Segments": t} for t in part] for name, part in parts.items()}
+
+
+def _read_topology_request(body: Mapping[str, Any] | None) -> TopologyRequest | None:
+    if body is None:
+        return None
+    required, preferred = (
+        None if body[name] is None else tuple(None if t is None else t["Segments"] for t in body[name])
+        for name in ("Required", "Preferred")
+    )
+    return TopologyRequest(required, preferred)

@@ -1,0 +1,105 @@
+"""The composition root: builds what a function needs, once per container. Imports inside the functions keep grpc out
+of the API.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from chalicelib import tracing
+from chalicelib.clock import Clock
+from chalicelib.settings import Settings
+
+if TYPE_CHECKING:
+    from chalicelib.operations.context import Context
+    from chalicelib.service.deps import Deps
+    from chalicelib.worker import Worker
+
+
+@cache
+def settings() -> Settings:
+    found = Settings.from_env()
+    tracing.start(in_lambda=found.in_lambda)
+    return found
+
+
+@cache
+def clock() -> Clock:
+    return Clock()
+
+
+@cache
+def stores() -> dict[str, Any]:
+    """The stores that every function shares, on one client."""
+    from chalicelib.store.dynamo import Dynamo
+    from chalicelib.store.index import IndexStore
+    from chalicelib.store.namespaces import NamespaceStore
+    from chalicelib.store.operations import OperationStore
+    from chalicelib.store.plugins import PluginStore
+    from chalicelib.store.volumes import VolumeStore
+
+    dynamo = Dynamo(settings().table, region=settings().region, sleep=clock().sleep, jitter=clock().jitter)
+    index = IndexStore(dynamo)
+    return {
+        "dynamo": dynamo,
+        "index": index,
+        "volumes": VolumeStore(dynamo),
+        "operations": OperationStore(dynamo),
+        "plugins": PluginStore(dynamo, index),
+        "namespaces": NamespaceStore(dynamo),
+    }
+
+
+@cache
+def queue() -> Any:
+    from chalicelib.sqs import OperationQueue
+
+    return OperationQueue(settings().operations_queue, region=settings().region)
+
+
+@cache
+def sealer() -> Any:
+    from chalicelib.sealing import Sealer
+
+    return Sealer(settings().key_alias, region=settings().region)
+
+
+@cache
+def deps() -> "Deps":
+    """What the API's services are given."""
+    from chalicelib.ask import Asker
+    from chalicelib.service.deps import Deps
+
+    return Deps(
+        clock=clock(),
+        sealer=sealer(),
+        queue=queue(),
+        asker=Asker(settings().ask_function, region=settings().region),
+        wait_seconds=settings().wait_seconds,
+        **stores(),
+    )
+
+
+@cache
+def worker() -> "Worker":
+    """What may speak to plugins: only the worker's functions call this."""
+    from chalicelib.csi.channel import Identity, TlsChannels
+    from chalicelib.sealing import WORKER_KEY_CONTEXT
+    from chalicelib.worker import Worker
+
+    def identity() -> Identity | None:
+        found = stores()["namespaces"].worker_identity()
+        if found is None:
+            return None
+        key = sealer().open(found.sealed_key, WORKER_KEY_CONTEXT)
+        return Identity(found.ca_pem.encode(), found.certificate_pem.encode(), key, found.serial)
+
+    return Worker(plugins=stores()["plugins"], channels=TlsChannels(identity, clock().monotonic), clock=clock())
+
+
+@cache
+def context() -> "Context":
+    """What the worker's operations are given."""
+    from chalicelib.operations.context import Context
+
+    shared = {name: store for name, store in stores().items() if name != "namespaces"}
+    return Context(clock=clock(), secrets=sealer(), calls=worker(), **shared)

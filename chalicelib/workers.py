@@ -1,0 +1,91 @@
+"""The functions that are not the API: parse the event, call, log one line, nothing else.
+
+Chalice loads this module as their entry, so app.py and its middleware are not in play here.
+"""
+
+import time
+from typing import Any
+
+from chalice.app import Blueprint
+
+from chalicelib import log, wiring
+from chalicelib.settings import Settings
+
+workers = Blueprint(__name__)
+_settings = Settings.from_env()
+
+
+@workers.on_sqs_message(queue=_settings.operations_queue, batch_size=1, maximum_concurrency=20, name="run_operation")
+def run_operation(event: Any) -> None:
+    """Work on the operation that a message names."""
+    from chalicelib.operations import engine
+
+    for record in event:
+        body = _body(record.body)
+        started = time.monotonic()
+        found = engine.run(wiring.context(), body["operation_id"])
+        after = wiring.stores()["operations"].get(body["operation_id"], consistent=False)
+        log.line(
+            "operation",
+            operation_id=body["operation_id"],
+            kind=body.get("kind"),
+            namespace=found.namespace if found else None,
+            volume_id=found.volume_id if found else None,
+            plugin_id=found.plugin_id if found else None,
+            outcome=after.status.value if after else "unknown operation",
+            attempt=after.attempt if after else None,
+            step=after.step if after else None,
+            error=after.last_error if after else None,
+            milliseconds=round((time.monotonic() - started) * 1000),
+        )
+
+
+@workers.lambda_function(name="ask_plugin")
+def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Answer one question to a plugin (chalicelib/ask.py)."""
+    from chalicelib import questions
+
+    started = time.monotonic()
+    answer = questions.answer(wiring.worker(), wiring.sealer(), event)
+    log.line(
+        "question",
+        question=event.get("ask"),
+        plugin_id=event.get("plugin_id"),
+        outcome=answer.get("error", {}).get("code", "OK"),
+        milliseconds=round((time.monotonic() - started) * 1000),
+    )
+    return answer
+
+
+@workers.schedule("rate(1 minute)", name="sweep_operations")
+def sweep_operations(_event: Any) -> None:
+    """Rescue what stands still."""
+    from chalicelib.operations.sweep import sweep
+
+    stores = wiring.stores()
+    swept = sweep(wiring.clock(), stores["operations"], stores["index"], wiring.queue())
+    log.line("sweep", sent=swept.sent, published=swept.published, failed=swept.failed)
+
+
+@workers.on_sqs_message(queue=_settings.dead_letter_queue, batch_size=1, name="bury_operation")
+def bury_operation(event: Any) -> None:
+    """A message that was delivered too often: the record says when to go on, so the sweeper will; a dead letter does
+    not mean nobody works on it.
+    """
+    for record in event:
+        body = _body(record.body)
+        found = wiring.stores()["operations"].get(body["operation_id"])
+        log.line(
+            "dead letter",
+            operation_id=body["operation_id"],
+            kind=body.get("kind"),
+            outcome=found.status.value if found else "unknown operation",
+            attempt=found.attempt if found else None,
+        )
+
+
+def _body(text: str) -> dict[str, Any]:
+    import json
+
+    body: dict[str, Any] = json.loads(text)
+    return body

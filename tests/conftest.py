@@ -1,0 +1,27 @@
+"""Fixtures that every test may take; the network is off but for those marked otherwise."""
+
+from collections.abc import Iterator
+
+import pytest
+from moto import mock_aws
+
+from tests import harness
+
+
+@pytest.fixture(autouse=True)
+def _made_up_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", harness.REGION)
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[harness.System]:
+    """The control plane in this process, with one healthy plugin named `directory`."""
+    with mock_aws():
+        built = harness.make_system(monkeypatch)
+        built.add_plugin()
+        yield built
+        for cached in harness.CACHED:
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()

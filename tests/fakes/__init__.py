@@ -1,0 +1,1 @@
+"""Fakes at the two edges: the provider and the clock."""

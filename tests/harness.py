@@ -1,0 +1,179 @@
+"""The whole control plane in one process: moto's DynamoDB, SQS and KMS, the real handlers and engine, a fake provider
+and clock.
+
+The queue is pumped whenever somebody sleeps, as a worker would run while a request waits.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import boto3
+
+from chalicelib import wiring
+from chalicelib.domain.plugin import Instance
+from chalicelib.operations import engine
+from chalicelib.operations.context import Context
+from chalicelib.operations.sweep import Swept, sweep
+from chalicelib.routes import endpoint
+from chalicelib.service.deps import Deps
+from chalicelib.settings import Settings
+from chalicelib.store import tables
+from tests.fakes.clock import FakeClock
+from tests.fakes.provider import FakeProvider
+
+REGION = "us-east-1"
+CAPABILITIES = frozenset({"CREATE_DELETE_VOLUME", "LIST_VOLUMES", "CREATE_DELETE_SNAPSHOT", "EXPAND_VOLUME"})
+
+
+class Died(BaseException):
+    """The process is killed: nothing after it runs, not even an `except Exception`."""
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class FakeQueue:
+    """Messages in order; a test may lose or repeat them."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.fail: Exception | None = None
+
+    def send(self, operation_id: str, kind: str) -> None:
+        if self.fail is not None:
+            raise self.fail
+        self.messages.append(operation_id)
+
+
+class NoAsker:
+    """Plugins that agree with everything they are asked, unless a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[..., Any]] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def ask(self, question: str, **arguments: Any) -> Any:
+        self.asked.append((question, arguments))
+        found = self.answers.get(question)
+        return found(**arguments) if found else None
+
+
+@dataclass
+class System:
+    """Everything, with handles on its edges."""
+
+    clock: FakeClock
+    queue: FakeQueue
+    provider: FakeProvider
+    asker: NoAsker
+    deps: Deps
+    context: Context
+    pumping: bool = field(default=True)
+
+    def pump(self) -> None:
+        """Deliver what is queued, as the workers would."""
+        while self.pumping and self.queue.messages:
+            engine.run(self.context, self.queue.messages.pop(0))
+
+    def sweep(self) -> Swept:
+        return sweep(self.clock, self.context.operations, self.context.index, self.queue)
+
+    def rest(self, rounds: int = 60) -> None:
+        """Let sweeper and workers run, with time passing, until nothing is due."""
+        for _ in range(rounds):
+            self.clock.moment += 60
+            self.sweep()
+            self.pump()
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, query: str = "", headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """One request as API Gateway would hand it over."""
+
+        raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        event = {
+            "path": unquote(path),
+            "httpMethod": method,
+            "multiValueQueryStringParameters": parse_qs(query, keep_blank_values=True) or None,
+            "headers": dict(headers or {}),
+            "requestContext": {"httpMethod": method, "path": path},
+        }
+        response = endpoint(event, raw)
+        return Reply(response.status_code, dict(response.headers), response.body)
+
+    def add_plugin(self, plugin_id: str = "directory", **fields: Any) -> None:
+        given: dict[str, Any] = {
+            "node_id": "node-a",
+            "address": "127.0.0.1:1",
+            "healthy": True,
+            "provider": "directory.csi.moorage",
+            "provider_version": "1",
+            "controller": True,
+            "node": True,
+            "controller_capabilities": CAPABILITIES,
+            "grace": 5.0,
+        } | fields
+        instance = Instance(plugin_id=plugin_id, **given)
+        self.deps.plugins.change(plugin_id, instance.node_id, instance, run=self.clock.new_id(), now=self.clock.now())
+
+
+def definition(volume_id: str = "data", **fields: Any) -> dict[str, Any]:
+    """A body that creates one volume."""
+    given = {
+        "ID": volume_id,
+        "Name": volume_id,
+        "PluginID": "directory",
+        "RequestedCapabilities": [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}],
+    } | fields
+    return {"Volumes": [given]}
+
+
+def make_tables(settings: Settings, endpoint_url: str | None = None) -> None:
+    client = boto3.client("dynamodb", region_name=REGION, endpoint_url=endpoint_url)
+    for table in tables.definitions(settings.table("")):
+        client.create_table(**table)
+
+
+def make_key(settings: Settings) -> None:
+    kms = boto3.client("kms", region_name=REGION)
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName=settings.key_alias, TargetKeyId=key)
+
+
+CACHED = (
+    wiring.settings, wiring.clock, wiring.stores, wiring.queue, wiring.sealer, wiring.deps, wiring.worker,
+    wiring.context,
+)  # fmt: skip
+
+
+def make_system(monkeypatch: Any) -> System:
+    """Build it inside a running moto mock; wiring is replaced by what is built here."""
+    for cached in CACHED:
+        cached.cache_clear()
+    settings = Settings(stage="test")
+    monkeypatch.setattr(wiring, "settings", lambda: settings)
+    make_tables(settings)
+    make_key(settings)
+    clock, queue, provider, asker = FakeClock(), FakeQueue(), FakeProvider(), NoAsker()
+    monkeypatch.setattr(wiring, "clock", lambda: clock)
+    stores = wiring.stores()
+    sealer = wiring.sealer()
+    deps = Deps(clock=clock, sealer=sealer, queue=queue, asker=asker, wait_seconds=25, **stores)  # type: ignore[arg-type]
+    context = Context(
+        clock=clock, secrets=sealer, calls=provider, **{k: v for k, v in stores.items() if k != "namespaces"}
+    )
+    monkeypatch.setattr(wiring, "deps", lambda: deps)
+    system = System(clock, queue, provider, asker, deps, context)
+    clock.on_sleep.append(system.pump)
+    return system
