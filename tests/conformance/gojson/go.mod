@@ -1,0 +1,3 @@
+module moorage.invalid/conformance/gojson
+
+go 1.26
