@@ -1,1 +1,1 @@
-"""What stands around the functions: stacks, deploy, the local system, the bridge. Never goes into a function's package."""
+"""What stands around the functions (stacks, deploy, local system, bridge); never goes into their package."""

@@ -1,7 +1,8 @@
 """What was deployed, remembered where it was deployed: a parameter of the stage.
 
-Chalice keeps the ids of what it made in a file. Lost, or left behind on another machine, the next deploy would make a second API
-and a second mapping of each queue. So the file's content lives beside the deployment itself, with a fingerprint of what went in.
+Chalice keeps the ids of what it made in a file. Lost, or left behind on another machine, the next deploy would make a
+second API and a second mapping of each queue. So the file's content lives beside the deployment itself, with a
+fingerprint of what went in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Renders the Chalice project of one deployment: exact names in its policies, its stage, its packages.
 
-The committed `.chalice/` works by names and wildcards alone, for any account. What is deployed says more exactly what it may
-touch: `narrow` puts the stage, the region, the account and the key into every policy.
+The committed `.chalice/` works by names and wildcards alone, for any account. What is deployed says more exactly what
+it may touch: `narrow` puts the stage, the region, the account and the key into every policy.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def project(folder: Path, place: Place, options: Options) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(ROOT / "app.py", folder / "app.py")
     _mirror(ROOT / "chalicelib", folder / "chalicelib")
-    # The packages come from the lock, installed with their hashes into vendor/ or beside the function, not from Chalice's pip.
+    # The packages come from the lock, hashes checked, into vendor/ or beside the function; not by Chalice's pip.
     (folder / "requirements.txt").write_text("")
     chalice = folder / ".chalice"
     chalice.mkdir(exist_ok=True)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef, StackTypeDef
+    from mypy_boto3_cloudformation.waiter import StackCreateCompleteWaiter, StackUpdateCompleteWaiter
+
+    _Waiter = StackCreateCompleteWaiter | StackUpdateCompleteWaiter
 
 UNUSABLE: Final = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS")
 
@@ -33,10 +36,11 @@ def apply(
     existing = find(cloudformation, name)
     if existing is None:
         cloudformation.create_stack(StackName=name, TemplateBody=body, Parameters=given, OnFailure="ROLLBACK")
-        _wait(cloudformation, name, "stack_create_complete")
+        _wait(cloudformation, name, cloudformation.get_waiter("stack_create_complete"))
     elif existing["StackStatus"] in UNUSABLE:
         raise StackError(
-            f"the stack {name} is in {existing['StackStatus']} and cannot be updated: look at its events, delete it, deploy again"
+            f"the stack {name} is in {existing['StackStatus']} and cannot be updated: "
+            "look at its events, delete it, deploy again"
         )
     else:
         try:
@@ -46,7 +50,7 @@ def apply(
             if "No updates are to be performed" not in str(exc):
                 raise
         else:
-            _wait(cloudformation, name, "stack_update_complete")
+            _wait(cloudformation, name, cloudformation.get_waiter("stack_update_complete"))
     return outputs(cloudformation, name)
 
 
@@ -69,11 +73,7 @@ def find(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | None
     return next((s for s in found if s["StackStatus"] != "DELETE_COMPLETE"), None)
 
 
-def _wait(cloudformation: CloudFormationClient, name: str, state: str) -> None:
-    if state == "stack_create_complete":
-        waiter = cloudformation.get_waiter("stack_create_complete")
-    else:
-        waiter = cloudformation.get_waiter("stack_update_complete")
+def _wait(cloudformation: CloudFormationClient, name: str, waiter: _Waiter) -> None:
     try:
         waiter.wait(StackName=name, WaiterConfig={"Delay": 3, "MaxAttempts": 600})
     except WaiterError as exc:

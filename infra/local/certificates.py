@@ -1,4 +1,4 @@
-"""The development CA, the bridge's and the worker's certificates, made by the `moorage` command, and the worker's put in place."""
+"""The development CA and the certificates of bridge and worker, made by the `moorage` command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(name: str) -> str:
 
 
 def ensure(settings: Settings) -> bool:
-    """Make what is missing or ends soon, and publish the worker's identity where the functions read it; whether it did."""
+    """Make what is missing or ends soon, and put the worker's identity where the functions read it; whether it did."""
     ca = settings.certs / "ca"
     bridge = settings.certs / "bridge"
     worker = settings.certs / "worker"

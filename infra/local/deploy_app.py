@@ -1,8 +1,8 @@
 """Runs Chalice's own deploy against the emulator: `python -m infra.local.deploy_app PROJECT STAGE`.
 
-Everything is Chalice's but two things. The emulator has no ImportRestApi and no PutRestApi, so three methods of Chalice's AWS
-client bring an API to its swagger by Create and Put calls instead. And botocore's waiters pause five seconds between looks, which
-here would be most of the time a deploy takes; they pause shortly.
+Everything is Chalice's but two things. The emulator has no ImportRestApi and no PutRestApi, so three methods of
+Chalice's AWS client bring an API to its swagger by Create and Put calls instead. And botocore's waiters pause five
+seconds between looks, which here would be most of the time a deploy takes; they pause shortly.
 """
 
 import os

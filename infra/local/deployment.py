@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 TEMPLATE: Final = "moorage"
 DEPLOYED_FROM: Final = (
-    "app.py", "requirements.txt", "requirements-emulator.txt", ".chalice/*.json", "chalicelib/**/*.py", "chalicelib/**/*.lark",
-    "infra/stacks/*", "infra/deploy/*.py", "infra/local/deploy_app.py", "infra/local/deployment.py",
+    "app.py", "chalicelib/**/*.py", "chalicelib/**/*.lark", "requirements.txt", "requirements-emulator.txt",
+    ".chalice/*.json", "infra/stacks/*", "infra/deploy/*.py", "infra/local/deploy_app.py", "infra/local/deployment.py",
 )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def bring_up_to_date(settings: Settings) -> Deployment:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    """Variables of the functions. Every worker process of the emulator unpacks its package anew, so the packages lie beside it."""
+    """The functions' variables. Every worker process unpacks the zip anew, so the packages lie beside it."""
     if settings.emulator_url:
         return dict(settings.function_variables)
     return {"PYTHONPATH": str(packages.here()), **settings.function_variables}

@@ -1,7 +1,7 @@
 """Starting and stopping the emulator of AWS (MiniStack), and knowing whether it kept its state.
 
-It writes its state to disk only when it ends by SIGTERM. What it forgot after a crash cannot be seen from its health; so a file
-beside its state says whether it runs or ended in order.
+It writes its state to disk only when it ends by SIGTERM. What it forgot after a crash cannot be seen from its health;
+so a file beside its state says whether it runs or ended in order.
 """
 
 from __future__ import annotations

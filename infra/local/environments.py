@@ -86,7 +86,8 @@ def _make(environment: Environment) -> None:
     free = shutil.disk_usage(ROOT).free // 1_000_000
     if free < environment.megabytes:
         raise say.Trouble(
-            f"{environment.folder} needs about {environment.megabytes} MB and the disk has {free} MB left: free some space"
+            f"{environment.folder} needs about {environment.megabytes} MB and the disk has {free} MB left: "
+            "free some space"
         )
     if not _python_works(environment):
         shutil.rmtree(environment.path, ignore_errors=True)
@@ -135,7 +136,7 @@ def _is_current(environment: Environment) -> bool:
 
 
 def _python_works(environment: Environment) -> bool:
-    """Whether the folder's Python starts and is of the version that runs this: a moved or upgraded Python breaks a venv."""
+    """Whether the folder's Python starts: one that was moved, upgraded or deleted breaks its venv."""
     if not environment.python.exists():
         return False
     command = [str(environment.python), "-c", "import pip, sys; print(sys.version_info[:2])"]

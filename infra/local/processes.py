@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SAME_START: Final = 2.0
 """Two readings of one process's start time differ by no more, also after the clock was set."""
 
+LONGEST_WORDS: Final = 400
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -124,7 +126,8 @@ class Child:
             text = self.log.read_bytes()[-4000:].decode(errors="replace")
         except FileNotFoundError:
             return ""
-        return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
+        said = " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
+        return said if len(said) <= LONGEST_WORDS else f"...{said[-LONGEST_WORDS:]}"
 
 
 def end_group(group: int, wait: float = 3.0) -> None:
@@ -148,7 +151,7 @@ def members(group: int) -> list[psutil.Process]:
 
 
 def end_those_that_name(folder: Path) -> int:
-    """Kill processes whose command line names a file under `folder`: the emulator's worker processes; how many there were."""
+    """Kill processes whose command line names a file under `folder` (the emulator's workers); how many there were."""
     killed = 0
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):

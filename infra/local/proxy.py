@@ -1,9 +1,9 @@
 """The address people dial: serves the API of the emulator at the root of http://127.0.0.1:4646.
 
-It does what an edge in front of API Gateway does and no more: it finds the API behind its stage path, compresses, and leaves out
-the Content-Type of an empty body (a Lambda function cannot: API Gateway would put application/json there). It answers by itself
-only when it must not or cannot ask: a Host that is not this machine (a web page elsewhere that resolved its own name to 127.0.0.1),
-a request line that names no path, and an emulator that is away.
+It does what an edge in front of API Gateway does and no more: it finds the API behind its stage path, compresses, and
+leaves out the Content-Type of an empty body (a Lambda function cannot: API Gateway would put application/json there).
+It answers by itself only when it must not or cannot ask: a Host that is not this machine (a web page elsewhere that
+resolved its own name to 127.0.0.1), a request line that names no path, and an emulator that is away.
 
 Every request goes upstream under the API's own path, so no path of the emulator itself can be reached through here.
 """
@@ -118,7 +118,7 @@ def _downward(request: web.Request, status: int, headers: "aiohttp.typedefs.Loos
     if not body or not kept.get("Content-Type", "x"):
         kept.popall("Content-Type", None)
     response = web.Response(status=status, headers=kept, body=body)
-    response.headers.add("Vary", "Accept-Encoding")
+    response.headers.setdefault("Vary", "Accept-Encoding")
     if len(body) >= COMPRESS_FROM and _takes_gzip(request.headers.get("Accept-Encoding", "")):
         response.enable_compression(web.ContentCoding.gzip)
     return response
@@ -137,7 +137,7 @@ def _say(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text + "\n")
 
 
-async def _leave_out_what_was_not_said(request: web.BaseRequest, response: web.StreamResponse) -> None:
+async def _leave_out_what_was_not_said(_request: web.BaseRequest, response: web.StreamResponse) -> None:
     """aiohttp adds a Content-Type and its own name; the API said neither."""
     response.headers.popall("Server", None)
     if isinstance(response, web.Response) and not response.body:

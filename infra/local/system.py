@@ -2,8 +2,8 @@
 
     emulator -> stack and app -> certificates -> proxy -> plugins -> bridge
 
-What runs is a child of this process, in a process group of its own. A child that ends is started again after a pause; one that
-cannot stay up ends the system with a line that says why.
+What runs is a child of this process, in a process group of its own. A child that ends is started again after a pause;
+one that cannot stay up ends the system with a line that says why.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class System:
         free = shutil.disk_usage(self.settings.state).free // 1_000_000
         if free < NEEDED_MEGABYTES:
             raise say.Trouble(
-                f"the disk of {self.settings.state} has {free} MB left and the local system needs {NEEDED_MEGABYTES}: free some space"
+                f"the disk of {self.settings.state} has {free} MB left and the local system needs {NEEDED_MEGABYTES}: "
+                "free some space"
             )
 
     @contextmanager
@@ -218,20 +219,22 @@ class System:
         )
 
     def _wait_until_registered(self) -> None:
-        """Wait until the API lists every plugin: only then does a create find one."""
+        """Wait until the API lists every plugin: only then does a create find one. Without, the system stays up."""
         wanted = {plugin.plugin_id for plugin in self.settings.plugins}
         deadline = clock.monotonic() + REGISTERED_WITHIN
         with say.step("Waiting for the bridge to register its plugins"):
-            while not wanted <= registered_plugins(self.settings.api_url):
+            while not wanted <= registered_plugins(self.settings.api_url) and clock.monotonic() < deadline:
                 self._go_on()
                 self._look_after_children()
-                if clock.monotonic() > deadline:
-                    words = self._watched["bridge"].child.last_words()
-                    raise say.Trouble(
-                        f"the API did not list {', '.join(sorted(wanted))} within {REGISTERED_WITHIN:.0f} s; "
-                        f"the bridge says: {words or 'nothing'} (logs: {self.settings.logs})"
-                    )
                 clock.sleep(0.1)
+        missing = wanted - registered_plugins(self.settings.api_url)
+        if missing:
+            words = self._watched["bridge"].child.last_words()
+            say.trouble(
+                f"the API does not list {', '.join(sorted(missing))} after {REGISTERED_WITHIN:.0f} s, "
+                f"so no volume can be created there yet; the bridge says: {words or 'nothing'} "
+                f"(logs: {self.settings.logs})"
+            )
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
@@ -281,8 +284,8 @@ class System:
         if not self._watched and self._emulator is None:
             return
         say.line("Stopping.")
-        # No new requests first; then the emulator, whose worker processes may still be calling the bridge; then the bridge, then
-        # what it calls.
+        # First no new requests; then the emulator, whose worker processes may still be calling the bridge; then the
+        # bridge, and at last what it calls.
         names = [n for n in self._watched if n != "emulator"]
         first = [n for n in names if n == "proxy"]
         last = [n for n in names if n.startswith("plugin-")]
@@ -371,8 +374,8 @@ def _what_was_lost(saved_at: float | None) -> str:
         )
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(saved_at))
     return (
-        f"  The emulator did not end in order last time; it saves its state only then. What was written after {when} is lost. "
-        "Volumes made since still lie with the plugin; the API does not know them."
+        f"  The emulator did not end in order last time; it saves its state only then. What was written after {when} "
+        "is lost. Volumes made since still lie with the plugin; the API does not know them."
     )
 
 
