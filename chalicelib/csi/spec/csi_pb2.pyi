@@ -22,6 +22,10 @@ FIXED_LENGTH: BlockMetadataType
 VARIABLE_LENGTH: BlockMetadataType
 CSI_SECRET_FIELD_NUMBER: _ClassVar[int]
 csi_secret: _descriptor.FieldDescriptor
+ALPHA_FIELD_FIELD_NUMBER: _ClassVar[int]
+alpha_field: _descriptor.FieldDescriptor
+ALPHA_METHOD_FIELD_NUMBER: _ClassVar[int]
+alpha_method: _descriptor.FieldDescriptor
 
 class GetPluginInfoRequest(_message.Message):
     __slots__ = ()

@@ -1,88 +1,104 @@
-"""The generated descriptors hold exactly the messages, numbers, types, oneofs, enums and secret marks of CSI 1.13."""
+"""The generated descriptors say exactly what the CSI 1.13 facts say, in both packages."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from chalicelib.csi.spec import csi_pb2
+from infra import stubs
+from moorage.spec import csi_pb2 as bridge_pb2
 
-FACTS = json.loads((Path(__file__).parents[2] / "data" / "csi-1.13.json").read_text())
-SCALARS = {
-    FieldDescriptor.TYPE_STRING: "string",
+FACTS: Final[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data" / "csi-1.13.json").read_text())
+FILE: Final = csi_pb2.DESCRIPTOR
+OPTIONS: Final[Any] = csi_pb2  # extensions are plain attributes for the type checker
+BRIDGE: Final[Any] = bridge_pb2
+SCALARS: Final = {
+    FieldDescriptor.TYPE_BOOL: "bool",
     FieldDescriptor.TYPE_INT32: "int32",
     FieldDescriptor.TYPE_INT64: "int64",
-    FieldDescriptor.TYPE_BOOL: "bool",
-    FieldDescriptor.TYPE_BYTES: "bytes",
-    FieldDescriptor.TYPE_UINT32: "uint32",
+    FieldDescriptor.TYPE_STRING: "string",
 }
 
 
-def all_messages(prefix: str, found: dict[str, Any]) -> dict[str, Descriptor]:
-    out = {}
-    for name, message in found.items():
-        if not message.GetOptions().map_entry:
-            out[prefix + name] = message
-            out |= all_messages(f"{prefix}{name}.", message.nested_types_by_name)
-    return out
+def short(full_name: str) -> str:
+    return full_name.removeprefix("csi.v1.")
 
 
-MESSAGES = all_messages("", csi_pb2.DESCRIPTOR.message_types_by_name)
-
-
-def type_of(field: FieldDescriptor) -> str:
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
-        if field.message_type.GetOptions().map_entry:
-            key, value = (field.message_type.fields_by_name[n] for n in ("key", "value"))
-            return f"map<{type_of(key)},{type_of(value)}>"
-        return "." + field.message_type.full_name
-    if field.type == FieldDescriptor.TYPE_ENUM:
-        return "." + field.enum_type.full_name
+def type_name(field: FieldDescriptor) -> str:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        key, value = field.message_type.fields
+        return f"map<{type_name(key)},{type_name(value)}>"
+    if field.message_type is not None:
+        return f".{field.message_type.full_name}"
+    if field.enum_type is not None:
+        return f".{field.enum_type.full_name}"
     return SCALARS[field.type]
 
 
-def facts_of(field: FieldDescriptor) -> dict[str, Any]:
-    out: dict[str, Any] = {"number": field.number, "type": type_of(field)}
-    if field.is_repeated and not out["type"].startswith("map<"):
-        out["repeated"] = True
+def described(field: FieldDescriptor) -> dict[str, Any]:
+    found: dict[str, Any] = {"number": field.number, "type": type_name(field)}
+    if field.is_repeated and not found["type"].startswith("map<"):
+        found["repeated"] = True
     if field.containing_oneof is not None:
-        out["oneof"] = field.containing_oneof.name
-    if field.GetOptions().Extensions[csi_pb2.csi_secret]:
-        out["csi_secret"] = True
-    return out
+        found["oneof"] = field.containing_oneof.name
+    options: Any = field.GetOptions()
+    if options.Extensions[OPTIONS.csi_secret]:
+        found["csi_secret"] = True
+    if options.Extensions[OPTIONS.alpha_field]:
+        found["alpha"] = True
+    return found
 
 
-def test_exactly_the_messages_of_the_spec_exist() -> None:
-    assert set(MESSAGES) == set(FACTS["messages"])
+def messages(within: list[Descriptor]) -> Iterator[Descriptor]:
+    for message in within:
+        if not message.GetOptions().map_entry:
+            yield message
+            yield from messages(list(message.nested_types))
 
 
-@pytest.mark.parametrize("name", sorted(FACTS["messages"]))
-def test_a_message_has_exactly_its_fields(name: str) -> None:
-    wanted = {field: {k: v for k, v in facts.items() if k != "alpha"} for field, facts in FACTS["messages"][name].items()}
-    assert {field.name: facts_of(field) for field in MESSAGES[name].fields} == wanted
+def every_message() -> list[Descriptor]:
+    return list(messages(list(FILE.message_types_by_name.values())))
 
 
-def test_exactly_the_enums_of_the_spec_exist_with_their_numbers() -> None:
-    found = {f"{n}.{e.name}": e for n, m in MESSAGES.items() for e in m.enum_types}
-    found |= dict(csi_pb2.DESCRIPTOR.enum_types_by_name)
-    assert {n: {v.name: v.number for v in e.values} for n, e in found.items()} == FACTS["enums"]
+def every_enum() -> list[EnumDescriptor]:
+    return [*FILE.enum_types_by_name.values(), *(e for m in every_message() for e in m.enum_types)]
 
 
-def test_exactly_the_services_of_the_spec_exist_with_their_calls() -> None:
-    found = {
-        name: {m.name: (m.input_type.full_name, m.output_type.full_name, m.server_streaming) for m in service.methods}
-        for name, service in csi_pb2.DESCRIPTOR.services_by_name.items()
-    }
-    wanted = {
-        name: {rpc: (io[0][1:], io[1][1:], "server_stream" in io[2:]) for rpc, io in calls.items()}
-        for name, calls in FACTS["services"].items()
-    }
-    assert found == wanted
+def test_package_is_the_one_that_plugins_serve() -> None:
+    assert FILE.package == FACTS["package"]
+    assert f'syntax = "{FACTS["syntax"]}"' in stubs.PROTO.read_text()
 
 
-def test_the_bridge_has_the_same_stubs() -> None:
-    root = Path(__file__).parents[3]
-    ours = (root / "chalicelib/csi/spec/csi_pb2.py").read_bytes()
-    assert (root / "infra/bridge/moorage/spec/csi_pb2.py").read_bytes() == ours
+def test_messages_and_their_fields_are_exactly_those_of_the_specification() -> None:
+    found = {short(m.full_name): {f.name: described(f) for f in m.fields} for m in every_message()}
+    assert found == FACTS["messages"]
+
+
+def test_enums_are_exactly_those_of_the_specification() -> None:
+    found = {short(e.full_name): {v.name: v.number for v in e.values} for e in every_enum()}
+    assert found == FACTS["enums"]
+
+
+def test_services_are_exactly_those_of_the_specification() -> None:
+    found: dict[str, dict[str, list[str]]] = {}
+    for service in FILE.services_by_name.values():
+        for method in service.methods:
+            options: Any = method.GetOptions()
+            marks = ["alpha"] if options.Extensions[OPTIONS.alpha_method] else []
+            marks += ["server_stream"] if method.server_streaming else []
+            assert not method.client_streaming
+            names = [f".{method.input_type.full_name}", f".{method.output_type.full_name}"]
+            found.setdefault(service.name, {})[method.name] = names + marks
+    assert found == FACTS["services"]
+
+
+def test_committed_stubs_are_what_the_proto_gives() -> None:
+    assert [str(path) for path in stubs.stale()] == []
+
+
+def test_both_copies_load_in_one_process_and_share_their_messages() -> None:
+    assert BRIDGE.Volume is csi_pb2.Volume
+    assert BRIDGE.DESCRIPTOR.serialized_pb == FILE.serialized_pb
