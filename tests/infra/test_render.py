@@ -1,0 +1,58 @@
+"""The Chalice project that a deploy renders, and Chalice's own reading of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from infra.deploy import render
+
+PLACE = render.Place(stage="blue", region="eu-central-1", account="1", key_arn="arn:aws:kms:eu-central-1:1:key/k")
+NETWORK = render.Options(variables={"MOORAGE_LOG_LEVEL": "DEBUG"}, subnets=("s-1", "s-2"), security_groups=("sg-1",))
+
+
+def rendered_config(folder: Path) -> dict[str, Any]:
+    render.project(folder, PLACE, NETWORK)
+    config: dict[str, Any] = json.loads((folder / ".chalice" / "config.json").read_text())
+    return config
+
+
+def test_the_rendered_stage_carries_its_name_and_variables(tmp_path: Path) -> None:
+    stages = rendered_config(tmp_path)["stages"]
+    assert stages["blue"]["environment_variables"] == {"MOORAGE_STAGE": "blue", "MOORAGE_LOG_LEVEL": "DEBUG"}
+    assert list(stages) == ["blue"]
+
+
+def test_only_the_functions_that_call_bridges_go_into_the_subnets(tmp_path: Path) -> None:
+    functions = rendered_config(tmp_path)["stages"]["blue"]["lambda_functions"]
+    network = {"subnet_ids": ["s-1", "s-2"], "security_group_ids": ["sg-1"]}
+    assert functions == {"run_operation": network, "ask_plugin": network}
+
+
+def test_a_second_rendering_leaves_out_what_the_tree_no_longer_has(tmp_path: Path) -> None:
+    render.project(tmp_path, PLACE, NETWORK)
+    (tmp_path / "chalicelib" / "gone.py").write_text("")
+    render.project(tmp_path, PLACE, NETWORK)
+    assert not (tmp_path / "chalicelib" / "gone.py").exists()
+    assert (tmp_path / "chalicelib" / "settings.py").exists()
+
+
+def test_chalice_packages_the_rendered_project_for_aws(tmp_path: Path) -> None:
+    """`chalice package` reads config, policies and app as a deploy does, and needs no account."""
+    project, out = tmp_path / "project", tmp_path / "out"
+    render.project(project, PLACE, NETWORK)
+    command = [str(Path(sys.executable).with_name("chalice")), "package", "--stage", "blue", str(out)]
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "AWS_DEFAULT_REGION": "eu-central-1"}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resources = json.loads((out / "sam.json").read_text())["Resources"]
+    functions = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::Serverless::Function"}
+    assert len(functions) == 5
+    assert {name for name, properties in functions.items() if "VpcConfig" in properties} == {
+        "RunOperation",
+        "AskPlugin",
+    }
+    assert functions["RunOperation"]["Events"]["RunOperationSqsEventSource"]["Properties"]["BatchSize"] == 1
+    assert all(properties["Tracing"] == "Active" for properties in functions.values())
