@@ -39,6 +39,28 @@ def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], 
     controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, seconds=seconds)
 
 
+def _list_volumes(worker: Worker, _secrets: Opener, event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    return controller.list_volumes(
+        worker.controller(event["plugin_id"]),
+        per_page=int(event["per_page"]),
+        next_token=event["next_token"],
+        seconds=seconds,
+    )
+
+
+def _list_snapshots(worker: Worker, secrets: Opener, event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    opened = secrets.open_secrets(base64.b64decode(event["secrets"]), volume_context("", event["plugin_id"]))
+    return controller.list_snapshots(
+        worker.controller(event["plugin_id"]),
+        per_page=int(event["per_page"]),
+        next_token=event["next_token"],
+        secrets=opened,
+        seconds=seconds,
+    )
+
+
 QUESTIONS: Final[Mapping[str, Callable[[Worker, Opener, Mapping[str, Any], float], Any]]] = {
-    "validate_volume": _validate_volume
+    "validate_volume": _validate_volume,
+    "list_volumes": _list_volumes,
+    "list_snapshots": _list_snapshots,
 }

@@ -115,6 +115,138 @@ def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[
         raise PluginRejected(head + problem, code="INVALID_ARGUMENT")
 
 
+def expand_volume(
+    controller: Controller,
+    volume: Volume,
+    *,
+    required: int,
+    limit: int,
+    secrets: Mapping[str, str],
+    seconds: float,
+    attempt: Attempt,
+) -> int:
+    """ControllerExpandVolume: the new capacity in bytes; repeating it changes nothing more."""
+    request = csi.ControllerExpandVolumeRequest(
+        volume_id=volume.external_id,
+        capacity_range=convert.capacity_range(required, limit),
+        secrets=dict(secrets),
+        volume_capability=convert.capability(volume.capabilities[0], volume.mount_options)
+        if volume.capabilities
+        else None,
+    )
+    try:
+        answer = controller.call(
+            "ControllerExpandVolume", request, csi.ControllerExpandVolumeResponse, seconds=seconds, attempt=attempt
+        )
+    except PluginError as exc:
+        heads = {
+            "OUT_OF_RANGE": f"unsupported capacity_range for volume {quoted(volume.external_id)}: ",
+            "NOT_FOUND": f"volume {quoted(volume.external_id)} could not be found: ",
+            "FAILED_PRECONDITION": f"volume {quoted(volume.external_id)} cannot be expanded while in use: ",
+        }
+        exc.text = "controller expand volume: CSI.ControllerExpandVolume: " + heads.get(exc.code, "") + exc.text
+        raise
+    return int(answer.capacity_bytes)
+
+
+def create_snapshot(
+    controller: Controller,
+    external_id: str,
+    *,
+    name: str,
+    parameters: Mapping[str, str],
+    secrets: Mapping[str, str],
+    seconds: float,
+    attempt: Attempt,
+) -> dict[str, Any]:
+    """CreateSnapshot: the snapshot; the same source and name answer the same one."""
+    request = csi.CreateSnapshotRequest(
+        source_volume_id=external_id, name=name, parameters=dict(parameters), secrets=dict(secrets)
+    )
+    try:
+        answer = controller.call(
+            "CreateSnapshot", request, csi.CreateSnapshotResponse, seconds=seconds, attempt=attempt
+        )
+    except PluginError as exc:
+        head = "could not create snapshot: controller create snapshot: CSI.ControllerCreateSnapshot: "
+        taken = f"snapshot {quoted(name)} already exists but is incompatible with volume ID {quoted(external_id)}: "
+        exc.text = head + (taken if exc.code == "ALREADY_EXISTS" else "") + exc.text
+        raise
+    return _snapshot(answer.snapshot)
+
+
+def delete_snapshot(
+    controller: Controller, snapshot_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
+) -> None:
+    """DeleteSnapshot; a snapshot that is not there is deleted."""
+    request = csi.DeleteSnapshotRequest(snapshot_id=snapshot_id, secrets=dict(secrets))
+    try:
+        controller.call("DeleteSnapshot", request, csi.DeleteSnapshotResponse, seconds=seconds, attempt=attempt)
+    except Gone:
+        return
+    except PluginError as exc:
+        head = f"could not delete {quoted(snapshot_id)}: controller delete snapshot: CSI.ControllerDeleteSnapshot: "
+        exc.text = head + exc.text
+        raise
+
+
+def list_volumes(controller: Controller, *, per_page: int, next_token: str, seconds: float) -> dict[str, Any]:
+    """ListVolumes: one page of what the provider has, registered or not."""
+    request = csi.ListVolumesRequest(max_entries=per_page, starting_token=next_token)
+    try:
+        answer = controller.call("ListVolumes", request, csi.ListVolumesResponse, seconds=seconds)
+    except PluginError as exc:
+        exc.text = "controller list volumes: CSI.ControllerListVolumes: " + _token_text(exc, next_token)
+        raise
+    return {"entries": [_external(entry) for entry in answer.entries], "next_token": answer.next_token}
+
+
+def list_snapshots(
+    controller: Controller, *, per_page: int, next_token: str, secrets: Mapping[str, str], seconds: float
+) -> dict[str, Any]:
+    """ListSnapshots: one page of the provider's snapshots."""
+    request = csi.ListSnapshotsRequest(max_entries=per_page, starting_token=next_token, secrets=dict(secrets))
+    try:
+        answer = controller.call("ListSnapshots", request, csi.ListSnapshotsResponse, seconds=seconds)
+    except PluginError as exc:
+        exc.text = "controller list snapshots: CSI.ControllerListSnapshots: " + _token_text(exc, next_token)
+        raise
+    return {"entries": [_snapshot(entry.snapshot) for entry in answer.entries], "next_token": answer.next_token}
+
+
+def quoted(text: str) -> str:
+    """Text as Go's %q shows it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _token_text(error: PluginError, token: str) -> str:
+    return (f"invalid starting token {quoted(token)}: " if error.code == "ABORTED" else "") + error.text
+
+
+def _snapshot(made: Any) -> dict[str, Any]:
+    return {
+        "id": made.snapshot_id,
+        "source": made.source_volume_id,
+        "size": int(made.size_bytes),
+        "create_time": convert.seconds(made.creation_time),
+        "ready": bool(made.ready_to_use),
+    }
+
+
+def _external(entry: Any) -> dict[str, Any]:
+    volume, status = entry.volume, entry.status
+    return {
+        "external_id": volume.volume_id,
+        "capacity": int(volume.capacity_bytes),
+        "context": dict(volume.volume_context),
+        "clone_id": volume.content_source.volume.volume_id,
+        "snapshot_id": volume.content_source.snapshot.snapshot_id,
+        "published": list(status.published_node_ids),
+        "abnormal": bool(status.volume_condition.abnormal),
+        "status": status.volume_condition.message,
+    }
+
+
 def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:
     """What the plugin confirmed otherwise than asked, empty if nothing (CSI spec: `confirmed` must be a superset of
     the request).
@@ -129,8 +261,8 @@ def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:
 
 
 def _create_text(volume: Volume, error: PluginError) -> str:
-    source = "&{" + f"{json.dumps(volume.snapshot_id)} {json.dumps(volume.clone_id)}" + "}"
-    name = json.dumps(volume.id, ensure_ascii=False)
+    source = "&{" + f"{quoted(volume.snapshot_id)} {quoted(volume.clone_id)}" + "}"
+    name = quoted(volume.id)
     heads = {
         "OUT_OF_RANGE": f"unsupported capacity_range for volume {name}: ",
         "ALREADY_EXISTS": f"volume {name} already exists but is incompatible with these parameters: ",

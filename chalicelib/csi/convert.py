@@ -7,7 +7,7 @@ from chalicelib.csi.spec import csi_pb2 as csi
 from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
 
 _MODE: Final = csi.VolumeCapability.AccessMode.Mode
-ACCESS_MODES: Final[Mapping[str, int]] = {
+ACCESS_MODES: Final[Mapping[str, "csi.VolumeCapability.AccessMode.Mode"]] = {
     "single-node-reader-only": _MODE.Value("SINGLE_NODE_READER_ONLY"),
     "single-node-writer": _MODE.Value("SINGLE_NODE_WRITER"),
     "multi-node-reader-only": _MODE.Value("MULTI_NODE_READER_ONLY"),

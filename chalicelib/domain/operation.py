@@ -88,6 +88,8 @@ class Operation:
     storage_name: str = ""
     """The name given to the provider: unique per operation, the same over its repeats."""
     external_id: str = ""
+    subject: str = ""
+    """What it locks when no volume's record holds it: a snapshot by source and name, say."""
     params: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     sealed_secrets: bytes = field(default=b"", repr=False)

@@ -45,6 +45,7 @@ class Plugin:
     controllers_expected: int = 0
     nodes_healthy: int = 0
     nodes_expected: int = 0
+    instances: int = 0
     controller_capabilities: frozenset[str] = frozenset()
     node_capabilities: frozenset[str] = frozenset()
     plugin_capabilities: frozenset[str] = frozenset()

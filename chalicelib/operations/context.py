@@ -11,6 +11,7 @@ from chalicelib.clock import Clock
 from chalicelib.domain.operation import TRY_LIMIT, Operation, retry_delay
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginRejected, WriteConflict
+from chalicelib.store import operations
 from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
 from chalicelib.store.index import IndexStore, Ticket
 from chalicelib.store.operations import OperationStore
@@ -43,6 +44,34 @@ class Calls(Protocol):
     ) -> dict[str, Any]: ...
 
     def delete_volume(
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
+    ) -> None: ...
+
+    def expand_volume(
+        self,
+        plugin_id: str,
+        volume: Volume,
+        *,
+        required: int,
+        limit: int,
+        secrets: Mapping[str, str],
+        seconds: float,
+        attempt: tuple[str, int],
+    ) -> int: ...
+
+    def create_snapshot(
+        self,
+        plugin_id: str,
+        external_id: str,
+        *,
+        name: str,
+        parameters: Mapping[str, str],
+        secrets: Mapping[str, str],
+        seconds: float,
+        attempt: tuple[str, int],
+    ) -> dict[str, Any]: ...
+
+    def delete_snapshot(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
     ) -> None: ...
 
@@ -81,6 +110,21 @@ class Context:
             self.index.publish(ticket)
             return ticket.index
         raise WriteConflict("too many writers at once: the operation will be repeated")
+
+    def finish(self, operation: Operation, result: dict[str, Any]) -> None:
+        """The operation is over, and its lock, if it has one, is free."""
+        self._close(operation, operations.succeed(operation, now=self.clock.now(), result={"index": 0} | result), "f")
+
+    def give_up(self, operation: Operation, error: str) -> None:
+        """The operation failed for good, and its lock, if it has one, is free."""
+        self._close(operation, operations.fail(operation, now=self.clock.now(), error=error), "g")
+
+    def _close(self, operation: Operation, closing: Write, mark: str) -> None:
+        writes = [closing, *operations.unlock(operation)]
+        try:
+            self.dynamo.transact(writes, token=f"{operation.id[-24:]}{mark}{operation.attempt}")
+        except TransactionRefused as exc:
+            raise LeaseLost(operation.id) from exc
 
     def retry(self, operation: Operation, error: str, *, answered: bool, now: float) -> None:
         """Later again, or, when the tries are used up, given up in doubt with the last error kept."""

@@ -10,12 +10,15 @@ from typing import Final
 from chalicelib.domain.deadlines import GRACE, call_seconds, lease_seconds
 from chalicelib.domain.operation import TRY_LIMIT, Kind, Operation, Status
 from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUnreachable
-from chalicelib.operations import create_volume, delete_volume
+from chalicelib.operations import create_snapshot, create_volume, delete_snapshot, delete_volume, expand_volume
 from chalicelib.operations.context import Context, Definition
 
 KINDS: Final[Mapping[Kind, Definition]] = {
     Kind.CREATE_VOLUME: create_volume.DEFINITION,
     Kind.DELETE_VOLUME: delete_volume.DEFINITION,
+    Kind.EXPAND_VOLUME: expand_volume.DEFINITION,
+    Kind.CREATE_SNAPSHOT: create_snapshot.DEFINITION,
+    Kind.DELETE_SNAPSHOT: delete_snapshot.DEFINITION,
 }
 
 

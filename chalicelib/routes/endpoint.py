@@ -20,6 +20,7 @@ from chalicelib.wire.gojson import BodyError, encode
 
 METHODS: Final = ("GET", "PUT", "POST", "DELETE", "HEAD", "PATCH", "OPTIONS")
 TEXT: Final = "text/plain; charset=utf-8"
+HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 BODY_LIMIT: Final = 6 * 1024 * 1024
 _MISSING: Final = object()
@@ -37,6 +38,9 @@ class Answer:
     next_token: str = ""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    bare_index: bool = False
+    """Only X-Nomad-Index, as Nomad answers writes that go through no query."""
+    html: str = ""
 
     @property
     def has_body(self) -> bool:
@@ -194,13 +198,16 @@ def _respond(call: Call, answer: Answer) -> Response:
     headers: dict[str, str | list[str]] = dict(answer.headers)
     if answer.index is not None:
         headers["X-Nomad-Index"] = str(answer.index)
-        headers["X-Nomad-Knownleader"] = "true" if answer.known_leader else "false"
-        headers["X-Nomad-Lastcontact"] = "0"
+        if not answer.bare_index:
+            headers["X-Nomad-Knownleader"] = "true" if answer.known_leader else "false"
+            headers["X-Nomad-Lastcontact"] = "0"
         if answer.next_token:
             headers["X-Nomad-Nexttoken"] = answer.next_token
     headers["Vary"] = "Accept-Encoding"
+    if answer.html:
+        return Response("" if call.method == "HEAD" else answer.html, headers | {"Content-Type": HTML}, answer.status)
     if answer.status == 307 and call.method == "GET":
-        headers["Content-Type"] = "text/html; charset=utf-8"
+        headers["Content-Type"] = HTML
         return Response(
             f'<a href="{_escape(answer.headers["Location"])}">Temporary Redirect</a>.\n\n', headers, answer.status
         )
@@ -209,7 +216,8 @@ def _respond(call: Call, answer: Answer) -> Response:
         headers["Content-Type"] = ""
         return Response("", headers, answer.status)
     headers["Content-Type"] = JSON
-    return Response(encode(answer.body, pretty=call.pretty).decode(), headers, answer.status)
+    body = "" if call.method == "HEAD" else encode(answer.body, pretty=call.pretty).decode()
+    return Response(body, headers, answer.status)
 
 
 def _error(call: Call, error: VolumesError) -> Response:

@@ -1,10 +1,13 @@
 """/v1/volumes and /v1/volume/csi/: which method and path means which action, checked in Nomad's order."""
 
+from collections.abc import Callable
 from typing import Any
 
 from chalicelib import wiring
-from chalicelib.domain.volume import DEFINITION_LIMIT
+from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.volume import DEFINITION_LIMIT, Volume
 from chalicelib.errors import Refused, RequestError
+from chalicelib.routes import snapshots
 from chalicelib.routes.endpoint import (
     BODY_LIMIT,
     Answer,
@@ -15,14 +18,11 @@ from chalicelib.routes.endpoint import (
     resource_not_found,
     too_large,
 )
-from chalicelib.service import volumes
+from chalicelib.routes.options import FALSE, TRUE, options, region
+from chalicelib.service import blocking, definitions, listing, volumes
 from chalicelib.wire import shapes
 from chalicelib.wire import volumes as wire
 from chalicelib.wire.gojson import decode
-
-SECRETS_HEADER = "X-Nomad-CSI-Secrets"
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 def collection(call: Call) -> Answer:
@@ -30,16 +30,35 @@ def collection(call: Call) -> Answer:
     if call.method in ("PUT", "POST"):
         return _register(call)
     kind = call.query.get("type")
+    if call.method not in ("GET", "HEAD"):
+        raise method_not_allowed()
     if kind is None:
         return Answer([])
-    if kind[0] == "host":
-        allow(call, "GET")
-        return Answer([], index=1)
-    if kind[0] != "csi":
+    if kind[0] not in ("host", "csi"):
         raise resource_not_found()
     allow(call, "GET")
-    listed = volumes.list_volumes(wiring.deps(), call.namespace, prefix=call.parameter("prefix"))
-    return Answer([wire.stub(v, p) for v, p in listed.volumes], index=listed.index)
+    given = options(call)
+    if kind[0] == "host":
+        return Answer([], index=1)
+    deps = wiring.deps()
+    blocking.until_changed(
+        deps,
+        index=given.index,
+        wait=given.wait,
+        current=lambda: deps.index.watch(consistent=False).of_volumes(call.namespace),
+    )
+    query = listing.Query(
+        namespace=call.namespace,
+        prefix=call.parameter("prefix"),
+        plugin_id=call.parameter("plugin_id"),
+        node_id=call.parameter("node_id"),
+        per_page=given.per_page,
+        next_token=given.next_token,
+        matches=_filter(call),
+    )
+    listed = listing.list_volumes(deps, query)
+    shown = [wire.stub(v, p) for v, p in listed.volumes]
+    return Answer(shown, index=listed.index, next_token=listed.next_token)
 
 
 def item(call: Call) -> Answer:
@@ -50,13 +69,13 @@ def item(call: Call) -> Answer:
     if len(parts) > 2:
         raise resource_not_found()
     volume_id, action = parts
-    if call.method == "PUT":
-        if action == "create":
-            return _create(call)
-        raise resource_not_found()
-    if call.method == "DELETE":
-        if action == "delete":
-            return _delete(call, volume_id)
+    if action == "snapshot" and call.method in ("PUT", "POST"):
+        return snapshots.create(call, volume_id)
+    routes = {("PUT", "create"): _create, ("DELETE", "delete"): _delete, ("DELETE", "detach"): _detach}
+    route = routes.get((call.method, action))
+    if route is not None:
+        return route(call, volume_id)
+    if call.method in ("PUT", "DELETE"):
         raise resource_not_found()
     raise method_not_allowed()
 
@@ -72,48 +91,87 @@ def _one(call: Call, volume_id: str) -> Answer:
 
 
 def _read(call: Call, volume_id: str) -> Answer:
+    given = options(call)
     if not volume_id:
         raise Refused("missing volume ID")
-    found = volumes.read(wiring.deps(), call.namespace, volume_id)
+    deps = wiring.deps()
+    blocking.until_changed(
+        deps, index=given.index, wait=given.wait, current=lambda: volumes.current(deps, call.namespace, volume_id)
+    )
+    found = volumes.read(deps, call.namespace, volume_id)
     if found.volume is None:
         raise Missing("volume not found", index=found.index)
     return Answer(wire.volume(found.volume, found.plugin), index=found.index)
 
 
 def _register(call: Call) -> Answer:
-    written = volumes.register(wiring.deps(), _wanted(call, shapes.CSI_VOLUME_REGISTER_REQUEST))
-    return Answer(_written(written), index=written.index)
+    wanted = _wanted(call, shapes.CSI_VOLUME_REGISTER_REQUEST)
+    return _written(definitions.register(wiring.deps(), wanted))
 
 
-def _create(call: Call) -> Answer:
-    written = volumes.create(wiring.deps(), _wanted(call, shapes.CSI_VOLUME_CREATE_REQUEST))
-    return Answer(_written(written), index=written.index)
+def _create(call: Call, _volume_id: str) -> Answer:
+    wanted = _wanted(call, shapes.CSI_VOLUME_CREATE_REQUEST)
+    return _written(definitions.create(wiring.deps(), wanted))
 
 
 def _deregister(call: Call, volume_id: str) -> Answer:
     force = call.parameter("force")
-    if force and force not in _TRUE | _FALSE:
+    if force and force not in TRUE | FALSE:
         raise RequestError("invalid force value")
-    index = volumes.deregister(wiring.deps(), call.namespace, volume_id)
-    return Answer(index=index)
+    region(call)
+    return Answer(index=volumes.deregister(wiring.deps(), call.namespace, volume_id))
 
 
 def _delete(call: Call, volume_id: str) -> Answer:
-    secrets = wire.secrets_header(call.header(SECRETS_HEADER))
-    return Answer(index=volumes.delete(wiring.deps(), call.namespace, volume_id, secrets))
+    region(call)
+    return Answer(index=volumes.delete(wiring.deps(), call.namespace, volume_id, snapshots.secrets(call)))
 
 
-def _wanted(call: Call, shape: Any) -> list[volumes.Wanted]:
+def _detach(call: Call, volume_id: str) -> Answer:
+    node_id = call.parameter("node")
+    if not node_id:
+        raise RequestError("detach requires node ID")
+    region(call)
+    return Answer(index=volumes.detach(wiring.deps(), call.namespace, volume_id))
+
+
+def _wanted(call: Call, shape: Any) -> list[definitions.Wanted]:
     too_large(call.body, BODY_LIMIT)
     body = decode(call.body, shape)
+    region(call)
+    if body["Region"] not in ("", "global"):
+        raise Refused("No path to region")
     out = []
     for element in body["Volumes"] or ():
         volume, secrets = wire.from_body(element, namespace=call.namespace)
         if sum(len(k) + len(v) for k, v in secrets.items()) > DEFINITION_LIMIT // 10:
             raise RequestError("Secrets are larger than 30 KB: leave out what is not needed", status=413)
-        out.append(volumes.Wanted(volume, secrets))
+        only_new = call.header("If-None-Match").strip() == "*"
+        out.append(definitions.Wanted(volume, secrets, only_new=only_new))
     return out
 
 
-def _written(written: volumes.Written) -> dict[str, Any]:
-    return wire.written(written.index, [wire.volume(v, p) for v, p in written.volumes])
+def _written(written: definitions.Written) -> Answer:
+    shown = [wire.volume(v, p) for v, p in written.volumes]
+    return Answer(wire.written(written.index, shown), index=written.index)
+
+
+def _filter(call: Call) -> Callable[[Volume, Plugin | None], bool] | None:
+    """The `filter` expression over every field of the list's answer and of the stored definition."""
+    text = call.parameter("filter")
+    if not text:
+        return None
+    from chalicelib.wire.bexpr import FilterError, compile_filter
+
+    try:
+        wanted = compile_filter(text, shapes.CSI_VOLUME)
+    except FilterError as exc:
+        raise RequestError(exc.text) from exc
+
+    def matches(volume: Volume, plugin: Plugin | None) -> bool:
+        try:
+            return wanted.matches(wire.volume(volume, plugin))
+        except FilterError as exc:
+            raise RequestError(exc.text) from exc
+
+    return matches

@@ -1,8 +1,10 @@
 """Starting operations and waiting for them: record first, then message, then the answer of whoever did the work."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from chalicelib.domain.operation import Operation, Status
@@ -72,3 +74,13 @@ def unanswered(operations: Iterable[Operation]) -> OperationPending | None:
     names = ", ".join(f"{o.id} ({o.kind} {o.volume_id})" for o in waiting)
     reason = next((f"; last error: {o.last_error}" for o in waiting if o.last_error), "")
     return OperationPending(f"operation {names} is still running: repeat the request to go on waiting{reason}")
+
+
+def text(sealed: bytes) -> str:
+    """Ciphertext where JSON wants text."""
+    return base64.b64encode(sealed).decode()
+
+
+def with_secrets(operation: Operation, sealed: bytes) -> Operation:
+    """The operation with the secrets of its request, sealed."""
+    return replace(operation, sealed_secrets=sealed)

@@ -13,7 +13,7 @@ from chalicelib.domain.operation import KEEP_FINISHED, MESSAGE_GRACE, Event, Kin
 from chalicelib.errors import LeaseLost
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
-from chalicelib.store.tables import OperationRow
+from chalicelib.store.tables import LockRow, OperationRow
 
 
 class OperationStore:
@@ -142,6 +142,29 @@ def open_operation(operation: Operation, *, now: float) -> Write:
     return dynamo.put("operation", _row(operation, due_at=now + MESSAGE_GRACE), OperationRow.pk.does_not_exist())
 
 
+def lock(operation: Operation) -> list[Write]:
+    """The lock of an operation that no volume's record holds: whoever has the subject works on it."""
+    row = LockRow(*_lock_key(operation), operation_id=operation.id)
+    return [dynamo.put("lock", row, LockRow.pk.does_not_exist())]
+
+
+def unlock(operation: Operation) -> list[Write]:
+    """Free the lock, if this operation has one."""
+    if not operation.subject:
+        return []
+    return [dynamo.delete("lock", LockRow, *_lock_key(operation), LockRow.operation_id == operation.id)]
+
+
+def holder(raw: Raw | None) -> str:
+    """The operation that holds a lock, of the raw item that refused it."""
+    row = dynamo.load(LockRow, raw)
+    return "" if row is None else str(row.operation_id)
+
+
+def _lock_key(operation: Operation) -> tuple[str, str]:
+    return tables.lock_pk(operation.subject), "-"
+
+
 def succeed(operation: Operation, *, now: float, result: dict[str, Any]) -> Write:
     """Over and done, fenced by the attempt."""
     return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(json.dumps(result, separators=(",", ":")))])
@@ -205,6 +228,7 @@ def _row(operation: Operation, *, due_at: float) -> OperationRow:
         digest=operation.digest,
         storage_name=operation.storage_name or None,
         external_id=operation.external_id or None,
+        subject=operation.subject or None,
         params=json.dumps(operation.params, separators=(",", ":"), ensure_ascii=False),
         secrets=operation.sealed_secrets or None,
         calls_until=operation.calls_until,
@@ -229,6 +253,7 @@ def _operation(row: OperationRow) -> Operation:
         status=Status(row.status),
         storage_name=row.storage_name or "",
         external_id=row.external_id or "",
+        subject=row.subject or "",
         params=json.loads(row.params) if row.params else {},
         result=json.loads(row.result) if row.result else {},
         sealed_secrets=row.secrets or b"",

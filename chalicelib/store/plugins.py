@@ -64,6 +64,10 @@ class PluginStore:
                 return out
             after = page.next_key
 
+    def instance(self, plugin_id: str, node_id: str) -> Instance | None:
+        row = self._dynamo.get(InstanceRow, tables.instances_pk(plugin_id), node_id)
+        return None if row is None else _instance(row)
+
     def node(self, node_id: str) -> Node | None:
         row = self._dynamo.get(NodeRow, tables.NODES_PK, node_id)
         return None if row is None else _node(row)
@@ -250,6 +254,7 @@ def _plugin(row: PluginRow) -> Plugin:
         grace=instance.grace,
         create_index=int(row.create_index),
         modify_index=int(row.modify_index),
+        instances=int(row.instances),
         **counts,
     )
 

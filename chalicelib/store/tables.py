@@ -5,6 +5,7 @@
 | volumes | `ns#<namespace>` | `<volume id>` | VolumeRow; a deleted one stays as a tombstone for a day |
 | volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's own transaction |
 | operations | `op#<last letter of the id>` | `<operation id>` | OperationRow; ids sort by time |
+| operations | `lock#<hash of the subject>` | `-` | LockRow: the open operation that holds a subject |
 | plugins | `plugin` | `<plugin id>` | PluginRow: counts, changed in one transaction with the instances |
 | plugins | `instance#<plugin id>` | `<node id>` | InstanceRow |
 | plugins | `node` | `<node id>` | NodeRow |
@@ -16,6 +17,7 @@ A namespace has no `#` in it, so keys are unambiguous whatever a volume is calle
 item's shape: a reader that meets a larger one refuses, rather than lose what it does not know.
 """
 
+import hashlib
 from typing import Any, Final
 
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
@@ -41,6 +43,10 @@ def member_sk(namespace: str, volume_id: str) -> str:
 
 def operation_pk(operation_id: str) -> str:
     return f"op#{operation_id[-1:]}"
+
+
+def lock_pk(subject: str) -> str:
+    return "lock#" + hashlib.sha256(subject.encode()).hexdigest()
 
 
 def instances_pk(plugin_id: str) -> str:
@@ -75,6 +81,8 @@ class VolumeRow(Row):
     create_time = NumberAttribute(default=0)
     modify_time = NumberAttribute(default=0)
     calls_until = NumberAttribute(null=True)
+    access_mode = UnicodeAttribute(null=True)
+    attachment_mode = UnicodeAttribute(null=True)
     readers = NumberAttribute(default=0)
     writers = NumberAttribute(default=0)
     past_claims = NumberAttribute(default=0)
@@ -100,6 +108,7 @@ class OperationRow(Row):
     digest = UnicodeAttribute()
     storage_name = UnicodeAttribute(null=True)
     external_id = UnicodeAttribute(null=True)
+    subject = UnicodeAttribute(null=True)
     params = UnicodeAttribute(null=True)
     result = UnicodeAttribute(null=True)
     secrets = BinaryAttribute(legacy_encoding=False, null=True)
@@ -115,6 +124,13 @@ class OperationRow(Row):
     update_time = NumberAttribute(default=0)
     due_bucket = UnicodeAttribute(null=True)
     due_at = NumberAttribute(null=True)
+
+
+class LockRow(Row):
+    class Meta:
+        table_name = "operations"
+
+    operation_id = UnicodeAttribute()
 
 
 class PluginRow(Row):
@@ -187,6 +203,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     VolumeRow,
     MemberRow,
     OperationRow,
+    LockRow,
     PluginRow,
     InstanceRow,
     NodeRow,

@@ -31,11 +31,11 @@ class VolumeStore:
     def __init__(self, store: Dynamo) -> None:
         self._dynamo = store
 
-    def get(self, namespace: str, volume_id: str) -> Volume | None:
+    def get(self, namespace: str, volume_id: str, *, consistent: bool = True) -> Volume | None:
         """The record whatever its state, tombstones included, read strongly; None if there never was one (or a day
         ago).
         """
-        row = self._dynamo.get(VolumeRow, tables.volumes_pk(namespace), volume_id)
+        row = self._dynamo.get(VolumeRow, tables.volumes_pk(namespace), volume_id, consistent=consistent)
         return None if row is None else _volume(row)
 
     def in_namespace(
@@ -64,9 +64,10 @@ class VolumeStore:
         """Pages of a plugin's records in order of namespace and ID, by its membership items."""
         after: str | None = None
         begins = tables.member_sk(namespace, prefix) if namespace is not None else ""
+        first = None if start is None or namespace is None else tables.member_sk(namespace, start)
         while True:
             page = self._dynamo.query(
-                MemberRow, tables.members_pk(plugin_id), prefix=begins, after=after, start=start, limit=limit
+                MemberRow, tables.members_pk(plugin_id), prefix=begins, after=after, start=first, limit=limit
             )
             keys = []
             for row in page.rows:
@@ -140,6 +141,22 @@ def replace_definition(volume: Volume, ticket: Ticket, *, read: Volume) -> Write
     put = replace(volume, modify_index=ticket.index, revision=read.revision + 1)
     condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < ticket.index)
     return dynamo.put("volume", _row(put), condition & (VolumeRow.state == VolumeState.READY.value) & _idle())
+
+
+def expanded(volume: Volume, ticket: Ticket, *, operation_id: str, secrets: bytes) -> Write:
+    """The definition after an expansion; claims that came meanwhile keep their counters and modes."""
+    actions: list[Action] = [
+        VolumeRow.definition.set(encode(volume)),
+        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.modify_time.set(volume.modify_time),
+        VolumeRow.revision.add(1),
+        VolumeRow.operation_id.remove(),
+        VolumeRow.operation_kind.remove(),
+    ]
+    if secrets:
+        actions.append(VolumeRow.secrets.set(secrets))
+    condition = _held_by(operation_id) & (VolumeRow.modify_index < ticket.index)
+    return dynamo.update("volume", VolumeRow, *_key(volume), actions, condition)
 
 
 def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, unclaimed: bool) -> Write:
@@ -238,6 +255,8 @@ def _row(volume: Volume) -> VolumeRow:
         create_time=volume.create_time,
         modify_time=volume.modify_time,
         calls_until=volume.calls_until or None,
+        access_mode=volume.access_mode or None,
+        attachment_mode=volume.attachment_mode or None,
         readers=volume.readers,
         writers=volume.writers,
         past_claims=volume.past_claims,
@@ -260,6 +279,8 @@ def _volume(row: VolumeRow) -> Volume:
         operation_id=row.operation_id or "",
         operation_kind=row.operation_kind or "",
         calls_until=float(row.calls_until or 0),
+        access_mode=row.access_mode or "",
+        attachment_mode=row.attachment_mode or "",
         readers=int(row.readers),
         writers=int(row.writers),
         past_claims=int(row.past_claims),
@@ -271,7 +292,7 @@ def _volume(row: VolumeRow) -> Volume:
 
 _PLAIN: Final = (
     "name", "external_id", "parameters", "context", "capacity", "capacity_min", "capacity_max", "clone_id",
-    "snapshot_id", "provider", "provider_version", "access_mode", "attachment_mode",
+    "snapshot_id", "provider", "provider_version",
 )  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""Taking a snapshot: CreateSnapshot under the name that the request gave, so a repeat finds the same snapshot (CSI
+spec, CreateSnapshot).
+
+Nothing is registered, as in Nomad: the provider's list is the record, and the operation only makes sure that the call
+is finished. It holds a lock item for its source and name, so the same request joins it and another with that name and
+source waits for its end.
+
+After a crash, before or after the call: the next attempt's call answers the same snapshot.
+"""
+
+from typing import Final
+
+from chalicelib.domain.operation import Operation
+from chalicelib.errors import PluginRejected
+from chalicelib.operations.context import Context, Definition, Step, sealed
+
+CREATE: Final = "create"
+
+
+def create(ctx: Context, operation: Operation, seconds: float) -> None:
+    """CreateSnapshot, and on its answer the operation is over."""
+    params = operation.params
+    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+    own = ctx.secrets.open_secrets(sealed(params, "volume_secrets"), context)
+    given = ctx.secrets.open_secrets(operation.sealed_secrets, context)
+    made = ctx.calls.create_snapshot(
+        operation.plugin_id,
+        operation.external_id,
+        name=operation.storage_name,
+        parameters=params.get("parameters") or {},
+        secrets=own | given,
+        seconds=seconds,
+        attempt=(operation.id, operation.attempt),
+    )
+    ctx.finish(operation, made)
+
+
+def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """The client has the plugin's answer; a snapshot that was made all the same is found by the same name again."""
+    ctx.give_up(operation, error.text)
+
+
+DEFINITION: Final = Definition(steps={CREATE: Step("CreateSnapshot", create, create_rejected)})

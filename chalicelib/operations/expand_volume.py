@@ -1,0 +1,74 @@
+"""Expanding a volume: ControllerExpandVolume, then the record with the rest of the update.
+
+Races with: claims, which may come and go meanwhile (only the definition is written, never the counters); a delete
+(refused while the operation holds the volume). An expansion cannot be undone, and repeating it changes nothing more,
+so every rejection closes the operation: the volume keeps the definition it had, and the provider's true size is
+learnt with the next expansion.
+
+After a crash: before the call, nothing happened; after it, the next attempt's call answers the same size.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from chalicelib.domain.operation import Operation
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.operations.context import Context, Definition, Step, sealed
+from chalicelib.store import operations, volumes
+from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.index import volume_scope
+
+EXPAND: Final = "expand"
+
+
+def expand(ctx: Context, operation: Operation, seconds: float) -> None:
+    """ControllerExpandVolume, and on its answer the volume has its new size and definition."""
+    params = operation.params
+    merged = Volume(
+        namespace=operation.namespace,
+        id=operation.volume_id,
+        plugin_id=operation.plugin_id,
+        **volumes.decode(params["definition"]),
+    )
+    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+    capacity = ctx.calls.expand_volume(
+        operation.plugin_id,
+        merged,
+        required=int(params["required"]),
+        limit=int(params["limit"]),
+        secrets=ctx.secrets.open_secrets(sealed(params, "volume_secrets"), context),
+        seconds=seconds,
+        attempt=(operation.id, operation.attempt),
+    )
+    now, now_ns = ctx.clock.now(), ctx.clock.now_ns()
+    grown = replace(merged, capacity=max(capacity, merged.capacity), modify_time=now_ns)
+
+    def writes(ticket: Any) -> list[Any]:
+        result = {"index": ticket.index, "definition": volumes.encode(grown)}
+        return [
+            volumes.expanded(grown, ticket, operation_id=operation.id, secrets=sealed(params, "volume_secrets")),
+            operations.succeed(operation, now=now, result=result),
+        ]
+
+    ctx.record(operation, volume_scope(operation.namespace), writes=writes)
+
+
+def expand_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """The volume is as it was, or larger than we know, which harms nobody."""
+    now = ctx.clock.now()
+    unmark = volumes.unmark(
+        volumes.key(operation.namespace, operation.volume_id),
+        operation_id=operation.id,
+        calls_until=operation.calls_until,
+    )
+    try:
+        ctx.dynamo.transact(
+            [unmark, operations.fail(operation, now=now, error=error.text)],
+            token=f"{operation.id[-24:]}r{operation.attempt}",
+        )
+    except TransactionRefused as exc:
+        raise LeaseLost(operation.id) from exc
+
+
+DEFINITION: Final = Definition(steps={EXPAND: Step("ControllerExpandVolume", expand, expand_rejected)})

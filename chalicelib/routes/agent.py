@@ -1,0 +1,60 @@
+"""What Nomad's clients ask an agent for beside volumes, as far as it has a meaning without servers and jobs."""
+
+from typing import Any, Final
+
+from chalicelib.errors import NotFound, Refused
+from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found
+from chalicelib.routes.options import REGION, options, region
+
+ADDRESS: Final = "127.0.0.1:4647"
+"""Where a Nomad server would listen for its own kind; nothing listens, but clients print it."""
+PAGE: Final = (
+    "<!DOCTYPE html>\n<html>\n<p>Moorage has no user interface: it serves the volumes API below /v1.</p>\n</html>\n"
+)
+
+
+def root(_call: Call) -> Answer:
+    return Answer(status=307, headers={"Location": "/ui/"})
+
+
+def page(_call: Call) -> Answer:
+    return Answer(html=PAGE)
+
+
+def leader(call: Call) -> Answer:
+    """There is always a leader: DynamoDB."""
+    allow(call, "GET")
+    region(call)
+    return Answer(ADDRESS)
+
+
+def peers(call: Call) -> Answer:
+    allow(call, "GET")
+    region(call)
+    return Answer([ADDRESS])
+
+
+def regions(call: Call) -> Answer:
+    allow(call, "GET")
+    return Answer([REGION])
+
+
+def health(call: Call) -> Answer:
+    allow(call, "GET")
+    good = {"message": "ok", "ok": True}
+    kinds = {"server": good, "client": good}
+    wanted = call.parameter("type")
+    body: dict[str, Any] = kinds if not wanted else {k: v for k, v in kinds.items() if k == wanted}
+    return Answer(body)
+
+
+def host_volume(call: Call) -> Answer:
+    """Nomad's other kind of volume: there is none here."""
+    if not call.rest or "/" in call.rest:
+        raise resource_not_found()
+    if call.method in ("GET", "HEAD"):
+        options(call)
+        raise NotFound("volume not found")
+    if call.method == "DELETE":
+        raise Refused(f"no such volume: {call.rest}")
+    raise resource_not_found()

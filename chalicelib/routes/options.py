@@ -1,0 +1,72 @@
+"""Query options that every read understands, with the errors and in the order in which Nomad checks them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from chalicelib.errors import Refused, RequestError
+from chalicelib.routes.endpoint import Call
+from chalicelib.wire.gotime import parse_duration
+
+REGION: Final = "global"
+TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_INT32: Final = 2**31
+_UINT64: Final = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`index` and `wait` (seconds) of a blocking query, and the page."""
+
+    index: int
+    wait: float
+    per_page: int
+    next_token: str
+
+
+def options(call: Call) -> Options:
+    """The options of a read; raises RequestError in Nomad's words."""
+    wait = _wait(call)
+    index = _index(call)
+    stale = call.parameter("stale")
+    if stale and stale not in TRUE | FALSE:
+        raise RequestError("Expect `true` or `false` for `stale` query string parameter")
+    per_page = _per_page(call)
+    region(call)
+    return Options(index, wait, per_page, call.parameter("next_token"))
+
+
+def region(call: Call) -> None:
+    """One region is served; another is refused as by a server that knows no way to it."""
+    wanted = call.parameter("region")
+    if wanted and wanted != REGION:
+        raise Refused("No path to region")
+
+
+def _wait(call: Call) -> float:
+    text = call.parameter("wait")
+    if not text:
+        return -1.0
+    try:
+        return max(parse_duration(text) / 1e9, 0.0)
+    except ValueError as exc:
+        raise RequestError("Invalid wait time") from exc
+
+
+def _index(call: Call) -> int:
+    text = call.parameter("index")
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) >= _UINT64:
+        raise RequestError("Invalid index")
+    return int(text)
+
+
+def _per_page(call: Call) -> int:
+    text = call.parameter("per_page")
+    if not text:
+        return 0
+    digits = text[1:] if text[0] in "+-" else text
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 20 or not -_INT32 <= int(text) < _INT32:
+        raise RequestError("Expect a number for `per_page` query string parameter")
+    return int(text)

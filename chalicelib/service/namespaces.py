@@ -1,0 +1,93 @@
+"""Namespaces: made before volumes can be in them, deleted only when none is."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from chalicelib.errors import Refused, WriteConflict, joined
+from chalicelib.service.deps import Deps
+from chalicelib.store.index import NAMESPACES
+from chalicelib.store.namespaces import DEFAULT, Namespace, NamespaceState
+
+NAME: Final = re.compile(r"[a-zA-Z0-9-]{1,128}")
+DESCRIPTION_LIMIT: Final = 256
+WRITE_TRIES: Final = 5
+_BUILT_IN: Final = Namespace(DEFAULT, {"Description": "Default shared namespace"}, create_index=1, modify_index=1)
+
+
+def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespace]]:
+    """The index and all namespaces by name; the watch is read before the data."""
+    index = max(deps.index.watch().of(NAMESPACES), 1)
+    found = {n.name: n for n in deps.namespaces.all(prefix=prefix)}
+    if DEFAULT.startswith(prefix):
+        found.setdefault(DEFAULT, _BUILT_IN)
+    shown = [n for _, n in sorted(found.items())]
+    return max([index, *(n.modify_index for n in shown)]), shown
+
+
+def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
+    """The index and the namespace."""
+    found = deps.namespaces.get(name) or (_BUILT_IN if name == DEFAULT else None)
+    if found is not None:
+        return found.modify_index, found
+    return max(deps.index.watch().of(NAMESPACES), 1), None
+
+
+def write(deps: Deps, name: str, body: Mapping[str, Any]) -> int:
+    """Make or change a namespace; returns the index."""
+    problems = []
+    if not NAME.fullmatch(name):
+        problems.append(f'invalid name "{name}". Must match regex ^[a-zA-Z0-9-]{{1,128}}$')
+    if len(body.get("Description") or "") > DESCRIPTION_LIMIT:
+        problems.append(f"description longer than {DESCRIPTION_LIMIT}")
+    if problems:
+        raise Refused(f'Invalid namespace "{name}": ' + joined(problems))
+    if body.get("Quota"):
+        raise Refused(f'namespace "{name}" using non-existent quota "{body["Quota"]}"')
+    for _ in range(WRITE_TRIES):
+        read_before = deps.namespaces.get(name)
+        if read_before is not None and read_before.state is NamespaceState.DELETING:
+            raise WriteConflict(f"namespace {name} is being deleted: try again in a moment")
+        ticket = deps.index.allocate(NAMESPACES, name=deps.clock.new_id(), now=deps.clock.now())
+        created = read_before.create_index if read_before else 1 if name == DEFAULT else ticket.index
+        wanted = Namespace(name, body, create_index=created, modify_index=ticket.index)
+        if deps.namespaces.put(wanted, read=read_before):
+            deps.index.publish(ticket)
+            return ticket.index
+        deps.index.abandon(ticket)
+    raise WriteConflict(f"namespace {name} is being changed by others: try again in a moment")
+
+
+def delete(deps: Deps, name: str) -> int:
+    """Delete a namespace without volumes; returns the index.
+
+    The mark comes first and every create checks it in its own transaction: a create that the read after the mark does
+    not see cannot succeed any more.
+    """
+    if name == DEFAULT:
+        raise Refused("can not delete default namespace")
+    found = deps.namespaces.get(name)
+    if found is None:
+        raise Refused("namespace not found")
+    marked = replace(found, state=NamespaceState.DELETING)
+    if found.state is NamespaceState.ACTIVE and not deps.namespaces.put(marked, read=found):
+        raise WriteConflict(f"namespace {name} is being changed by others: try again in a moment")
+    if _has_volumes(deps, name):
+        deps.namespaces.put(replace(found, state=NamespaceState.ACTIVE), read=marked)
+        raise Refused(joined([f'namespace "{name}" has volumes associated with it in regions: [global]']))
+    ticket = deps.index.allocate(NAMESPACES, name=deps.clock.new_id(), now=deps.clock.now())
+    deps.namespaces.remove(marked)
+    deps.index.publish(ticket)
+    return ticket.index
+
+
+def names(deps: Deps) -> Iterator[str]:
+    """Every namespace's name, in order."""
+    yield from sorted({n.name for n in deps.namespaces.all()} | {DEFAULT})
+
+
+def _has_volumes(deps: Deps, name: str) -> bool:
+    """Any record but a tombstone, one that is being created too."""
+    pages = deps.volumes.in_namespace(name)
+    return any(volume.state != "gone" for page in pages for volume in page)

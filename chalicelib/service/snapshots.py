@@ -1,0 +1,178 @@
+"""Snapshots and external volumes: what the provider knows, which no record of ours repeats (as in Nomad)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chalicelib.domain.operation import Kind, Operation
+from chalicelib.domain.plugin import Plugin
+from chalicelib.errors import Refused, joined
+from chalicelib.sealing import volume_context
+from chalicelib.service import waiting
+from chalicelib.service.deps import Deps
+from chalicelib.store import operations as operation_store
+from chalicelib.store.dynamo import TransactionRefused
+
+START_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A snapshot as a request asks for it."""
+
+    source_volume_id: str
+    plugin_id: str
+    name: str
+    parameters: Mapping[str, str]
+    secrets: Mapping[str, str]
+
+
+def create(deps: Deps, namespace: str, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
+    """Take the snapshots side by side; each stands alone: if one fails, the others exist."""
+    errors: list[str] = []
+    started: list[Operation] = []
+    for item in wanted:
+        try:
+            started.append(_start_create(deps, namespace, item))
+        except Refused as exc:
+            errors.append(exc.text)
+    finished = waiting.wait(deps, started)
+    results = []
+    for operation in (finished[o.id] for o in started):
+        if operation.result:
+            results.append(dict(operation.result))
+        elif operation.answered:
+            errors.append(operation.error or operation.last_error)
+    if errors:
+        raise Refused(joined(errors))
+    pending = waiting.unanswered(finished.values())
+    if pending:
+        raise pending
+    return results
+
+
+def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, str]) -> None:
+    """Delete a snapshot at its provider; one that is not there is deleted."""
+    try:
+        plugin = _known(deps, plugin_id)
+        if not plugin.controllers_healthy or not plugin.can("CREATE_DELETE_SNAPSHOT"):
+            raise Refused("plugin does not support snapshot")
+        if not snapshot_id:
+            head = 'could not delete "": controller delete snapshot: CSI.ControllerDeleteSnapshot: '
+            raise Refused(head + "missing SnapshotID")
+        subject = f"delete snapshot\n{plugin_id}\n{snapshot_id}"
+        operation = _operation(deps, Kind.DELETE_SNAPSHOT, subject, plugin_id=plugin_id, external_id=snapshot_id)
+        sealed = deps.sealer.seal_secrets(secrets, volume_context("", ""))
+        operation = _start(deps, operation, sealed)
+    except Refused as exc:
+        raise Refused(joined([exc.text])) from exc
+    done = waiting.wait(deps, [operation])[operation.id]
+    if done.result:
+        return
+    pending = waiting.unanswered([done])
+    if pending:
+        raise pending
+    raise Refused(joined([done.error or done.last_error]))
+
+
+def list_snapshots(
+    deps: Deps, plugin_id: str, *, per_page: int, next_token: str, secrets: Mapping[str, str]
+) -> dict[str, Any]:
+    """One page of the provider's snapshots; paging is the plugin's own."""
+    plugin = _known(deps, plugin_id)
+    if not plugin.controllers_healthy or not plugin.can("LIST_SNAPSHOTS"):
+        raise Refused("plugin does not support listing snapshots")
+    if per_page < 0:
+        raise Refused("controller list snapshots: CSI.ControllerListSnapshots: MaxEntries cannot be negative")
+    sealed = deps.sealer.seal_secrets(secrets, volume_context("", plugin_id))
+    answer: dict[str, Any] = deps.asker.ask(
+        "list_snapshots",
+        plugin_id=plugin_id,
+        per_page=per_page,
+        next_token=next_token,
+        secrets=waiting.text(sealed),
+    )
+    return answer
+
+
+def list_external(deps: Deps, plugin_id: str, *, per_page: int, next_token: str) -> dict[str, Any]:
+    """One page of what the provider has, registered or not; paging is the plugin's own."""
+    plugin = _known(deps, plugin_id)
+    if not plugin.controllers_healthy or not plugin.can("LIST_VOLUMES"):
+        raise Refused("unimplemented for this plugin")
+    if per_page < 0:
+        raise Refused("controller list volumes: CSI.ControllerListVolumes: MaxEntries cannot be negative")
+    answer: dict[str, Any] = deps.asker.ask(
+        "list_volumes", plugin_id=plugin_id, per_page=per_page, next_token=next_token
+    )
+    return answer
+
+
+def _start_create(deps: Deps, namespace: str, item: Wanted) -> Operation:
+    source = deps.volumes.get(namespace, item.source_volume_id) if item.source_volume_id else None
+    if source is None or not source.exists:
+        raise Refused(f'no such volume "{item.source_volume_id}"')
+    plugin_id = item.plugin_id or source.plugin_id
+    plugin = deps.plugins.get(plugin_id)
+    if plugin is None:
+        raise Refused(f'no such plugin "{plugin_id}"')
+    if not plugin.controllers_healthy or not plugin.can("CREATE_DELETE_SNAPSHOT"):
+        raise Refused(f'plugin "{plugin_id}" does not support snapshot')
+    if not item.name:
+        head = "could not create snapshot: controller create snapshot: CSI.ControllerCreateSnapshot: "
+        raise Refused(head + "missing Name")
+    operation = _operation(
+        deps,
+        Kind.CREATE_SNAPSHOT,
+        f"create snapshot\n{plugin_id}\n{source.external_id}\n{item.name}",
+        plugin_id=plugin_id,
+        external_id=source.external_id,
+        namespace=namespace,
+        volume_id=source.id,
+        storage_name=item.name,
+        params={"parameters": dict(item.parameters), "volume_secrets": waiting.text(source.sealed_secrets)},
+    )
+    return _start(deps, operation, deps.sealer.seal_secrets(item.secrets, volume_context(namespace, source.id)))
+
+
+def _operation(deps: Deps, kind: Kind, subject: str, **fields: Any) -> Operation:
+    now = deps.clock.now()
+    given: dict[str, Any] = {"namespace": "", "volume_id": ""} | fields
+    step = "create" if kind is Kind.CREATE_SNAPSHOT else "delete"
+    digest = waiting.digest(kind.value, subject, given.get("params", {}).get("parameters"))
+    return Operation(
+        id=deps.clock.new_id(),
+        kind=kind,
+        subject=subject,
+        digest=digest,
+        step=step,
+        create_time=now,
+        update_time=now,
+        **given,
+    )
+
+
+def _start(deps: Deps, operation: Operation, sealed: bytes) -> Operation:
+    """Lock the subject and write the operation in one transaction; or join who holds it."""
+    operation = waiting.with_secrets(operation, sealed)
+    for _ in range(START_TRIES):
+        writes = [*operation_store.lock(operation), operation_store.open_operation(operation, now=deps.clock.now())]
+        try:
+            deps.dynamo.transact(writes, token=operation.id)
+        except TransactionRefused as exc:
+            holder = operation_store.holder(exc.old.get("lock"))
+            if holder and holder != operation.id:
+                found = deps.operations.get(holder)
+                if found is None or not found.open:
+                    continue  # it ended between the two reads: the lock is free now
+                return waiting.join(deps, operation.external_id, holder, operation.digest, operation.kind.value)
+        waiting.send(deps, operation)
+        return operation
+    raise Refused(f"snapshot of {operation.external_id} is being changed by others: try again in a moment")
+
+
+def _known(deps: Deps, plugin_id: str) -> Plugin:
+    plugin = deps.plugins.get(plugin_id) if plugin_id else None
+    if plugin is None:
+        raise Refused("no such plugin")
+    return plugin

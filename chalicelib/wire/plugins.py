@@ -1,0 +1,136 @@
+"""Plugins and nodes in Nomad's JSON. There are no jobs and no allocations behind them here, so those maps are empty."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from chalicelib.domain.plugin import Instance, Node, Plugin
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def stub(item: Plugin) -> dict[str, Any]:
+    """The entry of a list."""
+    return {
+        "ControllerRequired": item.controller_required,
+        "ControllersExpected": item.controllers_expected,
+        "ControllersHealthy": item.controllers_healthy,
+        "CreateIndex": item.create_index,
+        "ID": item.id,
+        "ModifyIndex": item.modify_index,
+        "NodesExpected": item.nodes_expected,
+        "NodesHealthy": item.nodes_healthy,
+        "Provider": item.provider,
+    }
+
+
+def plugin(item: Plugin, instances: Sequence[Instance]) -> dict[str, Any]:
+    """The answer of a read, with every instance under its node's ID."""
+    times = [i.update_time for i in instances] or [0]
+    return stub(item) | {
+        "Allocations": [],
+        "ControllerJobs": {},
+        "Controllers": {i.node_id: _controller(i) for i in instances if i.controller},
+        "CreateTime": min(times),
+        "ModifyTime": max(times),
+        "NodeJobs": {},
+        "Nodes": {i.node_id: _node(i) for i in instances if i.node},
+        "Version": item.provider_version,
+    }
+
+
+def node_stub(item: Node) -> dict[str, Any]:
+    """The entry of a list of nodes: a machine with a bridge."""
+    return {
+        "Address": item.address.rpartition(":")[0],
+        "CreateIndex": item.create_index,
+        "Datacenter": "dc1",
+        "Drain": False,
+        "Drivers": {},
+        "HostVolumes": {},
+        "ID": item.id,
+        "LastDrain": None,
+        "ModifyIndex": item.modify_index,
+        "Name": item.name,
+        "NodeClass": "",
+        "NodePool": "default",
+        "SchedulingEligibility": "eligible",
+        "Status": "ready" if item.healthy else "down",
+        "StatusDescription": "" if item.healthy else "the bridge does not answer",
+        "Version": item.bridge_version,
+    }
+
+
+def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
+    """One node with its plugins."""
+    body = node_stub(item)
+    return body | {
+        "Attributes": {"moorage.bridge.address": item.address, "moorage.bridge.version": item.bridge_version},
+        "CSIControllerPlugins": {i.plugin_id: _controller(i) for i in instances.values() if i.controller},
+        "CSINodePlugins": {i.plugin_id: _node(i) for i in instances.values() if i.node},
+        "HTTPAddr": "",
+        "Links": None,
+        "Meta": {},
+        "Resources": None,
+        "Reserved": None,
+        "StatusUpdatedAt": int(item.seen_at),
+        "TLSEnabled": True,
+    }
+
+
+def _common(item: Instance) -> dict[str, Any]:
+    return {
+        "AllocID": "",
+        "HealthDescription": item.health_description or ("healthy" if item.healthy else "unhealthy"),
+        "Healthy": item.healthy,
+        "PluginID": item.plugin_id,
+        "Provider": item.provider,
+        "ProviderVersion": item.provider_version,
+        "RequiresControllerPlugin": item.controller,
+        "RequiresTopologies": item.topology_capable,
+        "UpdateTime": _rfc3339(item.update_time),
+    }
+
+
+def _controller(item: Instance) -> dict[str, Any]:
+    has = item.controller_capabilities.__contains__
+    return _common(item) | {
+        "ControllerInfo": {
+            "SupportsAttachDetach": has("PUBLISH_UNPUBLISH_VOLUME"),
+            "SupportsClone": has("CLONE_VOLUME"),
+            "SupportsCondition": has("VOLUME_CONDITION"),
+            "SupportsCreateDelete": has("CREATE_DELETE_VOLUME"),
+            "SupportsCreateDeleteSnapshot": has("CREATE_DELETE_SNAPSHOT"),
+            "SupportsExpand": has("EXPAND_VOLUME"),
+            "SupportsGet": has("GET_VOLUME"),
+            "SupportsGetCapacity": has("GET_CAPACITY"),
+            "SupportsListSnapshots": has("LIST_SNAPSHOTS"),
+            "SupportsListVolumes": has("LIST_VOLUMES"),
+            "SupportsListVolumesAttachedNodes": has("LIST_VOLUMES_PUBLISHED_NODES"),
+            "SupportsReadOnlyAttach": has("PUBLISH_READONLY"),
+        }
+    }
+
+
+def _node(item: Instance) -> dict[str, Any]:
+    has = item.node_capabilities.__contains__
+    return _common(item) | {
+        "NodeInfo": {
+            "AccessibleTopology": {"Segments": dict(item.topology)} if item.topology else None,
+            "ID": item.external_node_id,
+            # Nomad shows a plugin without a limit as the largest number there is.
+            "MaxVolumes": item.max_volumes or 2**63 - 1,
+            "RequiresNodeStageVolume": has("STAGE_UNSTAGE_VOLUME"),
+            "SupportsCondition": has("VOLUME_CONDITION"),
+            "SupportsExpand": has("EXPAND_VOLUME"),
+            "SupportsStats": has("GET_VOLUME_STATS"),
+        }
+    }
+
+
+def _rfc3339(nanoseconds: int) -> str:
+    if not nanoseconds:
+        return _NEVER
+    seconds, rest = divmod(nanoseconds, 10**9)
+    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{rest:09d}Z"
