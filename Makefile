@@ -27,3 +27,32 @@ status:  ## what runs, and where
 	$(LOCAL) status
 clean:  ## stop it and forget its state, volumes too
 	$(LOCAL) clean
+
+DEV_PYTHON = .venv/bin/python
+PYTEST = $(DEV_PYTHON) -m pytest
+APART = tests/conformance tests/bench tests/soak
+
+.PHONY: test lint check conformance bench soak format
+test: venv emulator  ## all tests but those against other people's programs
+	$(PYTEST) $(addprefix --ignore=,$(APART)) $(ARGS)
+lint: venv  ## ruff and mypy
+	$(DEV_PYTHON) -m ruff check .
+	$(DEV_PYTHON) -m ruff format --check .
+	$(DEV_PYTHON) -m mypy
+check: lint test  ## lint and test
+format: venv  ## let ruff format the tree
+	$(DEV_PYTHON) -m ruff format .
+	$(DEV_PYTHON) -m ruff check --fix .
+conformance: venv emulator  ## against DynamoDB Local, clients in other languages, csi-sanity
+	$(DEV_PYTHON) -m infra.local.conformance $(ARGS)
+bench: venv emulator  ## latencies and import times (a report)
+	$(PYTEST) tests/bench -s $(ARGS)
+soak: venv emulator  ## a long run with faults; SECONDS=600
+	$(DEV_PYTHON) -m pytest tests/soak -s $(ARGS)
+
+.PHONY: emulator deploy
+emulator:
+	$(ENVIRONMENTS) emulator
+deploy:  ## STAGE=... to AWS; docs/deploying-to-aws.md
+	$(ENVIRONMENTS) run
+	$(DEV_PYTHON) -m infra.deploy --stage "$(STAGE)" $(ARGS)

@@ -1,8 +1,8 @@
 """Runs Chalice's own deploy against the emulator: `python -m infra.local.deploy_app PROJECT STAGE`.
 
 Everything is Chalice's but two things. The emulator has no ImportRestApi and no PutRestApi, so three methods of
-Chalice's AWS client bring an API to its swagger by Create and Put calls instead. And botocore's waiters pause five
-seconds between looks, which here would be most of the time a deploy takes; they pause shortly.
+Chalice's AWS client bring an API to its swagger by Create and Put calls instead. And it would wait for every change of
+every function, five seconds at least: here all functions are waited for at the end, at once and with short pauses.
 """
 
 import os
@@ -13,11 +13,13 @@ from typing import Any, Final
 import botocore.waiter
 from chalice.awsclient import TypedAWSClient
 from chalice.cli import cli
+from chalice.cli.factory import create_botocore_session
 
 from infra.local import clock
 
 Swagger = Mapping[str, Any]
 
+_not_yet_active: Final[set[str]] = set()
 METHODS: Final = frozenset({"get", "put", "post", "delete", "head", "patch", "options"})
 WAITER_PAUSE: Final = 0.05
 
@@ -55,6 +57,19 @@ def update_rest_api(self: TypedAWSClient, rest_api_id: str, patch_operations: li
     """Passes on what the emulator can change; the endpoint's type means nothing to it."""
     known = [operation for operation in patch_operations if operation["path"] == "/minimumCompressionSize"]
     self._client("apigateway").update_rest_api(restApiId=rest_api_id, patchOperations=known)
+
+
+def wait_later(self: TypedAWSClient, function_name: str) -> None:
+    """Stands for Chalice's waits after each change of a function: they are all waited for at the end, at once."""
+    del self
+    _not_yet_active.add(function_name)
+
+
+def _wait_now() -> None:
+    client = create_botocore_session().create_client("lambda")
+    for name in sorted(_not_yet_active):
+        client.get_waiter("function_active_v2").wait(FunctionName=name)
+        client.get_waiter("function_updated_v2").wait(FunctionName=name)
 
 
 def _follow(client: Any, api: str, swagger: Swagger) -> None:
@@ -103,8 +118,11 @@ def main(project: str, stage: str) -> None:
     for method in (import_rest_api, update_api_from_swagger, update_rest_api):
         setattr(TypedAWSClient, method.__name__, method)
     setattr(botocore.waiter, "time", _ShortPauses)  # noqa: B010 - a module's attribute, replaced on purpose
+    for wait in ("_wait_for_active", "_wait_for_function_update"):
+        setattr(TypedAWSClient, wait, wait_later)
     os.chdir(project)
-    cli(args=["deploy", "--stage", stage], obj={})
+    cli(args=["deploy", "--stage", stage], obj={}, standalone_mode=False)
+    _wait_now()
 
 
 if __name__ == "__main__":

@@ -175,3 +175,10 @@ def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
         return tuple(shlex.split(env.get(variable, "")))
     except ValueError as exc:
         raise Trouble(f"{variable} cannot be split into words: {exc}") from exc
+
+
+def tool_environment(*programs: Path, **more: str) -> dict[str, str]:
+    """This process's whole environment with `programs` first on its path: for tools, never for functions."""
+    folders = [str(program.parent) for program in programs]
+    path = os.pathsep.join([*dict.fromkeys(folders), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, **more}

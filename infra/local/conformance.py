@@ -1,0 +1,48 @@
+"""`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand.
+
+tests/conformance             clients and plugins in other languages, csi-sanity
+tests/store --against=local   the store's own tests once more, on DynamoDB Local
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from infra.local import dynamodb_local, environments, say, toolchains
+from infra.local.settings import tool_environment
+
+WITHIN: Final = 45 * 60
+"""Seconds for each of the two runs."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run both; 0 when both passed and neither was empty."""
+    try:
+        go = toolchains.find(toolchains.GO)
+        java = toolchains.find(toolchains.JAVA)
+        environment = tool_environment(go, java)
+        codes = [_pytest(["tests/conformance", *arguments], environment)]
+        with tempfile.TemporaryDirectory() as folder, dynamodb_local.running(Path(folder)) as url:
+            codes.append(
+                _pytest(["tests/store", "--against=local", *arguments], {**environment, "DYNAMODB_LOCAL_URL": url})
+            )
+    except say.Trouble as exc:
+        say.trouble(str(exc))
+        return 1
+    return max(codes)
+
+
+def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
+    say.line(f"pytest {' '.join(arguments)}")
+    command = [sys.executable, "-m", "pytest", *arguments]
+    try:
+        return subprocess.run(command, cwd=environments.ROOT, env=environment, timeout=WITHIN, check=False).returncode
+    except subprocess.TimeoutExpired as exc:
+        raise say.Trouble(f"pytest {arguments[0]} took longer than {WITHIN // 60} minutes") from exc
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
