@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.local import say
+from infra.local import environments, say
+from infra.local.emulator import Emulator
 from infra.local.processes import Identity, end_leftovers, end_those_that_name
 from infra.local.system import ready_file, registered_plugins
 
@@ -33,6 +34,8 @@ def stop(settings: Settings) -> int:
                     f"pid {supervisor.pid} did not end within {STOP_WITHIN:.0f} s; look into {settings.logs}"
                 ) from exc
     left = end_leftovers(_pid_files(settings))
+    if left.get("emulator"):
+        Emulator(settings, environments.EMULATOR.python).ended_in_order()
     workers = end_those_that_name(settings.temporary)
     if left or workers:
         say.line(

@@ -72,6 +72,10 @@ class Emulator:
             return Past(crashed=True, saved_at=None)
         return Past(crashed=bool(note["running"]), saved_at=note["saved_at"])
 
+    def ended_in_order(self) -> None:
+        """Note that its state is on disk: whoever stopped it saw it end by itself."""
+        self._write_note(running=False, saved_at=clock.now())
+
     def start(self) -> None:
         """Start it and wait until it answers; worker processes of an earlier one end first."""
         saved_at = self.past().saved_at
@@ -100,7 +104,7 @@ class Emulator:
             end_group(group)
         end_those_that_name(self._settings.temporary)
         if clean:
-            self._write_note(running=False, saved_at=clock.now())
+            self.ended_in_order()
         return clean
 
     def _write_note(self, *, running: bool, saved_at: float | None) -> None:

@@ -161,9 +161,9 @@ def end_those_that_name(folder: Path) -> int:
     return killed
 
 
-def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> list[str]:
-    """Stop processes that an earlier supervisor left (it was killed); answers their names."""
-    ended = []
+def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> dict[str, bool]:
+    """Stop processes that an earlier supervisor left (it was killed): their names, and whether each ended in order."""
+    ended = {}
     for path in pid_files:
         identity = Identity.read(path)
         process = identity.process() if identity else None
@@ -171,10 +171,11 @@ def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> list[str]:
             process.terminate()
             try:
                 process.wait(grace)
+                ended[path.stem] = True
             except psutil.TimeoutExpired:
                 process.kill()
+                ended[path.stem] = False
             end_group(process.pid)
-            ended.append(path.stem)
         path.unlink(missing_ok=True)
     return ended
 

@@ -127,6 +127,8 @@ class System:
         left = end_leftovers(self._pid_files())
         if left:
             say.line(f"  Ended what an earlier run left behind: {', '.join(left)}")
+            if left.get("emulator"):
+                Emulator(self.settings, environments.EMULATOR.python).ended_in_order()
         self._require_ports()
         self._start_emulator()
         self._deploy()

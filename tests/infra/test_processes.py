@@ -76,7 +76,7 @@ def test_leftovers_end_by_their_pid_files_and_strangers_stay(tmp_path: Path) -> 
     identity = Identity.read(stranger.pid_file)
     assert identity is not None
     Identity(identity.pid, identity.started - 3600).write(tmp_path / "reused.json")
-    assert processes.end_leftovers([left.pid_file, tmp_path / "reused.json"]) == ["sample"]
+    assert processes.end_leftovers([left.pid_file, tmp_path / "reused.json"]) == {"sample": True}
     assert not left.runs
     assert stranger.runs
     stranger.stop()
@@ -86,7 +86,7 @@ def test_leftovers_end_by_their_pid_files_and_strangers_stay(tmp_path: Path) -> 
 def test_a_pid_file_that_cannot_be_read_counts_for_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
     assert Identity.read(tmp_path / "x.json") is None
-    assert processes.end_leftovers([tmp_path / "x.json"]) == []
+    assert processes.end_leftovers([tmp_path / "x.json"]) == {}
 
 
 def test_only_processes_that_name_the_folder_are_ended(tmp_path: Path) -> None:
