@@ -132,12 +132,21 @@ class Child:
 
 def end_group(group: int, wait: float = 3.0) -> None:
     """Let what is left of the process group `group` end within `wait` seconds, then kill it."""
+    if _gone(group, wait):
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    _gone(group, wait)
+
+
+def _gone(group: int, wait: float) -> bool:
+    """Whether nothing is left of the process group `group` before `wait` seconds are over."""
     deadline = clock.monotonic() + wait
-    while members(group) and clock.monotonic() < deadline:
+    while members(group):
+        if clock.monotonic() > deadline:
+            return False
         clock.sleep(0.05)
-    if members(group):
-        with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
+    return True
 
 
 def members(group: int) -> list[psutil.Process]:
@@ -152,13 +161,14 @@ def members(group: int) -> list[psutil.Process]:
 
 def end_those_that_name(folder: Path) -> int:
     """Kill processes whose command line names a file under `folder` (the emulator's workers); how many there were."""
-    killed = 0
+    killed = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             if any(part.startswith(f"{folder}/") for part in process.cmdline()[:3]):
                 process.kill()
-                killed += 1
-    return killed
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=5)
+    return len(killed)
 
 
 def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> dict[str, bool]:
