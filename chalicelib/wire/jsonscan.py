@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from chalicelib.wire.gotext import quote
+
 MAX_DEPTH = 10_000  # Go's own limit
 
 
@@ -192,19 +194,14 @@ class _Parser:
     def _invalid(self, at: int, context: str) -> BodyError:
         if at >= len(self.body):
             return BodyError("unexpected EOF")
-        return BodyError(f"invalid character {quote_byte(self.body[at])} {context}")
+        return BodyError(f"invalid character {_quote_byte(self.body[at])} {context}")
 
 
-def quote_byte(byte: int) -> str:
+def _quote_byte(byte: int) -> str:
     """A byte as Go names it in an error: between single quotes, taken for the code point of that number."""
-    special = {0x27: "\\'", 0x5C: "\\\\", 7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r"}
-    if byte in special:
-        return f"'{special[byte]}'"
-    if 0x80 <= byte <= 0xA0 or byte == 0xAD:
-        return f"'\\u{byte:04x}'"
-    if byte < 0x20 or byte == 0x7F:
-        return f"'\\x{byte:02x}'"
-    return f"'{chr(byte)}'"
+    if byte in b"'\"":
+        return "'\\''" if byte == ord("'") else "'\"'"
+    return f"'{quote(chr(byte))[1:-1]}'"
 
 
 _BYTE_BY_BYTE = "moorage.byte-by-byte"
