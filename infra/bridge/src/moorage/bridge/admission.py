@@ -1,0 +1,51 @@
+"""Who may call: the worker's role in a certificate that is valid now, and no refused serial; checked on every call.
+
+TLS checks the chain when a connection begins; a connection may outlive a certificate, and a serial may be refused
+later.
+"""
+
+import datetime as dt
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from cryptography import x509
+
+from moorage.certificates import Issued, clean_serial
+
+REMEMBERED: Final = 64
+
+
+class Admission:
+    """Reads the client's certificate from gRPC's auth context; each certificate is parsed once."""
+
+    def __init__(self, refused_here: Callable[[], frozenset[str]], now: Callable[[], float] = time.time) -> None:
+        self._refused_here, self._now = refused_here, now
+        self._refused_there: frozenset[str] = frozenset()
+        self._parsed: OrderedDict[bytes, Issued] = OrderedDict()
+
+    def refuse(self, serials: Iterable[str]) -> None:
+        """Replace the list that the control plane sent."""
+        self._refused_there = frozenset(clean_serial(one) for one in serials)
+
+    def reason_to_refuse(self, auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, str]:
+        """Serial of the caller, and why it may not call; "" if it may."""
+        pem = next(iter(auth_context.get("x509_pem_cert", ())), b"")
+        if not pem:
+            return "", "the client showed no certificate"
+        issued = self._parse(pem)
+        if not issued.is_valid(dt.datetime.fromtimestamp(self._now(), dt.UTC)):
+            return issued.serial, "the client's certificate has expired"
+        if "worker" not in issued.roles:
+            return issued.serial, "the client's certificate is not a worker's"
+        if issued.serial in self._refused_there or issued.serial in self._refused_here():
+            return issued.serial, "the client's certificate is on the list of refused serials"
+        return issued.serial, ""
+
+    def _parse(self, pem: bytes) -> Issued:
+        issued = self._parsed.pop(pem, None) or Issued(x509.load_pem_x509_certificate(pem))
+        self._parsed[pem] = issued
+        while len(self._parsed) > REMEMBERED:
+            self._parsed.popitem(last=False)
+        return issued

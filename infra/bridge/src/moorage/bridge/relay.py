@@ -1,0 +1,206 @@
+"""Forwards calls byte for byte to the plugin that the metadata names (docs/interfaces.md, section 3).
+
+A refusal by the bridge itself carries the trailing metadata `moorage-refused: 1`, and nothing was forwarded. Its code
+is one that the control plane never takes for the plugin's final word.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+import grpc
+
+from moorage.bridge.admission import Admission
+from moorage.bridge.fence import Fence
+from moorage.spec import csi_pb2 as csi
+
+LARGEST_MESSAGE: Final = 16 << 20
+PROTOCOL: Final = 1
+REFUSED: Final = (("moorage-refused", "1"),)
+SERVICE_PREFIX: Final = "/csi.v1."
+STREAMS: Final = frozenset(
+    f"/{service.full_name}/{method.name}"
+    for service in csi.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.server_streaming
+)
+"""Methods that answer with a stream. All others, also ones that CSI has yet to name, are unary."""
+_OURS: Final = ("moorage-", "grpc-", ":")
+_TRANSPORT: Final = frozenset({"user-agent", "te", "content-type", "accept-encoding"})
+_DETAILS: Final = "grpc-status-details-bin"
+Metadata = tuple[tuple[str, str | bytes], ...]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+log: Final = logging.getLogger(__name__)
+
+
+class Refusal(Exception):
+    """The bridge does not forward the call."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way to one plugin."""
+
+    plugin_id: str
+    channel: grpc.aio.Channel
+    trouble: Callable[[], None]
+    """Called when the plugin's socket did not answer: look at it now."""
+
+
+@dataclass
+class Relay(grpc.GenericRpcHandler):
+    """Serves every csi.v1 method."""
+
+    routes: Mapping[str, Route]
+    admission: Admission
+    fence: Fence = field(default_factory=Fence)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        method = handler_call_details.method
+        if not method.startswith(SERVICE_PREFIX):
+            return None  # gRPC answers UNIMPLEMENTED
+        if method in STREAMS:
+            return grpc.unary_stream_rpc_method_handler(self._streamer(method))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method))
+
+    def _unary(self, method: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def call(request: bytes, context: Context) -> bytes:
+            note = _Note(method, context)
+            route, metadata, remaining = await self._admitted(note, context)
+            multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = route.channel.unary_unary(method)
+            forward = multi(request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
+            try:
+                await _pass_initial(forward, context)
+                response: bytes = await forward
+                context.set_trailing_metadata(forwarded(await forward.trailing_metadata()))
+            except grpc.aio.AioRpcError as exc:
+                await note.pass_error(exc, route)
+            except asyncio.CancelledError:
+                note.done("CANCELLED", "")
+                raise
+            finally:
+                forward.cancel()  # of no effect when it is over
+            note.done("OK", "")
+            return response
+
+        return call
+
+    def _streamer(self, method: str) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+        async def call(request: bytes, context: Context) -> AsyncIterator[bytes]:
+            note = _Note(method, context)
+            route, metadata, remaining = await self._admitted(note, context)
+            multi: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = route.channel.unary_stream(method)
+            forward = multi(request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
+            try:
+                await _pass_initial(forward, context)
+                async for item in forward:
+                    yield item
+                context.set_trailing_metadata(forwarded(await forward.trailing_metadata()))
+            except grpc.aio.AioRpcError as exc:
+                await note.pass_error(exc, route)
+            except asyncio.CancelledError:
+                note.done("CANCELLED", "")
+                raise
+            finally:
+                forward.cancel()  # of no effect when it is over
+            note.done("OK", "")
+
+        return call
+
+    async def _admitted(self, note: "_Note", context: Context) -> tuple[Route, Metadata, float | None]:
+        """`_admit`, its refusal told to the caller."""
+        try:
+            return self._admit(note, context)
+        except Refusal as exc:
+            await note.refuse(exc)
+
+    def _admit(self, note: "_Note", context: Context) -> tuple[Route, Metadata, float | None]:
+        """Everything that is checked before a call is forwarded; nothing waits between this and forwarding."""
+        metadata: Metadata = tuple(context.invocation_metadata() or ())
+        ours = {key: _text(value) for key, value in metadata if key.startswith("moorage-")}
+        note.serial, reason = self.admission.reason_to_refuse(context.auth_context())
+        if reason:
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{reason}: this bridge takes calls from the worker only")
+        if ours.get("moorage-protocol") != str(PROTOCOL):
+            text = f"this bridge speaks protocol {PROTOCOL}, the call {ours.get('moorage-protocol', 'none')}: update"
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
+        note.plugin = ours.get("moorage-plugin", "")
+        route = self.routes.get(note.plugin)
+        if route is None:
+            text = f'no plugin "{note.plugin}" is behind this bridge: it has {", ".join(sorted(self.routes)) or "none"}'
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
+        remaining: float | None = context.time_remaining()  # None without a deadline, whatever the type stubs say
+        if remaining is not None and remaining <= 0:
+            raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the call was forwarded")
+        self._check_attempt(note, ours)
+        return route, forwarded(metadata), remaining
+
+    def _check_attempt(self, note: "_Note", ours: Mapping[str, str]) -> None:
+        note.operation, note.attempt = ours.get("moorage-operation", ""), ours.get("moorage-attempt", "")
+        if not note.operation and not note.attempt:
+            return
+        if not note.operation or re.fullmatch("[0-9]{1,18}", note.attempt) is None:
+            text = "moorage-operation and moorage-attempt belong together, and an attempt is a whole number"
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
+        later = self.fence.pass_(note.operation, int(note.attempt))
+        if later is not None:
+            text = f"attempt {note.attempt} of operation {note.operation} is over: attempt {later} was seen"
+            raise Refusal(grpc.StatusCode.ABORTED, text)
+
+
+def forwarded(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
+    """Metadata without our own and the transport's keys."""
+    return tuple(
+        (key, value)
+        for key, value in metadata or ()
+        if key == _DETAILS or not (key.startswith(_OURS) or key in _TRANSPORT)
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+async def _pass_initial(forward: Any, context: Context) -> None:
+    await context.send_initial_metadata(forwarded(await forward.initial_metadata()))
+
+
+class _Note:
+    """One line of the log about one call."""
+
+    def __init__(self, method: str, context: Context) -> None:
+        self.rpc = method.rpartition("/")[2]
+        self.plugin = self.serial = self.operation = self.attempt = ""
+        self._context = context
+        self._started = time.monotonic()
+
+    async def refuse(self, refusal: Refusal) -> NoReturn:
+        self.done(refusal.code.name, refusal.text, message="refused")
+        await self._context.abort(refusal.code, refusal.text, REFUSED)
+        raise AssertionError("abort raises")
+
+    async def pass_error(self, error: grpc.aio.AioRpcError, route: Route) -> NoReturn:
+        code, text = error.code(), error.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE:
+            route.trouble()
+        self.done(code.name, text)
+        await self._context.abort(code, text, forwarded(error.trailing_metadata()))
+        raise AssertionError("abort raises")
+
+    def done(self, code: str, text: str, message: str = "forwarded") -> None:
+        extra = {"rpc": self.rpc, "code": code, "peer": self._context.peer()}
+        extra["milliseconds"] = round((time.monotonic() - self._started) * 1000, 1)  # type: ignore[assignment]
+        for name in ("plugin", "operation", "attempt"):
+            if getattr(self, name):
+                extra[name] = getattr(self, name)
+        if message == "refused":
+            extra |= {"reason": text, "serial": self.serial}
+        log.log(logging.WARNING if message == "refused" else logging.INFO, message, extra=extra)

@@ -1,0 +1,48 @@
+"""The bridge's state folder: the node's ID, kept, and the proof that one bridge runs on it."""
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+from moorage.bridge.settings import BadSetting
+from moorage.files import write_whole
+
+
+class State:
+    """One state folder, taken."""
+
+    def __init__(self, folder: Path, node_id: str) -> None:
+        """Take the folder for `node_id`, the one of the certificate. Raises BadSetting, which says what to do."""
+        self._folder = folder
+        self._lock = self._take()
+        kept = self._kept()
+        if kept is None:
+            write_whole(folder / "node-id", f"{node_id}\n".encode())
+        elif kept != node_id:
+            raise BadSetting(
+                f"{folder} belongs to node {kept} and the certificate is for {node_id}: issue one for {kept} "
+                "(moorage certs bridge), or use another --state if this is a new node"
+            )
+
+    def release(self) -> None:
+        """Let another bridge have the folder."""
+        self._lock.close()
+
+    def _take(self) -> IO[str]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = (self._folder / "lock").open("w")
+        except OSError as exc:
+            raise BadSetting(f"--state {self._folder} cannot be used: {exc.strerror}") from exc
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            handle.close()
+            raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state") from exc
+        return handle
+
+    def _kept(self) -> str | None:
+        try:
+            return (self._folder / "node-id").read_text().strip() or None
+        except FileNotFoundError:
+            return None

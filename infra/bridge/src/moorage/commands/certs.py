@@ -1,0 +1,143 @@
+"""moorage certs: the CA, and the certificates of bridges and workers."""
+
+import datetime as dt
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from moorage import certificates, publishing
+from moorage.certificates import CertificateTrouble, Issued
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path, file_okay=False)
+DAYS = click.option(
+    "--days", type=click.IntRange(min=1), default=certificates.LEAF_DAYS, help="Life of the certificate."
+)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Errors of certificates and of the disk as one line for a person."""
+    try:
+        yield
+    except CertificateTrouble as exc:
+        raise click.ClickException(str(exc)) from exc
+    except OSError as exc:
+        raise click.ClickException(f"{exc.filename}: {exc.strerror}") from exc
+
+
+def _in_plain_words(command: F) -> F:
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        with _plain_words():
+            return command(*arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _told(what: str, issued: Issued) -> None:
+    click.echo(f"{what}: serial {issued.serial}, until {issued.ends:%Y-%m-%d %H:%M} UTC")
+
+
+@click.group()
+def certs() -> None:
+    """Make a CA, issue and renew certificates for bridges and the worker, refuse some."""
+
+
+@certs.command()
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option("--days", type=click.IntRange(min=1), default=certificates.CA_DAYS, help="Life of the CA.")
+@_in_plain_words
+def init(folder: Path, days: int) -> None:
+    """Make a CA: DIR/ca.pem and DIR/ca-key.pem. Keep the key where only you can read it."""
+    _told(f"CA in {folder}", certificates.make_ca(folder, days=days, now=_now()))
+
+
+@certs.command("bridge")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("node_id")
+@click.argument("out", type=FOLDER)
+@DAYS
+@_in_plain_words
+def bridge_(folder: Path, node_id: str, out: Path, days: int) -> None:
+    """Issue (or issue again, with the same key) the certificate of the bridge on NODE_ID into OUT."""
+    _told(f"bridge {node_id} in {out}", certificates.issue_bridge(folder, node_id, out, days=days, now=_now()))
+
+
+@certs.command()
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("out", type=FOLDER)
+@DAYS
+@_in_plain_words
+def worker(folder: Path, out: Path, days: int) -> None:
+    """Issue (or issue again, with the same key) the worker's certificate into OUT."""
+    _told(f"worker in {out}", certificates.issue_worker(folder, out, days=days, now=_now()))
+
+
+@certs.command()
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("outs", type=FOLDER, nargs=-1, required=True, metavar="OUT...")
+@DAYS
+@click.option("--force", is_flag=True, help="Renew also what has more than a third of its life left.")
+@click.option("--then", "then", default=None, metavar="COMMAND", help="Run after each renewal; {} is the folder.")
+@_in_plain_words
+def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: str | None) -> None:
+    """Renew what is due in each OUT, same name and key; meant for a timer.
+
+    A running bridge reads the new files by itself. For the worker, and for bridges on other machines, --then carries
+    the new certificate on: --then 'moorage certs publish-worker {} --stage prod', --then 'rsync -a {}/ host:/certs/'.
+    """
+    for out in outs:
+        held = Issued.read(out / f"{certificates.held_role(out)}.pem")
+        if not force and not held.is_due(_now()):
+            _told(f"{out} is not due", held)
+            continue
+        _told(f"renewed {out}", certificates.renew(folder, out, days=days, now=_now()))
+        if then is not None:
+            command = [part.replace("{}", str(out)) for part in shlex.split(then)]
+            if subprocess.run(command, check=False).returncode != 0:
+                raise CertificateTrouble(f"{out} was renewed, but this failed afterwards: {shlex.join(command)}")
+
+
+@certs.command()
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("serial")
+@_in_plain_words
+def refuse(folder: Path, serial: str) -> None:
+    """Add SERIAL to DIR/refused.txt. A bridge whose --certs is DIR refuses it from the next call on."""
+    refused = certificates.refuse(folder, serial)
+    click.echo(f"{len(refused)} refused in {folder / certificates.REFUSED_FILE}")
+
+
+@certs.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@_in_plain_words
+def show(path: Path) -> None:
+    """Print serial, names and end of a certificate, or of all in a folder."""
+    paths = sorted(one for one in path.glob("*.pem") if not one.name.endswith("-key.pem")) if path.is_dir() else [path]
+    for one in paths:
+        issued = Issued.read(one)
+        roles = ", ".join(sorted(issued.roles)) or "CA or other"
+        node = f" of node {issued.node_id}" if issued.node_id else ""
+        _told(f"{one}: {roles}{node}", issued)
+
+
+@certs.command("publish-worker")
+@click.argument("out", type=FOLDER)
+@click.option("--stage", required=True, help="Stage of the control plane.")
+@click.option("--region", default=None, help="AWS region; default: AWS's own settings.")
+@_in_plain_words
+def publish_worker(out: Path, stage: str, region: str | None) -> None:
+    """Put the worker's certificate in OUT, and its sealed key, where the control plane's worker reads them."""
+    serial = publishing.publish_worker(out, stage=stage, region=region)
+    click.echo(f"stage {stage} now uses the worker's certificate {serial}")

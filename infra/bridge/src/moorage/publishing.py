@@ -1,0 +1,66 @@
+"""Puts the worker's identity where the control plane's worker reads it: the meta table, the key sealed under KMS."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any, Final
+
+from moorage.certificates import CertificateTrouble, check_pair
+
+KEY_CONTEXT: Final = {"moorage": "worker-key"}
+
+
+def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
+    """Write `out`'s worker certificate into the meta table of `stage`; its serial.
+
+    Raises CertificateTrouble, which says what is missing: files, the packages of `moorage[aws]`, or AWS permissions.
+    Needs kms:GenerateDataKey on alias/moorage-<stage> and dynamodb:PutItem on moorage-<stage>-meta.
+    """
+    try:
+        import aws_encryption_sdk
+        import boto3
+        from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as exc:
+        raise CertificateTrouble("publishing needs the AWS packages: pip install 'moorage[aws]'") from exc
+    ca, certificate, key = (_read(out / name) for name in ("ca.pem", "worker.pem", "worker-key.pem"))
+    issued = check_pair(ca, certificate, key)
+    if "worker" not in issued.roles:
+        raise CertificateTrouble(
+            f"{out / 'worker.pem'} is no worker's certificate: issue one with moorage certs worker"
+        )
+    session = boto3.session.Session(region_name=region)
+    if session.region_name is None:
+        raise CertificateTrouble("no AWS region is set: use --region or AWS_REGION")
+    try:
+        item: dict[str, Any] = {
+            "pk": {"S": "worker"},
+            "sk": {"S": "tls"},
+            "ca_pem": {"S": ca.decode()},
+            "certificate_pem": {"S": certificate.decode()},
+            "sealed_key": {"B": _sealed(aws_encryption_sdk, session, f"alias/moorage-{stage}", key)},
+            "serial": {"S": issued.serial},
+            "not_after": {"N": str(int(issued.ends.astimezone(dt.UTC).timestamp()))},
+        }
+        session.client("dynamodb").put_item(TableName=f"moorage-{stage}-meta", Item=item)
+    except (AWSEncryptionSDKClientError, BotoCoreError, ClientError) as exc:
+        raise CertificateTrouble(f"AWS refused to store the worker's identity of stage {stage}: {exc}") from exc
+    return issued.serial
+
+
+def _sealed(sdk, session, alias: str, key: bytes) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Envelope encryption as the control plane opens it: committing, not signed."""
+    client = sdk.EncryptionSDKClient(commitment_policy=sdk.identifiers.CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT)
+    sealed, _ = client.encrypt(
+        source=key,
+        key_provider=sdk.StrictAwsKmsMasterKeyProvider(key_ids=[alias], botocore_session=session._session),  # noqa: SLF001
+        encryption_context=KEY_CONTEXT,
+        algorithm=sdk.identifiers.Algorithm.AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
+    )
+    return bytes(sealed)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise CertificateTrouble(f"{path} cannot be read: {exc.strerror}") from exc
