@@ -22,6 +22,4 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[harness.System]:
         built = harness.make_system(monkeypatch)
         built.add_plugin()
         yield built
-        for cached in harness.CACHED:
-            if hasattr(cached, "cache_clear"):
-                cached.cache_clear()
+        harness.forget()

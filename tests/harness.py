@@ -6,7 +6,7 @@ The queue is pumped whenever somebody sleeps, as a worker would run while a requ
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -79,7 +79,16 @@ class System:
     asker: NoAsker
     deps: Deps
     context: Context
+    rewire: Callable[[Deps], None]
     pumping: bool = field(default=True)
+
+    def use(self, worker: Any) -> None:
+        """Call plugins through this worker, in operations and in questions."""
+        from tests.plugin import DirectAsker
+
+        self.context = replace(self.context, calls=worker)
+        self.deps = replace(self.deps, asker=DirectAsker(worker, self.deps.sealer))  # type: ignore[arg-type]
+        self.rewire(self.deps)
 
     def pump(self) -> None:
         """Deliver what is queued, as the workers would."""
@@ -157,10 +166,15 @@ CACHED = (
 )  # fmt: skip
 
 
-def make_system(monkeypatch: Any) -> System:
-    """Build it inside a running moto mock; wiring is replaced by what is built here."""
+def forget() -> None:
+    """Forget what wiring built, so that the next test builds its own."""
     for cached in CACHED:
         cached.cache_clear()
+
+
+def make_system(monkeypatch: Any) -> System:
+    """Build it inside a running moto mock; wiring is replaced by what is built here."""
+    forget()
     settings = Settings(stage="test")
     monkeypatch.setattr(wiring, "settings", lambda: settings)
     make_tables(settings)
@@ -173,7 +187,11 @@ def make_system(monkeypatch: Any) -> System:
     context = Context(
         clock=clock, secrets=sealer, calls=provider, **{k: v for k, v in stores.items() if k != "namespaces"}
     )
-    monkeypatch.setattr(wiring, "deps", lambda: deps)
-    system = System(clock, queue, provider, asker, deps, context)
+
+    def rewire(built: Deps) -> None:
+        monkeypatch.setattr(wiring, "deps", lambda: built)
+
+    rewire(deps)
+    system = System(clock, queue, provider, asker, deps, context, rewire)
     clock.on_sleep.append(system.pump)
     return system

@@ -6,13 +6,13 @@ from typing import Any, Final
 from chalicelib.csi.spec import csi_pb2 as csi
 from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
 
-_MODE: Final = csi.VolumeCapability.AccessMode.Mode
+_MODE: Final = csi.VolumeCapability.AccessMode
 ACCESS_MODES: Final[Mapping[str, "csi.VolumeCapability.AccessMode.Mode"]] = {
-    "single-node-reader-only": _MODE.Value("SINGLE_NODE_READER_ONLY"),
-    "single-node-writer": _MODE.Value("SINGLE_NODE_WRITER"),
-    "multi-node-reader-only": _MODE.Value("MULTI_NODE_READER_ONLY"),
-    "multi-node-single-writer": _MODE.Value("MULTI_NODE_SINGLE_WRITER"),
-    "multi-node-multi-writer": _MODE.Value("MULTI_NODE_MULTI_WRITER"),
+    "single-node-reader-only": _MODE.SINGLE_NODE_READER_ONLY,
+    "single-node-writer": _MODE.SINGLE_NODE_WRITER,
+    "multi-node-reader-only": _MODE.MULTI_NODE_READER_ONLY,
+    "multi-node-single-writer": _MODE.MULTI_NODE_SINGLE_WRITER,
+    "multi-node-multi-writer": _MODE.MULTI_NODE_MULTI_WRITER,
 }
 
 

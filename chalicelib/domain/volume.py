@@ -74,7 +74,7 @@ class Volume:
     mount_options: MountOptions | None = None
     parameters: Mapping[str, str] | None = None
     context: Mapping[str, str] | None = None
-    topologies: tuple[Segments, ...] | None = None
+    topologies: tuple[Segments | None, ...] | None = None
     topology_request: TopologyRequest | None = None
     capacity: int = 0
     capacity_min: int = 0
@@ -144,10 +144,10 @@ def limits(volume: Volume) -> list[str]:
 def mode_problem(capabilities: Sequence[Capability]) -> str | None:
     """The first unknown mode, in the words in which a Nomad client reports it."""
     for capability in capabilities:
-        if capability.access_mode not in ACCESS_MODES:
-            return f"unknown volume access mode: {capability.access_mode}"
         if capability.attachment_mode not in ATTACHMENT_MODES:
             return f"unknown volume attachment mode: {capability.attachment_mode}"
+        if capability.access_mode not in ACCESS_MODES:
+            return f"unknown volume access mode: {capability.access_mode}"
     return None
 
 

@@ -13,6 +13,8 @@ ROUTES: Final[Mapping[str, Handler]] = {
     "/v1/volumes/external": snapshots.external,
     "/v1/volumes/snapshot": snapshots.collection,
     "/v1/volumes/snapshot/": snapshots.below,
+    "/v1/volumes/claims": agent.host_claims,
+    "/v1/volumes/claim/": agent.host_claim,
     "/v1/volume/csi/": volumes.item,
     "/v1/volume/host/": agent.host_volume,
     "/v1/plugins": plugins.collection,

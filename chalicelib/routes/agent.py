@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from chalicelib.errors import NotFound, Refused
-from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found
+from chalicelib.errors import Refused, RequestError
+from chalicelib.routes.endpoint import Answer, Call, Missing, allow, resource_not_found
 from chalicelib.routes.options import REGION, options, region
 
 ADDRESS: Final = "127.0.0.1:4647"
@@ -49,12 +49,26 @@ def health(call: Call) -> Answer:
 
 
 def host_volume(call: Call) -> Answer:
-    """Nomad's other kind of volume: there is none here."""
+    """Nomad's other kind of volume: there is none here, and none can be made."""
     if not call.rest or "/" in call.rest:
         raise resource_not_found()
     if call.method in ("GET", "HEAD"):
         options(call)
-        raise NotFound("volume not found")
+        raise Missing("volume not found", index=1)
     if call.method == "DELETE":
         raise Refused(f"no such volume: {call.rest}")
+    if call.method in ("PUT", "POST") and call.rest in ("create", "register"):
+        if not call.body:
+            raise RequestError("Request body is empty")
+        raise Refused("host volumes are not served here: make a csi volume")
     raise resource_not_found()
+
+
+def host_claims(_call: Call) -> Answer:
+    """Task groups' claims of host volumes: there are none."""
+    return Answer([])
+
+
+def host_claim(call: Call) -> Answer:
+    allow(call, "DELETE")
+    raise Refused("task group volume claim does not exist")

@@ -147,7 +147,9 @@ class Endpoint:
         handler = self._routes.get(call.path)
         if handler is not None:
             return handler(call if not call.path.endswith("/") else _below(call, call.path))
-        below = max((r for r in self._routes if r.endswith("/") and call.path.startswith(r)), key=len, default="")
+        below = max(
+            (r for r in self._routes if r != "/" and r.endswith("/") and call.path.startswith(r)), key=len, default=""
+        )
         if below:
             return self._routes[below](_below(call, below))
         if call.path + "/" in self._routes:
@@ -222,7 +224,7 @@ def _respond(call: Call, answer: Answer) -> Response:
 
 def _error(call: Call, error: VolumesError) -> Response:
     headers: dict[str, str | list[str]] = {"Content-Type": TEXT, "Vary": "Accept-Encoding"}
-    if isinstance(error, Missing):
+    if isinstance(error, Missing) and call.method != "HEAD":
         headers |= {"X-Nomad-Index": str(error.index), "X-Nomad-Knownleader": "true", "X-Nomad-Lastcontact": "0"}
     if isinstance(error, NoRoute):
         headers["Content-Type"] = ""

@@ -40,7 +40,9 @@ def item(call: Call) -> Answer:
     index, found, instances = plugins.read_plugin(deps, parts[0])
     if found is None:
         raise Missing("plugin not found", index=index)
-    return Answer(wire.plugin(found, instances), index=index)
+    # The allocations belong to a namespace; the plugin itself does not.
+    allocations = deps.namespaces.exists(call.namespace) or call.namespace == "*"
+    return Answer(wire.plugin(found, instances, allocations=allocations), index=index)
 
 
 def nodes(call: Call) -> Answer:

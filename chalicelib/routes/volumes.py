@@ -164,13 +164,13 @@ def _filter(call: Call) -> Callable[[Volume, Plugin | None], bool] | None:
     from chalicelib.wire.bexpr import FilterError, compile_filter
 
     try:
-        wanted = compile_filter(text, shapes.CSI_VOLUME)
+        wanted = compile_filter(text, wire.FILTER_SHAPE)
     except FilterError as exc:
         raise RequestError(exc.text) from exc
 
     def matches(volume: Volume, plugin: Plugin | None) -> bool:
         try:
-            return wanted.matches(wire.volume(volume, plugin))
+            return wanted.matches(wire.filter_datum(volume, plugin))
         except FilterError as exc:
             raise RequestError(exc.text) from exc
 

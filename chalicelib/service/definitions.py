@@ -5,7 +5,7 @@ side by side, and if one fails, the others exist and are registered.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -54,42 +54,43 @@ class _Done:
 
 
 def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
-    """Make the volumes at their providers, side by side; one that exists is updated. Raises Refused with all errors
-    joined.
-    """
+    """Make the volumes at their providers, side by side; one that exists is updated. Refused has all errors joined."""
     checked = _checked(deps, wanted)
+    if len({(w.volume.namespace, w.volume.id) for w in checked}) < len(checked):
+        raise RequestError("validation: one volume ID is in the request twice")
     _refuse_namespaces(deps, checked, join=True)
     for item in checked:
         _refuse_plugin(deps.plugins.get(item.volume.plugin_id), item.volume.plugin_id)
     errors: list[str] = []
     results: dict[int, _Done] = {}
-    started: dict[str, tuple[int, Wanted]] = {}
-    operations: list[Operation] = []
+    started: dict[int, Operation] = {}
     for position, item in enumerate(checked):
         try:
-            _refuse_create(item)
             begun = _start_create(deps, item)
             if isinstance(begun, Operation):
-                started[begun.id] = (position, item)
-                operations.append(begun)
+                started[position] = begun
             else:
                 results[position] = _update(deps, begun, item)
         except Refused as exc:
             errors.append(exc.text)
-    finished = waiting.wait(deps, operations)
-    for operation_id, (position, item) in started.items():
-        operation = finished[operation_id]
+    finished = waiting.wait(deps, list(started.values()))
+    for position, operation in ((p, finished[o.id]) for p, o in started.items()):
         if operation.result:
             made = volume_store.decode(operation.result["definition"])
-            results[position] = _Done(int(operation.result["index"]), replace(item.volume, **made))
+            results[position] = _Done(int(operation.result["index"]), replace(checked[position].volume, **made))
         elif operation.answered:
             errors.append(operation.error or operation.last_error)
+    _refuse_rest(errors, finished.values())
+    return _written([results[position] for position in sorted(results)])
+
+
+def _refuse_rest(errors: Sequence[str], operations: Iterable[Operation]) -> None:
+    """Errors come first, since they are final; then what still runs."""
     if errors:
         raise Refused(joined(errors))
-    pending = waiting.unanswered(finished.values())
+    pending = waiting.unanswered(operations)
     if pending:
         raise pending
-    return _written([results[position] for position in sorted(results)])
 
 
 def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
@@ -97,7 +98,9 @@ def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     first is written.
     """
     planned: list[tuple[Wanted, Volume | None]] = []
-    checked = _checked(deps, wanted)
+    # Of one ID that is there twice, the last counts, as recorded.
+    named = _checked(deps, wanted)
+    checked = list({(w.volume.namespace, w.volume.id): w for w in named}.values())
     _refuse_namespaces(deps, checked, join=False)
     for item in checked:
         old = deps.volumes.get(item.volume.namespace, item.volume.id)
@@ -106,13 +109,17 @@ def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
         merged = _merged_for_register(known, item)
         _validate_at_provider(deps, replace(item, volume=merged))
         planned.append((item, known))
-    done = []
+    done = {}
     for item, known in planned:
         try:
-            done.append(_register(deps, item) if known is None else _update(deps, known, item))
+            written = _register(deps, item) if known is None else _update(deps, known, item)
         except _UpdateRefused as exc:
             raise Refused("unable to update volume: " + exc.text) from exc
-    return _written(done)
+        done[item.volume.namespace, item.volume.id] = written
+    shown = [done[w.volume.namespace, w.volume.id] for w in wanted]
+    return _written(
+        [replace(d, volume=_placed(w.volume)) if d.plugin is None else d for d, w in zip(shown, named, strict=True)]
+    )
 
 
 class _UpdateRefused(Refused):
@@ -193,6 +200,7 @@ def _refuse_known(known: Volume | None, item: Wanted) -> None:
 
 def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
     """Reserve the ID and write the operation in one transaction, then send the message; the volume, if it exists."""
+    _refuse_create(item)
     volume, now = item.volume, deps.clock.now()
     encoded = volume_store.encode(volume)
     operation_id = deps.clock.new_id()
@@ -244,7 +252,7 @@ def _already(deps: Deps, item: Wanted, refused: TransactionRefused, mine: Operat
 def _merged_for_register(known: Volume | None, item: Wanted) -> Volume:
     """What the plugin is asked to validate: the definition as it will stand."""
     if known is None:
-        return item.volume
+        return _placed(item.volume)
     try:
         return merge(known, item.volume).volume
     except Refused as exc:
@@ -274,8 +282,15 @@ def _validate_at_provider(deps: Deps, item: Wanted) -> None:
     )
 
 
+def _placed(volume: Volume) -> Volume:
+    """A volume that is registered without topologies is where it was requested to be."""
+    if volume.topologies is None and volume.topology_request is not None and volume.topology_request.required:
+        return replace(volume, topologies=volume.topology_request.required)
+    return volume
+
+
 def _register(deps: Deps, item: Wanted) -> _Done:
-    volume, scope = item.volume, volume_scope(item.volume.namespace)
+    volume, scope = _placed(item.volume), volume_scope(item.volume.namespace)
     sealed = deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id))
     for attempt in range(WRITE_TRIES):
         now_ns = deps.clock.now_ns()

@@ -153,7 +153,7 @@ def was_mine(refused: TransactionRefused, index: int) -> bool:
 
 
 def _existing(deps: Deps, namespace: str, volume_id: str) -> Volume:
-    found = deps.volumes.get(namespace, volume_id)
+    found = deps.volumes.get(namespace, volume_id) if volume_id else None
     if found is None or not found.exists:
         raise NotFound(f"volume not found: {volume_id}", status=500)
     return found

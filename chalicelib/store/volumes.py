@@ -6,7 +6,7 @@ nothing visible, and needs no number.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -290,10 +290,19 @@ def _volume(row: VolumeRow) -> Volume:
     )
 
 
-_PLAIN: Final = (
-    "name", "external_id", "parameters", "context", "capacity", "capacity_min", "capacity_max", "clone_id",
-    "snapshot_id", "provider", "provider_version",
-)  # fmt: skip
+_PLAIN: Final[Mapping[str, Any]] = {
+    "name": "",
+    "external_id": "",
+    "parameters": None,
+    "context": None,
+    "capacity": 0,
+    "capacity_min": 0,
+    "capacity_max": 0,
+    "clone_id": "",
+    "snapshot_id": "",
+    "provider": "",
+    "provider_version": "",
+}
 
 
 def encode(volume: Volume) -> str:
@@ -310,15 +319,16 @@ def encode(volume: Volume) -> str:
 
 
 def decode(text: str) -> dict[str, Any]:
-    """The keyword arguments of `Volume` for what `encode` wrote."""
+    """The keyword arguments of `Volume` for what `encode` wrote, every one of them: what is absent has its empty
+    value.
+    """
     body = json.loads(text)
-    out: dict[str, Any] = {name: body[name] for name in _PLAIN if name in body}
+    out: dict[str, Any] = {name: body.get(name, empty) for name, empty in _PLAIN.items()}
     out["capabilities"] = tuple(Capability(*pair) for pair in body["capabilities"])
-    if "mount" in body:
-        fs_type, flags = body["mount"]
-        out["mount_options"] = MountOptions(fs_type, None if flags is None else tuple(flags))
-    if "topologies" in body:
-        out["topologies"] = tuple(body["topologies"])
+    fs_type, flags = body.get("mount") or ("", None)
+    out["mount_options"] = MountOptions(fs_type, None if flags is None else tuple(flags)) if "mount" in body else None
+    out["topologies"] = tuple(body["topologies"]) if "topologies" in body else None
+    out["topology_request"] = None
     if "request" in body:
         required, preferred = (None if part is None else tuple(part) for part in body["request"])
         out["topology_request"] = TopologyRequest(required, preferred)

@@ -1,5 +1,11 @@
-"""Plugins and nodes in Nomad's JSON. There are no jobs and no allocations behind them here, so those maps are empty."""
+"""Plugins and nodes in Nomad's JSON.
 
+Where Nomad runs a plugin by a job, here it runs behind bridges. Clients that show a plugin's jobs and allocations are
+shown its bridges: one job `csi-<plugin>`, and an allocation for each instance, under an ID that stays the same as long
+as the plugin is on that node.
+"""
+
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,16 +30,16 @@ def stub(item: Plugin) -> dict[str, Any]:
     }
 
 
-def plugin(item: Plugin, instances: Sequence[Instance]) -> dict[str, Any]:
+def plugin(item: Plugin, instances: Sequence[Instance], *, allocations: bool = True) -> dict[str, Any]:
     """The answer of a read, with every instance under its node's ID."""
     times = [i.update_time for i in instances] or [0]
     return stub(item) | {
-        "Allocations": [],
-        "ControllerJobs": {},
+        "Allocations": [_allocation(i) for i in instances] if allocations else None,
+        "ControllerJobs": _jobs(item, item.controllers_expected),
         "Controllers": {i.node_id: _controller(i) for i in instances if i.controller},
         "CreateTime": min(times),
         "ModifyTime": max(times),
-        "NodeJobs": {},
+        "NodeJobs": _jobs(item, item.nodes_expected),
         "Nodes": {i.node_id: _node(i) for i in instances if i.node},
         "Version": item.provider_version,
     }
@@ -78,9 +84,50 @@ def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
     }
 
 
+def _jobs(item: Plugin, expected: int) -> dict[str, Any]:
+    job = f"csi-{item.id}"
+    return {"default": {job: {"Expected": expected, "ID": job, "Namespace": "default"}}} if expected else {}
+
+
+def _allocation_id(item: Instance) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"moorage://{item.node_id}/{item.plugin_id}"))
+
+
+def _allocation(item: Instance) -> dict[str, Any]:
+    """An instance as a client expects an allocation in a list."""
+    job, status = f"csi-{item.plugin_id}", "running" if item.healthy else "failed"
+    task: dict[str, Any] = {
+        "State": "running" if item.healthy else "dead",
+        "Failed": not item.healthy,
+        "Events": [],
+        "Restarts": 0,
+    }
+    return {
+        "ClientDescription": item.health_description,
+        "ClientStatus": status,
+        "CreateIndex": 0,
+        "CreateTime": item.update_time,
+        "DesiredDescription": "",
+        "DesiredStatus": "run",
+        "EvalID": "",
+        "ID": _allocation_id(item),
+        "JobID": job,
+        "JobType": "service",
+        "JobVersion": 0,
+        "ModifyIndex": 0,
+        "ModifyTime": item.update_time,
+        "Name": f"{job}.bridge[0]",
+        "Namespace": "default",
+        "NodeID": item.node_id,
+        "NodeName": "",
+        "TaskGroup": "bridge",
+        "TaskStates": {"plugin": task},
+    }
+
+
 def _common(item: Instance) -> dict[str, Any]:
     return {
-        "AllocID": "",
+        "AllocID": _allocation_id(item),
         "HealthDescription": item.health_description or ("healthy" if item.healthy else "unhealthy"),
         "Healthy": item.healthy,
         "PluginID": item.plugin_id,

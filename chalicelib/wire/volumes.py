@@ -10,8 +10,22 @@ from typing import Any
 
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Capability, MountOptions, Segments, TopologyRequest, Volume
+from chalicelib.wire.kinds import INT, Field, MapOf, Pointer, Struct
+from chalicelib.wire.shapes import CSI_VOLUME
 
 REDACTED = "[REDACTED]"
+_CLAIMS = MapOf(Pointer(Struct("structs.CSIVolumeClaim", ())))
+FILTER_SHAPE = Struct(
+    "structs.CSIVolume",
+    (
+        *CSI_VOLUME.fields,
+        Field("ReadClaims", _CLAIMS),
+        Field("WriteClaims", _CLAIMS),
+        Field("PastClaims", _CLAIMS),
+        Field("CurrentReaders", INT),
+        Field("CurrentWriters", INT),
+    ),
+)
 
 
 def volume(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
@@ -40,6 +54,14 @@ def volume(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
 def stub(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
     """The entry of a list."""
     return _common(item, plugin) | {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
+
+
+def filter_datum(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
+    """What a filter sees: every field of the answers, and the stored claims; never a secret or a mount flag."""
+    claims: dict[str, Any] = {"ReadClaims": {}, "WriteClaims": {}, "PastClaims": {}}
+    readers = {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
+    options = _mount_options(item.mount_options) if item.mount_options is not None else None
+    return volume(item, plugin) | claims | readers | {"MountOptions": options}
 
 
 def _common(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
@@ -88,7 +110,7 @@ def from_body(body: Mapping[str, Any], *, namespace: str) -> tuple[Volume, dict[
         mount_options=_read_mount_options(body["MountOptions"]),
         parameters=body["Parameters"] or None,
         context=body["Context"] or None,
-        topologies=tuple(t["Segments"] or {} for t in body["Topologies"] or () if t is not None) or None,
+        topologies=tuple(t["Segments"] for t in body["Topologies"] or () if t is not None) or None,
         topology_request=_read_topology_request(body["RequestedTopologies"]),
         capacity=body["Capacity"],
         capacity_min=body["RequestedCapacityMin"],
@@ -122,8 +144,8 @@ def _read_mount_options(body: Mapping[str, Any] | None) -> MountOptions | None:
     return MountOptions(body["FSType"], None if flags is None else tuple(flags))
 
 
-def _topology(segments: Segments) -> dict[str, Any]:
-    return {"Segments": dict(segments)}
+def _topology(segments: Segments | None) -> dict[str, Any]:
+    return {"Segments": None if segments is None else dict(segments)}
 
 
 def _topology_request(request: TopologyRequest | None) -> dict[str, Any] | None:
