@@ -73,6 +73,7 @@ class Node:
             self._check_staged(volume_id, request.staging_target_path)
             use = self._use(volume, path, "published", capability, readonly=request.readonly)
             source = self._shown(volume)
+            self._check_single(use)
             if not self._is_in_use_already(use) or not mounts.shows(source, path):
                 self._publish(use, source, path)
         return csi.NodePublishVolumeResponse()
@@ -91,8 +92,7 @@ class Node:
 
     def node_get_volume_stats(self, request: csi.NodeGetVolumeStatsRequest) -> csi.NodeGetVolumeStatsResponse:
         """CSI spec, NodeGetVolumeStats: what the data takes on the disk, against the volume's size."""
-        volume = self._volumes.known(required(request.volume_id, "volume_id"))
-        self._check_path(volume, _absolute(request.volume_path, "volume_path"))
+        volume = self._at_path(request.volume_id, request.volume_path)
         condition = self._volumes.condition(volume)
         usage = []
         if not condition.abnormal:
@@ -106,8 +106,7 @@ class Node:
 
     def node_expand_volume(self, request: csi.NodeExpandVolumeRequest) -> csi.NodeExpandVolumeResponse:
         """CSI spec, NodeExpandVolume: the controller did all there is to do."""
-        volume = self._volumes.known(required(request.volume_id, "volume_id"))
-        self._check_path(volume, _absolute(request.volume_path, "volume_path"))
+        volume = self._at_path(request.volume_id, request.volume_path)
         wanted = request.capacity_range
         if wanted.required_bytes > volume.capacity or 0 < wanted.limit_bytes < volume.capacity:
             text = f"the volume has {volume.capacity} bytes: expand it by ControllerExpandVolume first"
@@ -158,6 +157,7 @@ class Node:
             volume=volume.id,
             kind="staged" if kind == "staged" else "published",
             readonly=readonly,
+            mode=capability.access_mode.mode,
             # A digest: mount flags may hold secrets, and only whether they are the same is needed.
             capability=hashlib.sha256(capability.SerializeToString(deterministic=True)).hexdigest(),
         )
@@ -169,10 +169,24 @@ class Node:
         if use is None or use.kind != "staged":
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"the volume is not staged at {staging}: stage it first")
 
-    def _check_path(self, volume: Volume, path: Path) -> None:
-        use = self._vault.uses.get(_use_id(volume.id, path))
+    def _check_single(self, use: Use) -> None:
+        """One path at a time for a single writer (CSI spec, NodePublishVolume, access mode of the second path)."""
+        single = csi.VolumeCapability.AccessMode.SINGLE_NODE_SINGLE_WRITER
+        for other in self._vault.uses.ready():
+            elsewhere = other.volume == use.volume and other.kind == "published" and other.id != use.id
+            if elsewhere and single in (other.mode, use.mode):
+                text = f"the volume has a single writer and is published at {other.name}: unpublish it there first"
+                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+    def _at_path(self, volume_id: str, path: str) -> Volume:
+        """The volume, if it is staged or published at `path`; else NOT_FOUND."""
+        required(volume_id, "volume_id")
+        required(path, "volume_path")
+        volume = self._volumes.known(volume_id)
+        use = self._vault.uses.get(_use_id(volume.id, Path(os.path.normpath(path))))
         if use is None or (use.kind == "published" and not os.path.lexists(path)):
             raise missing(f'volume "{volume.id}" is not at {path}')
+        return volume
 
     def _shown(self, volume: Volume) -> Path:
         condition = self._volumes.condition(volume)

@@ -44,6 +44,8 @@ class Profile:
     """Whether list tokens are positions and volumes are listed bare, as csi-driver-host-path does."""
     node_expansion: bool = False
     groups: bool = True
+    mutable: frozenset[str] = frozenset({"note"})
+    """Mutable parameters that volumes take; they are kept, a folder has no other use for them."""
     wording: Wording = Wording()
     controller: tuple["Controls.Type", ...] = (
         Controls.CREATE_DELETE_VOLUME,

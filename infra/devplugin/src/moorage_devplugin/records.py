@@ -85,5 +85,6 @@ class Use(Record):
     volume: str
     kind: Literal["staged", "published"]
     readonly: bool
+    mode: int
     capability: str
     how: Literal["nothing", "bind", "symlink"] = "nothing"

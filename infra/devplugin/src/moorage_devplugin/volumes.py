@@ -45,6 +45,7 @@ class Volumes:
         required(request.name, "name")
         block = is_block(request.volume_capabilities, self._words.mixed_access)
         self._check_range(request.capacity_range)
+        self._check_mutable(request.mutable_parameters)
         sources = [key for key in (_source_key(request.volume_content_source),) if key]
         with self._holds.change(f"volume name {request.name}"), self._holds.read(*sources):
             existing = self._vault.volumes.named(request.name)
@@ -190,10 +191,11 @@ class Volumes:
     def controller_modify_volume(
         self, request: csi.ControllerModifyVolumeRequest
     ) -> csi.ControllerModifyVolumeResponse:
-        """CSI spec, ControllerModifyVolume: the parameters are kept with the volume; a folder has no use for them."""
+        """CSI spec, ControllerModifyVolume: INVALID_ARGUMENT for a parameter that volumes here do not take."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.mutable_parameters:
             raise invalid("mutable_parameters is missing in the request")
+        self._check_mutable(request.mutable_parameters)
         with self._holds.change(f"volume {volume_id}"):
             volume = self.known(volume_id)
             mutable = volume.mutable | dict(request.mutable_parameters)
@@ -234,14 +236,17 @@ class Volumes:
             return csi.VolumeCondition(abnormal=True, message=f"the folder volumes/{volume.id} is missing")
         if volume.block and not (data / BLOCK_FILE).is_file():
             return csi.VolumeCondition(abnormal=True, message=f"the file volumes/{volume.id}/{BLOCK_FILE} is missing")
-        return csi.VolumeCondition(abnormal=False, message="the data is in place")
+        return csi.VolumeCondition(
+            abnormal=False, message="" if self._profile.list_positions else "the data is in place"
+        )
 
     def _make(self, request: csi.CreateVolumeRequest, block: bool) -> Volume:
         source = self._source(request.volume_content_source)
         size = request.capacity_range.required_bytes
         if not size:
             default = max(self._profile.default_size, _size(source))
-            size = min(default, request.capacity_range.limit_bytes or default)
+            limit = request.capacity_range.limit_bytes
+            size = min(default, limit or default) if default else limit
         if _size(source) > size:
             raise Refused(
                 grpc.StatusCode.OUT_OF_RANGE, f"the source has {_size(source)} bytes: ask for at least as many"
@@ -308,6 +313,12 @@ class Volumes:
         if strict and volume.parameters != dict(request.parameters):
             return "parameters"
         return ""
+
+    def _check_mutable(self, parameters: Mapping[str, str]) -> None:
+        unknown = sorted(set(parameters) - self._profile.mutable)
+        if unknown:
+            takes = ", ".join(sorted(self._profile.mutable)) or "none"
+            raise invalid(f"mutable parameter {unknown[0]} is unknown: volumes here take {takes}")
 
     def _check_range(self, size: csi.CapacityRange) -> None:
         if size.required_bytes < 0 or size.limit_bytes < 0:

@@ -28,8 +28,8 @@ FIELDS: Final = (
     "source",
 )
 _HANDSHAKE: Final = (
-    ("CERTIFICATE_VERIFY_FAILED: certificate has expired", "the client's certificate has expired"),
     ("certificate has expired", "the client's certificate has expired"),
+    ("unsupported certificate purpose", "the client's certificate is not made for calling: is it a bridge's?"),
     ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client showed no certificate"),
     ("CERTIFICATE_VERIFY_FAILED", "the client's certificate is not from our CA"),
     ("WRONG_VERSION_NUMBER", "the client does not speak TLS"),
