@@ -248,13 +248,14 @@ def _external(entry: Any) -> dict[str, Any]:
 
 
 def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:
-    """What the plugin confirmed otherwise than asked, empty if nothing (CSI spec: `confirmed` must be a superset of
-    the request).
+    """What the plugin confirmed beside what was asked, empty if nothing.
+
+    As recorded: every confirmed access type is held against every requested one, so a request for both is refused.
     """
     asked = {c.attachment_mode for c in wanted}
     for capability in confirmed:
         kind = "block-device" if capability.WhichOneof("access_type") == "block" else "file-system"
-        if kind not in asked:
+        if asked - {kind}:
             text = f"'{kind}' access type was not requested but was validated by the controller"
             return f"volume capability validation failed: 1 error occurred:\n\t* {text}\n\n"
     return ""

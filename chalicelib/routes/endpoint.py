@@ -208,7 +208,7 @@ def _respond(call: Call, answer: Answer) -> Response:
     headers["Vary"] = "Accept-Encoding"
     if answer.html:
         return Response("" if call.method == "HEAD" else answer.html, headers | {"Content-Type": HTML}, answer.status)
-    if answer.status == 307 and call.method == "GET":
+    if answer.status == 307 and call.method in ("GET", "HEAD"):
         headers["Content-Type"] = HTML
         return Response(
             f'<a href="{_escape(answer.headers["Location"])}">Temporary Redirect</a>.\n\n', headers, answer.status

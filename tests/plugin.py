@@ -1,0 +1,94 @@
+"""The directory plugin as a process of its own, and a worker in this process that calls it over its socket, without a
+bridge.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from chalicelib import questions
+from chalicelib.ask import read_answer
+from chalicelib.clock import Clock
+from chalicelib.domain.plugin import Instance
+from chalicelib.sealing import Sealer
+from chalicelib.store.plugins import PluginStore
+from chalicelib.worker import Worker
+
+START_SECONDS = 10.0
+RUN = "from moorage_devplugin.cli import main; main()"
+
+
+class SocketChannels:
+    """Straight to the plugin's socket: what a bridge does beside relaying is tested with the bridge."""
+
+    def __init__(self, path: Path) -> None:
+        self._channel = grpc.insecure_channel(f"unix://{path}")
+
+    def of(self, instance: Instance) -> grpc.Channel:
+        return self._channel
+
+    def forget(self) -> None:
+        """There is nothing to read again."""
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class DirectAsker:
+    """Asks the worker in this process what the API asks by invoking its function, JSON and all."""
+
+    def __init__(self, worker: Worker, sealer: Sealer) -> None:
+        self._worker, self._sealer = worker, sealer
+
+    def ask(self, question: str, **arguments: Any) -> Any:
+        event = json.loads(json.dumps({"ask": question, **arguments}))
+        return read_answer(json.loads(json.dumps(questions.answer(self._worker, self._sealer, event))))
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[Path]:
+    """The plugin's socket, while the process runs; its root is `folder`/root."""
+    socket = folder / "csi.sock"
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        "--endpoint",
+        f"unix://{socket}",
+        "--root",
+        str(folder / "root"),
+    ]
+    with (
+        (folder / "plugin.log").open("wb") as log,
+        subprocess.Popen([*command, *arguments], stderr=log, stdout=log) as process,
+    ):
+        try:
+            with grpc.insecure_channel(f"unix://{socket}") as channel:
+                _wait_ready(process, channel, folder)
+            yield socket
+        finally:
+            process.terminate()
+            process.wait(timeout=START_SECONDS)
+
+
+def _wait_ready(process: subprocess.Popen[bytes], channel: grpc.Channel, folder: Path) -> None:
+    ready = grpc.channel_ready_future(channel)
+    for _ in range(int(START_SECONDS * 10)):
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(grpc.FutureTimeoutError):
+            ready.result(timeout=0.1)
+            return
+    ready.cancel()
+    raise AssertionError(f"the plugin did not start: {(folder / 'plugin.log').read_text()}")
+
+
+def worker(plugins: PluginStore, channels: SocketChannels, clock: Clock) -> Worker:
+    return Worker(plugins, channels, clock)

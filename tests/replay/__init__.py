@@ -1,0 +1,1 @@
+"""Recorded exchanges of a real Nomad, replayed against this control plane."""
