@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.local import clock, environments, say, toolchains
-from infra.local.processes import Child
+from infra.local.processes import Child, listens
 from infra.local.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
@@ -78,11 +78,7 @@ def free_port() -> int:
 
 def _wait(child: Child, port: int) -> None:
     deadline = clock.monotonic() + START_WITHIN
-    while True:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex((LOOPBACK, port)) == 0:
-                return
+    while not listens(LOOPBACK, port):
         if not child.runs:
             raise say.Trouble(f"DynamoDB Local ended at its start: {child.last_words()}")
         if clock.monotonic() > deadline:

@@ -90,6 +90,7 @@ class System:
             "MOORAGE_BRIDGE_PORT": str(self.bridge_port),
             **self.variables,
         }
+        (self.state / "run" / "ready.json").unlink(missing_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -190,6 +190,13 @@ def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> dict[str, b
     return ended
 
 
+def listens(host: str, port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
 def require_free_port(host: str, port: int, purpose: str, variable: str) -> None:
     """Raise Trouble that says who has `port` and what to do, unless it is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from infra.local import certificates, clock, deployment, environments, say
 from infra.local.emulator import Emulator, answers
-from infra.local.processes import Child, Identity, end_leftovers, require_free_port
+from infra.local.processes import Child, Identity, end_leftovers, listens, require_free_port
 from infra.local.settings import LOOPBACK, ROOT, Settings
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class System:
                 raise say.Trouble(
                     f"the local system of {self.settings.state} runs already: make status says where, make stop ends it"
                 ) from exc
+            ready_file(self.settings).unlink(missing_ok=True)
             own = self.settings.run / "supervisor.json"
             identity = Identity.of(os.getpid())
             if identity is not None:
@@ -202,7 +203,7 @@ class System:
         settings = self.settings
         command = [certificates.command("moorage"), "bridge", "--api", settings.api_url]
         command += ["--state", str(settings.state / "bridge"), "--certs", str(settings.certs / "bridge")]
-        command += ["--listen", f"{LOOPBACK}:{settings.bridge_port}"]
+        command += ["--listen", f"{LOOPBACK}:{settings.bridge_port}", "--renew-from", str(settings.certs / "ca")]
         for plugin in settings.plugins:
             command += ["--plugin", f"{plugin.plugin_id}={self._socket(plugin.plugin_id)}"]
         (settings.state / "bridge").mkdir(parents=True, exist_ok=True)
@@ -225,7 +226,10 @@ class System:
         wanted = {plugin.plugin_id for plugin in self.settings.plugins}
         deadline = clock.monotonic() + REGISTERED_WITHIN
         with say.step("Waiting for the bridge to register its plugins"):
-            while not wanted <= registered_plugins(self.settings.api_url) and clock.monotonic() < deadline:
+            # A state that was kept still lists the plugins of the last run: the bridge must listen, too.
+            while clock.monotonic() < deadline and not (
+                listens(LOOPBACK, self.settings.bridge_port) and wanted <= registered_plugins(self.settings.api_url)
+            ):
                 self._go_on()
                 self._look_after_children()
                 clock.sleep(0.1)

@@ -154,7 +154,6 @@ def test_a_stop_ends_every_process_and_a_start_goes_on_in_seconds_without_deploy
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(system: private.System) -> None:
     old = [system.pid_of(name) for name in ("emulator", "proxy", "bridge", "plugin-directory")]
     system.kill()
-    (system.state / "run" / "ready.json").unlink(missing_ok=True)
     assert all(psutil.pid_exists(pid) for pid in old)
     said = len(system.output)
     system.start()
@@ -177,7 +176,6 @@ def test_after_a_crash_of_everything_the_next_start_serves_and_says_what_was_los
     system.kill()
     emulator.kill()
     emulator.wait()
-    (system.state / "run" / "ready.json").unlink(missing_ok=True)
     said = len(system.output)
     system.start()
     assert "did not end in order" in system.output[said:]
