@@ -1,4 +1,4 @@
-"""Writes the CSI stubs of the control plane and of the bridge from the one csi.proto: `python -m infra.stubs [--check]`.
+"""Writes the CSI stubs of the control plane and of the bridge from one csi.proto: `python -m infra.stubs [--check]`.
 
 Both packages get the same descriptor under the same file name, so that both can be loaded into one process.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import grpc_tools  # type: ignore[import-untyped]
+import grpc_tools
 from grpc_tools import protoc
 
 ROOT: Final = Path(__file__).resolve().parents[1]

@@ -49,11 +49,16 @@ class FakeQueue:
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.fail: Exception | None = None
+        self.tap: Any = None
 
     def send(self, operation_id: str, kind: str) -> None:
         if self.fail is not None:
             raise self.fail
+        if self.tap is not None:
+            self.tap.tap.before("SendMessage")
         self.messages.append(operation_id)
+        if self.tap is not None:
+            self.tap.tap.done()
 
 
 class NoAsker:
@@ -119,7 +124,7 @@ class System:
             "requestContext": {"httpMethod": method, "path": path},
         }
         response = endpoint(event, raw)
-        return Reply(response.status_code, dict(response.headers), response.body)
+        return Reply(response.status_code, {k: str(v) for k, v in response.headers.items()}, response.body)
 
     def add_plugin(self, plugin_id: str = "directory", **fields: Any) -> None:
         given: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """A storage provider behind the worker's `Calls`: what CSI promises of names and IDs, with hooks for every way to fail.
 
-The real thing is the directory plugin behind a bridge (tests/e2e); this one is for the many cases that need no wire.
+The real thing is the directory plugin behind a bridge (tests/e2e) or on its socket (tests/replay); this one is for the
+many cases that need no wire.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,30 +9,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.domain.volume import Volume
-from chalicelib.errors import PluginError
 
 
 @dataclass
 class Stored:
+    """A volume or snapshot as the provider has it."""
+
     id: str
     name: str
-    capacity: int
-    parameters: dict[str, str]
+    capacity: int = 0
+    source: str = ""
 
 
 Hook = Callable[[str, "FakeProvider"], None]
+Attempt = tuple[str, int]
 
 
 @dataclass
 class FakeProvider:
-    """Volumes by ID; `before` and `after` are called around the effect of each call and may raise a PluginError or
-    die.
-    """
+    """`before` and `after` are called around the effect of each call and may raise a PluginError or die."""
 
     volumes: dict[str, Stored] = field(default_factory=dict)
+    snapshots: dict[str, Stored] = field(default_factory=dict)
     before: list[Hook] = field(default_factory=list)
     after: list[Hook] = field(default_factory=list)
-    log: list[tuple[str, str, tuple[str, int]]] = field(default_factory=list)
+    log: list[tuple[str, str, Attempt]] = field(default_factory=list)
     secrets: list[Mapping[str, str]] = field(default_factory=list)
     made: int = 0
 
@@ -43,38 +45,94 @@ class FakeProvider:
         name: str,
         secrets: Mapping[str, str],
         seconds: float,
-        attempt: tuple[str, int],
+        attempt: Attempt,
     ) -> dict[str, Any]:
-        self._around(self.before, "CreateVolume", name, attempt, secrets)
+        found = self._call("CreateVolume", name, attempt, secrets, lambda: self.make_volume(name, volume.capacity_min))
+        return {
+            "external_id": found.id,
+            "capacity": found.capacity,
+            "context": {"made": "yes"},
+            "topologies": (),
+            "snapshot_id": volume.snapshot_id,
+            "clone_id": volume.clone_id,
+        }
+
+    def make_volume(self, name: str, capacity: int) -> Stored:
+        """The effect of CreateVolume: the same name is the same volume."""
         found = next((v for v in self.volumes.values() if v.name == name), None)
         if found is None:
             self.made += 1
-            found = Stored(f"ext-{self.made}", name, volume.capacity_min or 1024, dict(volume.parameters or {}))
+            found = Stored(f"ext-{self.made}", name, capacity or 1024)
             self.volumes[found.id] = found
-        for hook in list(self.after):
-            hook("CreateVolume", self)
-        return {"external_id": found.id, "capacity": found.capacity, "context": {"made": "yes"}, "topologies": ()}
+        return found
 
     def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
     ) -> None:
-        self._around(self.before, "DeleteVolume", external_id, attempt, secrets)
-        self.volumes.pop(external_id, None)
-        for hook in list(self.after):
-            hook("DeleteVolume", self)
+        self._call("DeleteVolume", external_id, attempt, secrets, lambda: self.volumes.pop(external_id, None))
 
-    def _around(
-        self, hooks: list[Hook], rpc: str, subject: str, attempt: tuple[str, int], secrets: Mapping[str, str]
+    def expand_volume(
+        self,
+        plugin_id: str,
+        volume: Volume,
+        *,
+        required: int,
+        limit: int,
+        secrets: Mapping[str, str],
+        seconds: float,
+        attempt: Attempt,
+    ) -> int:
+        def grow() -> int:
+            stored = self.volumes[volume.external_id]
+            stored.capacity = max(stored.capacity, required)
+            return stored.capacity
+
+        size: int = self._call("ControllerExpandVolume", volume.external_id, attempt, secrets, grow)
+        return size
+
+    def create_snapshot(
+        self,
+        plugin_id: str,
+        external_id: str,
+        *,
+        name: str,
+        parameters: Mapping[str, str],
+        secrets: Mapping[str, str],
+        seconds: float,
+        attempt: Attempt,
+    ) -> dict[str, Any]:
+        def take() -> Stored:
+            found = next((s for s in self.snapshots.values() if (s.name, s.source) == (name, external_id)), None)
+            if found is None:
+                self.made += 1
+                found = Stored(f"snap-{self.made}", name, 1024, external_id)
+                self.snapshots[found.id] = found
+            return found
+
+        taken: Stored = self._call("CreateSnapshot", name, attempt, secrets, take)
+        return {"id": taken.id, "source": external_id, "size": taken.capacity, "create_time": 1, "ready": True}
+
+    def delete_snapshot(
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
     ) -> None:
+        self._call("DeleteSnapshot", external_id, attempt, secrets, lambda: self.snapshots.pop(external_id, None))
+
+    def _call(
+        self, rpc: str, subject: str, attempt: Attempt, secrets: Mapping[str, str], effect: Callable[[], Any]
+    ) -> Any:
         self.log.append((rpc, subject, attempt))
         self.secrets.append(dict(secrets))
-        for hook in list(hooks):
+        for hook in list(self.before):
             hook(rpc, self)
+        done = effect()
+        for hook in list(self.after):
+            hook(rpc, self)
+        return done
 
 
-def once(rpc: str, error: PluginError | BaseException) -> Hook:
-    """A hook that raises `error` at the first call of `rpc`, and takes itself away."""
-    used = []
+def once(rpc: str, error: BaseException) -> Hook:
+    """A hook that raises `error` at the first call of `rpc` only."""
+    used: list[bool] = []
 
     def hook(called: str, provider: FakeProvider) -> None:
         if called == rpc and not used:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto import mock_aws
@@ -78,7 +79,7 @@ def test_at_least_99_percent_of_the_steps_agree() -> None:
 def test_the_replayer_sees_a_difference_in_every_part_of_an_answer(tmp_path: Path) -> None:
     body = json.dumps({"ID": "a", "Index": 7})
     want = {"status": 200, "headers": {"Content-Type": "application/json", "X-Nomad-Index": "7"}, "body": body}
-    request = {"method": "GET", "path": "/x", "query": "", "headers": {}, "body": None}
+    request: dict[str, Any] = {"method": "GET", "path": "/x", "query": "", "headers": {}, "body": None}
     file = tmp_path / "made_up.json"
     file.write_text(json.dumps({"steps": [{"step": "one", "phase": "test", "request": request, "response": want}]}))
     good = Exchange(

@@ -52,15 +52,23 @@ class Bridge:
     async def start(cls, settings: Settings) -> "Bridge":
         """Listen and look at every plugin once; raises BadSetting and CertificateTrouble."""
         certificate = OwnCertificate(settings.certs)
-        node_id = certificate.current().issued.node_id or ""
-        state = State(settings.state, node_id)
+        state = State(settings.state, certificate.current().issued.node_id or "")
+        try:
+            return await cls._start(settings, certificate, state)
+        except BaseException:
+            state.release()
+            raise
+
+    @classmethod
+    async def _start(cls, settings: Settings, certificate: OwnCertificate, state: State) -> "Bridge":
+        issued = certificate.current().issued
         admission = Admission(certificate.refused)
         watches: list[Watch] = []
         server = grpc.aio.server(options=SERVER_OPTIONS)
         address = _advertised(settings, _listen(server, settings.listen, certificate))
         registration = Registration(
             api=settings.api,
-            node_id=node_id,
+            node_id=issued.node_id or "",
             node_name=socket.gethostname(),
             address=address,
             identity=certificate.current,
@@ -73,8 +81,7 @@ class Bridge:
         server.add_generic_rpc_handlers((Relay(routes, admission),))
         await asyncio.gather(*(watch.look() for watch in watches))
         await server.start()
-        issued = certificate.current().issued
-        extra = {"node": node_id, "address": address, "serial": issued.serial, "until": issued.ends}
+        extra = {"node": issued.node_id, "address": address, "serial": issued.serial, "until": issued.ends}
         log.info("listening", extra=extra)
         return cls(settings, certificate, state, server, address, registration, watches)
 

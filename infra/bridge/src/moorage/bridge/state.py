@@ -15,18 +15,25 @@ class State:
         """Take the folder for `node_id`, the one of the certificate. Raises BadSetting, which says what to do."""
         self._folder = folder
         self._lock = self._take()
-        kept = self._kept()
-        if kept is None:
-            write_whole(folder / "node-id", f"{node_id}\n".encode())
-        elif kept != node_id:
-            raise BadSetting(
-                f"{folder} belongs to node {kept} and the certificate is for {node_id}: issue one for {kept} "
-                "(moorage certs bridge), or use another --state if this is a new node"
-            )
+        try:
+            self._keep(node_id)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let another bridge have the folder."""
         self._lock.close()
+
+    def _keep(self, node_id: str) -> None:
+        kept = self._kept()
+        if kept is None:
+            write_whole(self._folder / "node-id", f"{node_id}\n".encode())
+        elif kept != node_id:
+            raise BadSetting(
+                f"{self._folder} belongs to node {kept} and the certificate is for {node_id}: issue one for {kept} "
+                "(moorage certs bridge), or use another --state if this is a new node"
+            )
 
     def _take(self) -> IO[str]:
         try:

@@ -1,0 +1,85 @@
+"""The kinds of operation as their users start them, for tests that treat all kinds alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.harness import Reply, System, definition
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to prepare and start an operation, and what must be true of the provider when it is over and done."""
+
+    name: str
+    rpc: str
+    prepare: Callable[[System], None]
+    start: Callable[[System], Reply]
+    done: Callable[[System], bool]
+
+
+def _volume(system: System) -> None:
+    assert system.call("PUT", "/v1/volume/csi/data/create", definition(RequestedCapacityMin=1024)).status == 200
+
+
+def _snapshot(system: System) -> None:
+    _volume(system)
+    assert _take(system).status == 200
+
+
+def _take(system: System) -> Reply:
+    body = {"Snapshots": [{"SourceVolumeID": "data", "Name": "nightly"}]}
+    return system.call("PUT", "/v1/volumes/snapshot", body)
+
+
+def _expand(system: System) -> Reply:
+    return system.call("PUT", "/v1/volume/csi/data/create", definition(RequestedCapacityMin=4096))
+
+
+def _shown(system: System, field: str) -> Any:
+    return system.call("GET", "/v1/volume/csi/data").json[field]
+
+
+CASES = (
+    Case(
+        "create",
+        "CreateVolume",
+        lambda system: None,
+        lambda system: system.call("PUT", "/v1/volume/csi/data/create", definition()),
+        lambda system: system.call("GET", "/v1/volume/csi/data").status == 200 and len(system.provider.volumes) == 1,
+    ),
+    Case(
+        "delete",
+        "DeleteVolume",
+        _volume,
+        lambda system: system.call("DELETE", "/v1/volume/csi/data/delete"),
+        lambda system: system.call("GET", "/v1/volume/csi/data").status == 404 and not system.provider.volumes,
+    ),
+    Case(
+        "expand",
+        "ControllerExpandVolume",
+        _volume,
+        _expand,
+        lambda system: _shown(system, "Capacity") == 4096 == next(iter(system.provider.volumes.values())).capacity,
+    ),
+    Case(
+        "create snapshot",
+        "CreateSnapshot",
+        _volume,
+        _take,
+        lambda system: len(system.provider.snapshots) == 1,
+    ),
+    Case(
+        "delete snapshot",
+        "DeleteSnapshot",
+        _snapshot,
+        lambda system: system.call(
+            "DELETE", "/v1/volumes/snapshot", query=f"plugin_id=directory&snapshot_id={_first_snapshot(system)}"
+        ),
+        lambda system: not system.provider.snapshots,
+    ),
+)
+
+
+def _first_snapshot(system: System) -> str:
+    return next(iter(system.provider.snapshots), "snap-2")
