@@ -60,7 +60,7 @@ class Pki:
 
 def make_pki(folder: Path) -> Pki:
     pki = Pki(folder / "ca", folder / "bridge", folder / "worker")
-    certificates.make_ca(pki.ca, days=30, now=NOW)
+    certificates.make_ca(pki.ca, days=3650, now=NOW)
     certificates.issue_bridge(pki.ca, "n1", pki.bridge, days=10, now=NOW)
     certificates.issue_worker(pki.ca, pki.worker, days=10, now=NOW)
     return pki

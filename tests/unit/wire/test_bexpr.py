@@ -1,6 +1,5 @@
 """Filters against what go-bexpr made of the same expressions (tests/conformance/bexpr), recorded texts, and limits."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from chalicelib.wire.kinds import Field, ListOf, MapOf, Pointer, Struct, Text
 TABLE: dict[str, Any] = json.loads((Path(__file__).parents[2] / "data" / "bexpr_cases.json").read_text("utf-8"))
 SYNTAX = "failed to create result paginator: failed to read filter expression: "
 READING = "failed to read result page: "
-HAS_RE2 = importlib.util.find_spec("re2") is not None
-needs_re2 = pytest.mark.skipif(not HAS_RE2, reason="google-re2 is not installed")
 
 # What structs.Volume of the Go program is.
 MODE = Text("structs.Mode")
@@ -145,14 +142,12 @@ def test_answers_are_those_of_a_real_nomad(expression: str, want: bool | str) ->
     assert outcome(expression, RECORDED_VOLUME, shapes.CSI_VOLUME) == want
 
 
-@needs_re2
 def test_a_broken_regular_expression_is_told_as_a_real_nomad_does() -> None:
     assert outcome('Name matches "("', RECORDED_VOLUME, shapes.CSI_VOLUME) == (
         READING + 'failed to compile regular expression "(": error parsing regexp: missing closing ): `(`'
     )
 
 
-@needs_re2
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("pattern", ["(a*)*$", "(a|a)*$", "(.*)(.*)(.*)(.*)[^a]", "(a?){500}a{500}"])
 def test_no_regular_expression_hangs(pattern: str) -> None:
