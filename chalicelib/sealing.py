@@ -21,10 +21,10 @@ WORKER_KEY_CONTEXT = {"moorage": "worker-key"}
 
 
 class Sealer:
-    """Seals and opens with one KMS key, named by its alias."""
+    """Seals and opens with one KMS key, named by its ARN or its alias."""
 
-    def __init__(self, key_alias: str, *, region: str) -> None:
-        self._alias, self._region = key_alias, region
+    def __init__(self, key: str, *, region: str) -> None:
+        self._key, self._region = key, region
         self._sealing: Any = None
         self._opening: Any = None
         self._client: Any = None
@@ -72,9 +72,7 @@ class Sealer:
 
         session = botocore.session.Session()
         session.set_config_variable("region", self._region)
-        self._sealing = aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(
-            key_ids=[self._alias], botocore_session=session
-        )
+        self._sealing = aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(key_ids=[self._key], botocore_session=session)
         self._opening = aws_encryption_sdk.DiscoveryAwsKmsMasterKeyProvider(botocore_session=session)
         client = aws_encryption_sdk.EncryptionSDKClient(
             commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT

@@ -21,6 +21,7 @@ class Settings:
     log_level: str = "INFO"
     region: str = "us-east-1"
     in_lambda: bool = False
+    key_arn: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -37,6 +38,7 @@ class Settings:
             log_level=env.get("MOORAGE_LOG_LEVEL", "INFO"),
             region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
             in_lambda="LAMBDA_TASK_ROOT" in env,
+            key_arn=env.get("MOORAGE_KEY_ARN", ""),
         )
 
     def table(self, name: str) -> str:
@@ -53,6 +55,11 @@ class Settings:
     @property
     def key_alias(self) -> str:
         return f"alias/{APP_NAME}-{self.stage}"
+
+    @property
+    def key(self) -> str:
+        """The key that seals; a deploy names it exactly, since policies are about keys, not aliases."""
+        return self.key_arn or self.key_alias
 
     @property
     def ask_function(self) -> str:

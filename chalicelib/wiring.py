@@ -60,7 +60,7 @@ def queue() -> Any:
 def sealer() -> Any:
     from chalicelib.sealing import Sealer
 
-    return Sealer(settings().key_alias, region=settings().region)
+    return Sealer(settings().key, region=settings().region)
 
 
 @cache

@@ -116,7 +116,7 @@ class Endpoint:
         try:
             response = _respond(call, self._handle(call))
         except VolumesError as exc:
-            text = exc.text
+            text = exc.text + _cause(exc)
             response = _error(call, exc)
         except BodyError as exc:
             text = str(exc)
@@ -210,9 +210,8 @@ def _respond(call: Call, answer: Answer) -> Response:
         return Response("" if call.method == "HEAD" else answer.html, headers | {"Content-Type": HTML}, answer.status)
     if answer.status == 307 and call.method in ("GET", "HEAD"):
         headers["Content-Type"] = HTML
-        return Response(
-            f'<a href="{_escape(answer.headers["Location"])}">Temporary Redirect</a>.\n\n', headers, answer.status
-        )
+        link = f'<a href="{_escape(answer.headers["Location"])}">Temporary Redirect</a>.\n\n'
+        return Response("" if call.method == "HEAD" else link, headers, answer.status)
     if not answer.has_body:
         # An empty Content-Type: the edge drops the line (a Lambda answer cannot be without one).
         headers["Content-Type"] = ""
@@ -235,6 +234,16 @@ def _error(call: Call, error: VolumesError) -> Response:
 
 def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&#34;")
+
+
+def _cause(error: VolumesError) -> str:
+    """What an AWS service said, for the log: clients get our own words only."""
+    if not isinstance(error, StoreError) or error.__cause__ is None:
+        return ""
+    cause = error.__cause__
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    return f" ({cause!r})"
 
 
 def _trace() -> str:

@@ -30,6 +30,8 @@ CONFIG: Final = Config(
 more with jitter.
 """
 CONFLICT_TRIES: Final = 8
+PK_LIMIT: Final = 2048
+SK_LIMIT: Final = 1024
 CONFLICT_DELAY: Final = 0.02
 _THROTTLES: Final = frozenset(
     {
@@ -104,6 +106,8 @@ class Dynamo:
 
     def get(self, row: type[R], pk: str, sk: str, *, consistent: bool = True) -> R | None:
         """The item, read strongly unless told otherwise, or None."""
+        if not _possible(pk, sk):
+            return None
         with translated():
             answer = self.client.get_item(TableName=row.Meta.table_name, Key=key(pk, sk), ConsistentRead=consistent)
         return load(row, answer.get("Item"))
@@ -120,6 +124,10 @@ class Dynamo:
         consistent: bool = True,
     ) -> Page:
         """One page of a partition in sort-key order: after `after` (exclusive) or from `start` (inclusive)."""
+        if not _possible(pk, prefix or "-"):
+            return Page()
+        if start is not None:
+            start = start.encode()[:SK_LIMIT].decode(errors="ignore")
         values: dict[str, Any] = {":pk": {"S": pk}}
         condition = "pk = :pk"
         if start is not None and start > prefix:
@@ -154,23 +162,26 @@ class Dynamo:
         """
         found: dict[tuple[str, str], R] = {}
         for first in range(0, len(keys), 100):
-            asked = [key(pk, sk) for pk, sk in keys[first : first + 100]]
+            asked = [key(pk, sk) for pk, sk in keys[first : first + 100] if _possible(pk, sk)]
             for attempt in range(CONFLICT_TRIES):
-                with translated():
-                    answer = self.client.batch_get_item(
-                        RequestItems={row.Meta.table_name: {"Keys": asked, "ConsistentRead": True}}
-                    )
-                for item in answer["Responses"].get(row.Meta.table_name, []):
-                    loaded = load(row, item)
-                    if loaded is not None:
-                        found[loaded.pk, loaded.sk] = loaded
-                asked = answer.get("UnprocessedKeys", {}).get(row.Meta.table_name, {}).get("Keys", [])
+                asked = self._batch(row, asked, found) if asked else []
                 if not asked:
                     break
                 self._pause(attempt)
             else:
                 raise Throttled("the store is busy: try again in a moment")
         return found
+
+    def _batch(self, row: type[R], asked: list[Any], found: dict[tuple[str, str], R]) -> list[Any]:
+        """Ask for one batch; adds to `found` and returns what was left unprocessed."""
+        table = row.Meta.table_name
+        with translated():
+            answer = self.client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": True}})
+        for item in answer["Responses"].get(table, []):
+            loaded = load(row, item)
+            if loaded is not None:
+                found[loaded.pk, loaded.sk] = loaded
+        return list(answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", []))
 
     def update(
         self, row: type[R], pk: str, sk: str, actions: Sequence[Action], condition: Condition | None = None
@@ -231,6 +242,11 @@ class Dynamo:
 
 def key(pk: str, sk: str) -> dict[str, dict[str, str]]:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _possible(pk: str, sk: str) -> bool:
+    """Whether an item can have this key (AWS: partition key 1 to 2,048 bytes, sort key 1 to 1,024)."""
+    return 0 < len(pk.encode()) <= PK_LIMIT and 0 < len(sk.encode()) <= SK_LIMIT
 
 
 def load(row: type[R], item: Raw | None) -> R | None:

@@ -56,7 +56,9 @@ def project(folder: Path, place: Place, options: Options) -> None:
 
 def config(committed: Mapping[str, Any], place: Place, options: Options) -> dict[str, Any]:
     """The committed configuration with the one stage of `place`."""
-    stage: dict[str, Any] = {"environment_variables": {"MOORAGE_STAGE": place.stage, **options.variables}}
+    stage: dict[str, Any] = {
+        "environment_variables": {"MOORAGE_STAGE": place.stage, "MOORAGE_KEY_ARN": place.key_arn, **options.variables}
+    }
     if options.subnets:
         network = {"subnet_ids": list(options.subnets), "security_group_ids": list(options.security_groups)}
         stage["lambda_functions"] = {name: dict(network) for name in IN_THE_NETWORK}

@@ -21,7 +21,11 @@ def rendered_config(folder: Path) -> dict[str, Any]:
 
 def test_the_rendered_stage_carries_its_name_and_variables(tmp_path: Path) -> None:
     stages = rendered_config(tmp_path)["stages"]
-    assert stages["blue"]["environment_variables"] == {"MOORAGE_STAGE": "blue", "MOORAGE_LOG_LEVEL": "DEBUG"}
+    assert stages["blue"]["environment_variables"] == {
+        "MOORAGE_STAGE": "blue",
+        "MOORAGE_KEY_ARN": PLACE.key_arn,
+        "MOORAGE_LOG_LEVEL": "DEBUG",
+    }
     assert list(stages) == ["blue"]
 
 

@@ -136,7 +136,7 @@ def _compare(want: Exchange, got: Exchange) -> Iterator[str]:
 
 def _content(exchange: Exchange) -> Any:
     text = exchange.body.strip()
-    if exchange.headers.get("content-type", "").startswith("text/html"):
+    if text and exchange.headers.get("content-type", "").startswith("text/html"):
         return "<page>"  # what a person sees is no part of the API
     if text[:1] in ("[", "{") or exchange.headers.get("content-type", "").startswith("application/json"):
         try:

@@ -1,0 +1,75 @@
+"""Requests to a whole local system, as any HTTP client would send them."""
+
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from infra.local import clock, private
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def request(
+    system: private.System,
+    method: str,
+    target: str,
+    body: Any = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = 40.0,
+) -> Reply:
+    """One request; `target` is the path with its query, escaped. Redirects are answers here."""
+    connection = http.client.HTTPConnection(urlsplit(system.api_url).netloc, timeout=seconds)
+    try:
+        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, target, raw, dict(headers or {}))
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, text)
+    finally:
+        connection.close()
+
+
+def create(system: private.System, volume_id: str, *, seconds: float = 40.0, **fields: Any) -> Reply:
+    """Create one volume of the directory plugin."""
+    capability = {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
+    volume = {"ID": volume_id, "Name": volume_id, "PluginID": "directory", "RequestedCapabilities": [capability]}
+    path = f"/v1/volume/csi/{quote(volume_id, safe='')}/create"
+    return request(system, "PUT", path, {"Volumes": [volume | fields]}, seconds=seconds)
+
+
+def stored(system: private.System, plugin_id: str = "directory") -> list[Path]:
+    """The storage of every volume that the plugin has."""
+    return sorted((system.plugin_root(plugin_id) / "volumes").iterdir())
+
+
+def wait_for(what: Callable[[], object], *, seconds: float = 60.0) -> None:
+    """Return when it is true; fails after `seconds`."""
+    deadline = clock.monotonic() + seconds
+    while not what():
+        assert clock.monotonic() < deadline, "it never came true"
+        clock.sleep(0.05)
+
+
+def kill_workers(system: private.System, function: str) -> int:
+    """SIGKILL to every process that runs the function, as a lost machine would; answers how many there were."""
+    name = f"moorage-{system.stage}-{function}"
+    found = [p for p in system.workers() if p.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name]
+    for process in found:
+        process.kill()
+    return len(found)

@@ -1,0 +1,153 @@
+"""Volumes on real parts: proxy, gateway, functions, tables, queue, bridge with mutual TLS, plugin, a folder on disk."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from infra.local import private
+from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
+
+CALL_SECONDS = 6
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
+    with private.running(tmp_path_factory.mktemp("e2e") / "system") as running:
+        yield running
+
+
+def test_a_volume_from_create_to_delete(system: private.System) -> None:
+    made = create(system, "data", RequestedCapacityMin=1024)
+    assert made.status == 200, made.text
+    external_id = made.json["Volumes"][0]["ExternalID"]
+    assert [path.name for path in stored(system)] == [external_id]
+
+    read = request(system, "GET", "/v1/volume/csi/data")
+    assert read.json["ExternalID"] == external_id
+    assert int(read.headers["x-nomad-index"]) == read.json["ModifyIndex"]
+    listed = request(system, "GET", "/v1/volumes?type=csi")
+    assert [v["ID"] for v in listed.json] == ["data"]
+
+    assert request(system, "DELETE", "/v1/volume/csi/data/delete").status == 200
+    assert stored(system) == []
+    assert request(system, "GET", "/v1/volume/csi/data").status == 404
+    assert request(system, "GET", "/v1/volumes?type=csi").json == []
+
+
+def test_register_and_deregister_leave_the_storage_alone(system: private.System) -> None:
+    external_id = create(system, "kept").json["Volumes"][0]["ExternalID"]
+    assert request(system, "DELETE", "/v1/volume/csi/kept").status == 200
+    assert [path.name for path in stored(system)] == [external_id]
+
+    capability = {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
+    known = {"ID": "again", "Name": "again", "PluginID": "directory", "ExternalID": external_id}
+    body = {"Volumes": [known | {"RequestedCapabilities": [capability]}]}
+    assert request(system, "PUT", "/v1/volume/csi/again", body).status == 200
+    assert request(system, "GET", "/v1/volume/csi/again").json["ExternalID"] == external_id
+    assert request(system, "DELETE", "/v1/volume/csi/again/delete").status == 200
+    assert stored(system) == []
+
+
+def test_secrets_reach_the_plugin_and_nobody_else(system: private.System) -> None:
+    secret = "correct-horse-battery"
+    assert create(system, "sealed", Secrets={"password": secret}).status == 200
+    answers = [request(system, "GET", p).text for p in ("/v1/volume/csi/sealed", "/v1/volumes?type=csi")]
+    assert not any(secret in text for text in answers)
+    dynamodb = system.client("dynamodb")
+    for name in ("volumes", "operations", "meta", "plugins"):
+        items = dynamodb.scan(TableName=f"moorage-{system.stage}-{name}")["Items"]
+        assert secret not in repr(items)
+    assert not any(secret in path.read_text(errors="replace") for path in (system.state / "logs").iterdir())
+    assert request(system, "DELETE", "/v1/volume/csi/sealed/delete").status == 200
+
+
+def test_snapshot_and_restore(system: private.System) -> None:
+    source = create(system, "source").json["Volumes"][0]["ExternalID"]
+    (system.plugin_root() / "volumes" / source / "letter").write_text("hello")
+    body = {"Snapshots": [{"SourceVolumeID": "source", "Name": "first"}]}
+    taken = request(system, "PUT", "/v1/volumes/snapshot", body)
+    assert taken.status == 200, taken.text
+    snapshot_id = taken.json["Snapshots"][0]["ID"]
+    restored = create(system, "restored", SnapshotID=snapshot_id).json["Volumes"][0]["ExternalID"]
+    assert (system.plugin_root() / "volumes" / restored / "letter").read_text() == "hello"
+    gone = request(system, "DELETE", f"/v1/volumes/snapshot?plugin_id=directory&snapshot_id={snapshot_id}")
+    assert gone.status == 200
+    for volume_id in ("source", "restored"):
+        assert request(system, "DELETE", f"/v1/volume/csi/{volume_id}/delete").status == 200
+    assert stored(system) == []
+
+
+def test_sixteen_creates_and_deletes_of_one_volume_at_once_leave_nothing(system: private.System) -> None:
+    """Nomad leaves orphans in such a race in every run."""
+    answers: list[Reply] = []
+
+    def work(number: int) -> None:
+        for turn in range(3):
+            if (number + turn) % 2:
+                answers.append(create(system, "raced"))
+            else:
+                answers.append(request(system, "DELETE", "/v1/volume/csi/raced/delete"))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 48
+    assert {a.status for a in answers} <= {200, 409, 500}
+    refused = {a.text for a in answers if a.status == 500}
+    assert refused <= {"volume not found: raced"}, refused
+
+    read = request(system, "GET", "/v1/volume/csi/raced")
+    if read.status == 200:
+        assert [path.name for path in stored(system)] == [read.json["ExternalID"]]
+        assert request(system, "DELETE", "/v1/volume/csi/raced/delete").status == 200
+    wait_for(lambda: stored(system) == [], seconds=10)
+
+
+@pytest.fixture
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
+    """A plugin that keeps the answer of its first CreateVolume for a while, after the effect."""
+    folder = tmp_path_factory.mktemp("slow") / "system"
+    arguments = {
+        "BRIDGE_ARGS": f"--deadline directory:CreateVolume={CALL_SECONDS}",
+        "PLUGIN_ARGS": "--fault CreateVolume=4s@after*1",
+    }
+    with private.running(folder, **arguments) as running:
+        yield running
+
+
+def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.System) -> None:
+    """The waiting request itself has the operation taken up again, and gets its answer."""
+    answers: list[Reply] = []
+    client = threading.Thread(target=lambda: answers.append(create(slow, "data")))
+    client.start()
+    wait_for(lambda: stored(slow))
+    assert kill_workers(slow, "run_operation") == 1
+    client.join()
+    assert answers[0].status == 200, answers[0].text
+    external_id = answers[0].json["Volumes"][0]["ExternalID"]
+    assert [path.name for path in stored(slow)] == [external_id]
+    assert request(slow, "GET", "/v1/volume/csi/data").json["ExternalID"] == external_id
+    assert request(slow, "DELETE", "/v1/volume/csi/data/delete").status == 200
+    assert stored(slow) == []
+
+
+def test_a_worker_that_dies_while_nobody_waits(slow: private.System) -> None:
+    """The sweeper finds it: nothing is lost, nothing leaked."""
+    with pytest.raises(TimeoutError):
+        create(slow, "data", seconds=1)
+    wait_for(lambda: stored(slow))
+    # The function of the client that left goes on waiting, as it would on AWS: it dies with the worker.
+    assert kill_workers(slow, "run_operation") == 1
+    wait_for(slow.workers)
+    for process in slow.workers():
+        process.kill()
+    wait_for(lambda: request(slow, "GET", "/v1/volume/csi/data").status == 200, seconds=150)
+    external_id = request(slow, "GET", "/v1/volume/csi/data").json["ExternalID"]
+    assert [path.name for path in stored(slow)] == [external_id]
+    operations = slow.client("dynamodb").scan(TableName=f"moorage-{slow.stage}-operations")["Items"]
+    assert [o["status"]["S"] for o in operations] == ["succeeded"]
