@@ -17,9 +17,9 @@ from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, Plugin
 
 DEADLINE: Final = 20.0
 """Seconds a question may take, within the gateway's limit."""
-ANSWER_LIMIT: Final = 5 * 1024 * 1024
+READ_TIMEOUT: Final = DEADLINE + 4
 CONFIG: Final = Config(
-    connect_timeout=2, read_timeout=DEADLINE + 4, retries={"mode": "standard", "total_max_attempts": 1}
+    connect_timeout=2, read_timeout=READ_TIMEOUT, retries={"mode": "standard", "total_max_attempts": 1}
 )
 
 _KINDS: Final[dict[str, type[PluginError]]] = {

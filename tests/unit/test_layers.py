@@ -1,0 +1,122 @@
+"""Which room may import what: the table below, against every import in the tree, those inside functions too."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+OURS: dict[str, set[str]] = {
+    "app": {"routes", "workers"},
+    "routes": {"errors", "domain", "service", "wire", "wiring", "log", "identity", "store"},
+    "workers": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
+    "questions": {"ask", "csi", "domain", "errors", "sealing", "store", "tracing", "worker"},
+    "wiring": {
+        "ask", "clock", "csi", "errors", "operations", "sealing", "service", "settings", "sqs", "store", "tracing",
+        "worker",
+    },
+    "worker": {"clock", "csi", "domain", "store", "tracing", "errors"},
+    "service": {"ask", "clock", "domain", "errors", "sealing", "sqs", "store", "log"},
+    "operations": {"clock", "domain", "errors", "store"},
+    "wire": {"domain", "errors"},
+    "store": {"domain", "errors"},
+    "csi": {"domain", "errors"},
+    "ask": {"errors"},
+    "sqs": {"errors"},
+    "sealing": {"errors"},
+    "identity": {"errors"},
+    "tracing": set(),
+    "log": set(),
+    "settings": {"domain"},
+    "domain": {"errors"},
+    "errors": set(),
+    "clock": set(),
+}  # fmt: skip
+"""settings reads a limit of domain/deadlines.py, so that it stands in one place."""
+
+THIRD: dict[str, set[str]] = {
+    "app": {"chalice"},
+    "routes": {"chalice"},
+    "workers": {"chalice"},
+    "wire": {"lark", "re2"},
+    "store": {"boto3", "botocore", "pynamodb"},
+    "csi": {"grpc", "google"},
+    "ask": {"boto3", "botocore"},
+    "sqs": {"boto3", "botocore"},
+    "sealing": {"aws_encryption_sdk", "botocore"},
+    "identity": {"cryptography"},
+    "tracing": {"aws_xray_sdk"},
+}
+BANNED_IN_DOMAIN = {"os", "time", "logging", "socket", "random", "secrets", "subprocess"}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "chalicelib" else parts[0]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of what is imported, `if TYPE_CHECKING` left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide edges"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imports(node)
+
+
+def wrong(room: str, names: Iterator[str]) -> list[str]:
+    found = []
+    for name in names:
+        first, _, rest = name.partition(".")
+        if first == "chalicelib":
+            target = rest.partition(".")[0]
+            if target != room and target not in OURS[room]:
+                found.append(f"{room} imports {name}")
+        elif first in sys.stdlib_module_names:
+            if room == "domain" and first in BANNED_IN_DOMAIN:
+                found.append(f"{room} imports {name}")
+        elif first not in THIRD.get(room, set()):
+            found.append(f"{room} imports {name}")
+    return found
+
+
+def sources() -> list[Path]:
+    generated = ROOT / "chalicelib" / "csi" / "spec"
+    found = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
+    return [path for path in found if generated not in path.parents and path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    assert wrong(room_of(path), imports(ast.parse(path.read_text()))) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "chalicelib" / "operations").glob("*.py")), ids=lambda p: p.name)
+def test_no_operation_imports_a_sibling(path: Path) -> None:
+    kinds = {p.stem for p in path.parent.glob("*.py")} - {"__init__", "context", "engine", "sweep"}
+    if path.stem == "engine":
+        return  # it holds the table of kinds
+    names = {name.split(".")[2] for name in imports(ast.parse(path.read_text())) if ".operations." in name}
+    assert names & kinds == set()
+
+
+def test_the_check_sees_a_violation() -> None:
+    planted = ast.parse("import os\ndef f():\n    from chalicelib.store import volumes\n    import boto3\n")
+    assert len(wrong("domain", imports(planted))) == 3
+
+
+def test_every_room_has_a_row() -> None:
+    assert {room_of(path) for path in sources()} == OURS.keys()
+
+
+@pytest.mark.parametrize("package", ["infra/bridge/src", "infra/devplugin/src"])
+def test_bridge_and_plugin_know_nothing_of_the_control_plane(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        assert not any(name.startswith("chalicelib") for name in imports(ast.parse(path.read_text()))), path
