@@ -77,8 +77,23 @@ def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
         "HTTPAddr": "",
         "Links": None,
         "Meta": {},
-        "Resources": None,
-        "Reserved": None,
+        # What a node has for jobs: nothing is known of it. The CLI takes numbers for granted and crashes without them:
+        # older releases those of Resources and Reserved, newer ones those of NodeResources and ReservedResources.
+        "NodeResources": {
+            "Cpu": {"CpuShares": 0, "ReservableCpuCores": None, "TotalCpuCores": 0},
+            "Devices": None,
+            "Disk": {"DiskMB": 0},
+            "Memory": {"MemoryMB": 0},
+            "Networks": None,
+        },
+        "Reserved": {"CPU": 0, "DiskMB": 0, "MemoryMB": 0},
+        "ReservedResources": {
+            "Cpu": {"CpuShares": 0, "ReservedCpuCores": None},
+            "Disk": {"DiskMB": 0},
+            "Memory": {"MemoryMB": 0},
+            "Networks": {"ReservedHostPorts": ""},
+        },
+        "Resources": {"CPU": 0, "DiskMB": 0, "MemoryMB": 0},
         "StatusUpdatedAt": int(item.seen_at),
         "TLSEnabled": True,
     }

@@ -1,0 +1,52 @@
+"""/v1/search and /v1/search/fuzzy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chalicelib import wiring
+from chalicelib.errors import Refused
+from chalicelib.routes.endpoint import BODY_LIMIT, Answer, Call, allow, too_large
+from chalicelib.routes.options import REGION, options
+from chalicelib.service import search as service
+from chalicelib.wire import search as wire
+from chalicelib.wire.gojson import decode
+from chalicelib.wire.kinds import Struct
+
+
+def prefix(call: Call) -> Answer:
+    """IDs that begin with a text; a context in which nothing was found has null."""
+    body, namespace = _request(call, wire.REQUEST)
+    found = service.by_prefix(wiring.deps(), _contexts(body), body["Prefix"], namespace=namespace)
+    matches = {context: ids or None for context, ids in found.matches.items()}
+    return Answer(wire.answer(found.index, matches, found.truncated), index=found.index)
+
+
+def fuzzy(call: Call) -> Answer:
+    """Names that hold a text; contexts that are searched by prefix are there even if empty, as in Nomad."""
+    body, namespace = _request(call, wire.FUZZY_REQUEST)
+    # Nomad counts bytes.
+    if (length := len(body["Text"].encode("utf-8", "surrogatepass"))) < service.SHORTEST_TEXT:
+        raise Refused(f"fuzzy search query must be at least {service.SHORTEST_TEXT} characters, got {length}")
+    found = service.by_text(wiring.deps(), _contexts(body), body["Text"], namespace=namespace)
+    matches = {context: [wire.fuzzy_match(m.found, m.scope) for m in found.fuzzy[context]] for context in found.fuzzy}
+    return Answer(wire.answer(found.index, matches, found.truncated), index=found.index)
+
+
+def _request(call: Call, shape: Struct) -> tuple[Mapping[str, Any], str]:
+    """The body and the namespace: the query's, else the body's, else `default`."""
+    allow(call, "PUT", "POST")
+    too_large(call.body, BODY_LIMIT)
+    body = decode(call.body, shape)
+    options(call)
+    if body["Region"] not in ("", REGION):
+        raise Refused("No path to region")
+    return body, call.parameter("namespace") or body["Namespace"] or "default"
+
+
+def _contexts(body: Mapping[str, Any]) -> tuple[str, ...]:
+    context = body["Context"]
+    if context == wire.ALL:
+        return wire.CONTEXTS
+    if context not in wire.CONTEXTS:
+        raise Refused(wire.unknown_context(context))
+    return (context,)
