@@ -63,9 +63,13 @@ class OperationInProgress(VolumesError):
 
 
 class OperationPending(VolumesError):
-    """The operation goes on after the answer."""
+    """The operations go on after the answer; their IDs are the addresses at which they can be asked for."""
 
     status = 504
+
+    def __init__(self, text: str, operation_ids: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.operation_ids = tuple(operation_ids)
 
 
 class StoreError(VolumesError):

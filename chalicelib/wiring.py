@@ -100,6 +100,7 @@ def worker() -> "Worker":
 def context() -> "Context":
     """What the worker's operations are given."""
     from chalicelib.operations.context import Context
+    from chalicelib.store.turns import TurnStore
 
     shared = {name: store for name, store in stores().items() if name != "namespaces"}
-    return Context(clock=clock(), secrets=sealer(), calls=worker(), **shared)
+    return Context(clock=clock(), secrets=sealer(), calls=worker(), turns=TurnStore(stores()["dynamo"]), **shared)

@@ -21,6 +21,7 @@ from chalicelib.routes import endpoint
 from chalicelib.service.deps import Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
+from chalicelib.store.turns import TurnStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import FakeProvider
 
@@ -190,7 +191,11 @@ def make_system(monkeypatch: Any) -> System:
     sealer = wiring.sealer()
     deps = Deps(clock=clock, sealer=sealer, queue=queue, asker=asker, wait_seconds=25, **stores)  # type: ignore[arg-type]
     context = Context(
-        clock=clock, secrets=sealer, calls=provider, **{k: v for k, v in stores.items() if k != "namespaces"}
+        clock=clock,
+        secrets=sealer,
+        calls=provider,
+        turns=TurnStore(stores["dynamo"]),
+        **{k: v for k, v in stores.items() if k != "namespaces"},
     )
 
     def rewire(built: Deps) -> None:

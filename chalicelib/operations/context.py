@@ -16,6 +16,7 @@ from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
 from chalicelib.store.index import IndexStore, Ticket
 from chalicelib.store.operations import OperationStore
 from chalicelib.store.plugins import PluginStore
+from chalicelib.store.turns import TurnStore
 from chalicelib.store.volumes import VolumeStore, volume_of
 
 RECORD_TRIES: Final = 10
@@ -86,6 +87,7 @@ class Context:
     operations: OperationStore
     volumes: VolumeStore
     plugins: PluginStore
+    turns: TurnStore
     secrets: Opener
     calls: Calls
 

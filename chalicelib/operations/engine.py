@@ -4,14 +4,16 @@ Whoever holds the lease is alone, whatever the queue delivers and however often.
 that must be repeated writes when, and ends; the waiting request or the sweeper sends it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from chalicelib.domain.deadlines import GRACE, call_seconds, lease_seconds
 from chalicelib.domain.operation import TRY_LIMIT, Kind, Operation, Status
+from chalicelib.domain.plugin import Plugin
 from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUnreachable
 from chalicelib.operations import create_snapshot, create_volume, delete_snapshot, delete_volume, expand_volume
-from chalicelib.operations.context import Context, Definition
+from chalicelib.operations.context import Context, Definition, Step
+from chalicelib.store.turns import Turn
 
 KINDS: Final[Mapping[Kind, Definition]] = {
     Kind.CREATE_VOLUME: create_volume.DEFINITION,
@@ -54,9 +56,50 @@ def _attempt(ctx: Context, operation: Operation) -> Operation | None:
     plugin = ctx.plugins.get(operation.plugin_id, consistent=False)
     seconds = call_seconds(step.rpc, plugin.deadlines if plugin else {})
     grace = plugin.grace if plugin and plugin.grace else GRACE
-    acquired = ctx.operations.acquire(
-        operation, now=ctx.clock.now(), call=seconds, lease=lease_seconds(seconds), grace=grace
-    )
+    now = ctx.clock.now()
+    taken = [
+        Turn(subject, operation.id, operation.attempt + 1, now + lease_seconds(seconds))
+        for subject in subjects(operation, plugin)
+    ]
+    for position, turn in enumerate(taken):
+        until = ctx.turns.take(turn, now=now)
+        if until is not None:
+            _leave(ctx, taken[:position])
+            ctx.operations.defer(operation, until=until)
+            return None
+    acquired = ctx.operations.acquire(operation, now=now, call=seconds, lease=lease_seconds(seconds), grace=grace)
+    following = _call(ctx, step, acquired, seconds)
+    _leave(ctx, taken)
+    return following
+
+
+def subjects(operation: Operation, plugin: Plugin | None) -> list[str]:
+    """What the operation's calls must have for themselves, the widest last.
+
+    A volume that is being created has no name that another operation could know; afterwards the provider sees one call
+    to it at a time (CSI spec, Concurrency). A plugin may ask for more.
+    """
+    out = []
+    if operation.external_id and operation.kind is not Kind.CREATE_VOLUME:
+        out.append(f"volume\n{operation.plugin_id}\n{operation.external_id}")
+    if plugin is not None and plugin.serialize == "plugin":
+        out.append(f"plugin\n{operation.plugin_id}")
+    return out
+
+
+def _leave(ctx: Context, taken: Sequence[Turn]) -> None:
+    """Free the turns and call up who waits the longest for each."""
+    for turn in taken:
+        over = set()
+        for operation_id in ctx.turns.leave(turn):
+            if ctx.operations.call_up(operation_id, now=ctx.clock.now()):
+                break
+            over.add(operation_id)
+        if over:
+            ctx.turns.strike(turn.subject, over)
+
+
+def _call(ctx: Context, step: Step, acquired: Operation, seconds: float) -> Operation | None:
     try:
         return step.run(ctx, acquired, seconds)
     except PluginRejected as exc:

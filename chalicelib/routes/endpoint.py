@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from chalice.app import Response
 
 from chalicelib import log
-from chalicelib.errors import NotFound, RequestError, StoreError, VolumesError
+from chalicelib.errors import NotFound, OperationPending, RequestError, StoreError, VolumesError
 from chalicelib.wire.gojson import BodyError, encode
 
 METHODS: Final = ("GET", "PUT", "POST", "DELETE", "HEAD", "PATCH", "OPTIONS")
@@ -72,6 +72,12 @@ class Call:
         """`pretty` in any form switches it on; only `pretty=0` does not."""
         return "pretty" in self.query and self.parameter("pretty") != "0"
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether the client wants the answer before the work is done (RFC 7240, respond-async)."""
+        preferences = self.header("Prefer").lower().split(",")
+        return any(p.partition(";")[0].strip() == "respond-async" for p in preferences)
+
     def header(self, name: str) -> str:
         return self.headers.get(name.lower(), "")
 
@@ -116,8 +122,11 @@ class Endpoint:
         try:
             response = _respond(call, self._handle(call))
         except VolumesError as exc:
-            text = exc.text + _cause(exc)
-            response = _error(call, exc)
+            if isinstance(exc, OperationPending) and call.asynchronous:
+                response = _respond(call, _accepted(exc))
+            else:
+                text = exc.text + _cause(exc)
+                response = _error(call, exc)
         except BodyError as exc:
             text = str(exc)
             response = _error(call, RequestError(text))
@@ -155,6 +164,13 @@ class Endpoint:
         if call.path + "/" in self._routes:
             return _redirect(call, call.path + "/")
         raise NoRoute("")
+
+
+def _accepted(pending: OperationPending) -> Answer:
+    """202: the operations are recorded and will be done; `Location` is the first one's."""
+    ids = pending.operation_ids
+    headers = {"Location": f"/v1/operation/{ids[0]}", "Preference-Applied": "respond-async"}
+    return Answer({"Operations": list(ids)}, status=202, headers=headers)
 
 
 def allow(call: Call, *methods: str) -> None:

@@ -1,10 +1,12 @@
 """Query options that every read understands, with the errors and in the order in which Nomad checks them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from chalicelib import wiring
 from chalicelib.errors import Refused, RequestError
 from chalicelib.routes.endpoint import Call
+from chalicelib.service.deps import Deps
 from chalicelib.wire.gotime import parse_duration
 
 REGION: Final = "global"
@@ -41,6 +43,12 @@ def region(call: Call) -> None:
     wanted = call.parameter("region")
     if wanted and wanted != REGION:
         raise Refused("No path to region")
+
+
+def writing(call: Call) -> Deps:
+    """What a write is done with: a client that asked for it is not kept waiting."""
+    deps = wiring.deps()
+    return replace(deps, wait_seconds=0.0) if call.asynchronous else deps
 
 
 def _wait(call: Call) -> float:

@@ -4,7 +4,7 @@ from typing import Any
 
 from chalicelib import wiring
 from chalicelib.routes.endpoint import BODY_LIMIT, Answer, Call, NoRoute, allow, method_not_allowed, too_large
-from chalicelib.routes.options import options, region
+from chalicelib.routes.options import options, region, writing
 from chalicelib.service import snapshots as service
 from chalicelib.wire import shapes
 from chalicelib.wire import snapshots as wire
@@ -27,7 +27,7 @@ def collection(call: Call) -> Answer:
         return _list(call)
     if call.method == "DELETE":
         region(call)
-        service.delete(wiring.deps(), call.parameter("plugin_id"), call.parameter("snapshot_id"), secrets(call))
+        service.delete(writing(call), call.parameter("plugin_id"), call.parameter("snapshot_id"), secrets(call))
         return Answer(index=0, known_leader=False)
     raise method_not_allowed()
 
@@ -54,7 +54,7 @@ def create(call: Call, volume_id: str) -> Answer:
         )
         for element in body["Snapshots"] or ()
     ]
-    made = service.create(wiring.deps(), call.namespace, wanted)
+    made = service.create(writing(call), call.namespace, wanted)
     shown: list[dict[str, Any]] | None = [wire.snapshot(m) for m in made] or None
     return Answer(wire.page("Snapshots", shown), index=0, known_leader=False)
 

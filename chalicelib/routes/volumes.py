@@ -18,7 +18,7 @@ from chalicelib.routes.endpoint import (
     resource_not_found,
     too_large,
 )
-from chalicelib.routes.options import FALSE, TRUE, options, region
+from chalicelib.routes.options import FALSE, TRUE, options, region, writing
 from chalicelib.service import blocking, definitions, listing, volumes
 from chalicelib.wire import shapes
 from chalicelib.wire import volumes as wire
@@ -106,12 +106,12 @@ def _read(call: Call, volume_id: str) -> Answer:
 
 def _register(call: Call) -> Answer:
     wanted = _wanted(call, shapes.CSI_VOLUME_REGISTER_REQUEST)
-    return _written(definitions.register(wiring.deps(), wanted))
+    return _written(definitions.register(writing(call), wanted))
 
 
 def _create(call: Call, _volume_id: str) -> Answer:
     wanted = _wanted(call, shapes.CSI_VOLUME_CREATE_REQUEST)
-    return _written(definitions.create(wiring.deps(), wanted))
+    return _written(definitions.create(writing(call), wanted))
 
 
 def _deregister(call: Call, volume_id: str) -> Answer:
@@ -124,7 +124,7 @@ def _deregister(call: Call, volume_id: str) -> Answer:
 
 def _delete(call: Call, volume_id: str) -> Answer:
     region(call)
-    return Answer(index=volumes.delete(wiring.deps(), call.namespace, volume_id, snapshots.secrets(call)))
+    return Answer(index=volumes.delete(writing(call), call.namespace, volume_id, snapshots.secrets(call)))
 
 
 def _detach(call: Call, volume_id: str) -> Answer:

@@ -41,14 +41,15 @@ def join(deps: Deps, volume_id: str, operation_id: str, wanted: str, kind: str) 
     return found
 
 
-def wait(deps: Deps, operations: Sequence[Operation]) -> dict[str, Operation]:
+def wait(deps: Deps, operations: Sequence[Operation], *, seconds: float | None = None) -> dict[str, Operation]:
     """The operations as they stand when all are answered or the time is up.
 
     Polls grow from 10 ms to 1 s and may be eventually consistent: half a read unit each. A message that seems lost,
     or a step that is to be repeated, is sent again from here, so a waiting client never waits for the sweeper.
     """
     found = {operation.id: operation for operation in operations}
-    end, pause = deps.clock.monotonic() + deps.wait_seconds, FIRST_POLL
+    limit = deps.wait_seconds if seconds is None else min(seconds, deps.wait_seconds)
+    end, pause = deps.clock.monotonic() + limit, FIRST_POLL
     while waiting := [o for o in found.values() if not o.answered]:
         if deps.clock.monotonic() + pause > end:
             break
@@ -73,7 +74,9 @@ def unanswered(operations: Iterable[Operation]) -> OperationPending | None:
         return None
     names = ", ".join(f"{o.id} ({o.kind} {o.volume_id})" for o in waiting)
     reason = next((f"; last error: {o.last_error}" for o in waiting if o.last_error), "")
-    return OperationPending(f"operation {names} is still running: repeat the request to go on waiting{reason}")
+    return OperationPending(
+        f"operation {names} is still running: repeat the request to go on waiting{reason}", [o.id for o in waiting]
+    )
 
 
 def text(sealed: bytes) -> str:

@@ -146,15 +146,34 @@ class Dynamo:
             arguments["ExclusiveStartKey"] = key(pk, after)
         if limit is not None:
             arguments["Limit"] = limit
-        with translated():
-            answer = self.client.query(**arguments)
-        rows = [loaded for item in answer["Items"] if (loaded := load(row, item)) is not None]
-        last = answer.get("LastEvaluatedKey")
+        rows, last = self._query(row, arguments)
         if start is not None and prefix:  # a start inside a prefix: the condition could name only one of the two
             inside = [r for r in rows if r.sk.startswith(prefix)]
             if len(inside) < len(rows):
                 rows, last = inside, None
-        return Page(rows, last["sk"]["S"] if last else None)
+        return Page(rows, last)
+
+    def backwards(self, row: type[R], pk: str, *, start: str | None, after: str | None, limit: int) -> Page:
+        """One page of a partition against sort-key order, read strongly: below `after` or from `start` (inclusive)."""
+        arguments: dict[str, Any] = {
+            "TableName": row.Meta.table_name,
+            "KeyConditionExpression": "pk = :pk" if start is None else "pk = :pk AND sk <= :start",
+            "ExpressionAttributeValues": {":pk": {"S": pk}} | ({} if start is None else {":start": {"S": start}}),
+            "ConsistentRead": True,
+            "ScanIndexForward": False,
+            "Limit": limit,
+        }
+        if after is not None:
+            arguments["ExclusiveStartKey"] = key(pk, after)
+        return Page(*self._query(row, arguments))
+
+    def _query(self, row: type[R], arguments: dict[str, Any]) -> tuple[list[R], str | None]:
+        """Rows, and the sort key after which there may be more."""
+        with translated():
+            answer = self.client.query(**arguments)
+        rows = [loaded for item in answer["Items"] if (loaded := load(row, item)) is not None]
+        last = answer.get("LastEvaluatedKey")
+        return rows, last["sk"]["S"] if last else None
 
     def batch_get(self, row: type[R], keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], R]:
         """The items that exist of `keys`, read strongly; what DynamoDB leaves unprocessed is asked for again, with

@@ -3,8 +3,11 @@
 Every write of a result is fenced: it names the attempt it acquired, and a later attempt makes it fail with LeaseLost.
 """
 
+import heapq
 import json
-from typing import Any
+import string
+from collections.abc import Iterator
+from typing import Any, Final
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -14,6 +17,10 @@ from chalicelib.errors import LeaseLost
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
 from chalicelib.store.tables import LockRow, OperationRow
+
+FIRST_PAGE: Final = 8
+NEXT_PAGE: Final = 50
+"""Records asked for at once in each of the 26 partitions of a list: a page of a hundred takes about four of each."""
 
 
 class OperationStore:
@@ -107,6 +114,21 @@ class OperationStore:
             return False
         return True
 
+    def defer(self, operation: Operation, *, until: float) -> None:
+        """Nobody looks at it before `until`, unless `call_up` says so; the record is otherwise as it was."""
+        condition = (OperationRow.attempt == operation.attempt) & OperationRow.due_bucket.exists()
+        self._fenced(operation, [OperationRow.due_at.set(until)], condition)
+
+    def call_up(self, operation_id: str, *, now: float) -> bool:
+        """Due now: whoever waits for it sends its message, or else the next sweep does. False if it is not waiting."""
+        condition = OperationRow.due_bucket.exists() & (OperationRow.lease_until <= now)
+        pk = tables.operation_pk(operation_id)
+        try:
+            self._dynamo.update(OperationRow, pk, operation_id, [OperationRow.due_at.set(now)], condition)
+        except ConditionFailed:
+            return False  # over, or somebody works on it
+        return True
+
     def due(self, now: float, *, limit: int = 100) -> list[Operation]:
         """Open operations that nobody seems to be working on, the longest waiting first (a GSI: late by moments, the
         sweeper repeats).
@@ -120,6 +142,20 @@ class OperationStore:
                 Limit=limit,
             )
         return [found for item in answer["Items"] if (found := operation_of(item)) is not None]
+
+    def newest(self, *, start: str | None = None) -> Iterator[Operation]:
+        """Every record that is kept, the newest first, from the ID `start` on: a lazy merge of the partitions."""
+        streams = [self._partition(tables.operation_pk(letter), start) for letter in string.ascii_lowercase]
+        return heapq.merge(*streams, key=lambda o: o.id, reverse=True)
+
+    def _partition(self, pk: str, start: str | None) -> Iterator[Operation]:
+        after, limit = None, FIRST_PAGE
+        while True:
+            page = self._dynamo.backwards(OperationRow, pk, start=start, after=after, limit=limit)
+            yield from (_operation(row) for row in page.rows)
+            if page.next_key is None:
+                return
+            after, limit = page.next_key, NEXT_PAGE
 
     def _fenced(self, operation: Operation, actions: list[Action], condition: Condition) -> Operation:
         pk = tables.operation_pk(operation.id)
@@ -190,6 +226,11 @@ def undo(operation: Operation, *, now: float, step: str, error: str, until: floa
         OperationRow.update_time.set(now),
     ]
     return _write(operation, actions, _mine(operation))
+
+
+def cancel(operation: Operation, *, now: float, error: str) -> Write:
+    """Over before any worker touched it; refused once one has."""
+    return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
 
 
 def _close(operation: Operation, event: Event, now: float, actions: list[Action]) -> Write:

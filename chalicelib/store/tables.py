@@ -6,6 +6,7 @@
 | volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's own transaction |
 | operations | `op#<last letter of the id>` | `<operation id>` | OperationRow; ids sort by time |
 | operations | `lock#<hash of the subject>` | `-` | LockRow: the open operation that holds a subject |
+| operations | `turn#<hash of the subject>` | `-` | TurnRow: whose call is in flight, and who waits |
 | plugins | `plugin` | `<plugin id>` | PluginRow: counts, changed in one transaction with the instances |
 | plugins | `instance#<plugin id>` | `<node id>` | InstanceRow |
 | plugins | `node` | `<node id>` | NodeRow |
@@ -20,7 +21,13 @@ item's shape: a reader that meets a larger one refuses, rather than lose what it
 import hashlib
 from typing import Any, Final
 
-from pynamodb.attributes import BinaryAttribute, BooleanAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import (
+    BinaryAttribute,
+    BooleanAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+    UnicodeSetAttribute,
+)
 from pynamodb.models import Model
 
 SCHEMA: Final = 1
@@ -47,6 +54,10 @@ def operation_pk(operation_id: str) -> str:
 
 def lock_pk(subject: str) -> str:
     return "lock#" + hashlib.sha256(subject.encode()).hexdigest()
+
+
+def turn_pk(subject: str) -> str:
+    return "turn#" + hashlib.sha256(subject.encode()).hexdigest()
 
 
 def instances_pk(plugin_id: str) -> str:
@@ -133,6 +144,15 @@ class LockRow(Row):
     operation_id = UnicodeAttribute()
 
 
+class TurnRow(Row):
+    class Meta:
+        table_name = "operations"
+
+    holder = UnicodeAttribute()
+    until = NumberAttribute()
+    waiting = UnicodeSetAttribute(null=True)
+
+
 class PluginRow(Row):
     class Meta:
         table_name = "plugins"
@@ -204,6 +224,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     MemberRow,
     OperationRow,
     LockRow,
+    TurnRow,
     PluginRow,
     InstanceRow,
     NodeRow,

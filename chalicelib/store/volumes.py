@@ -173,15 +173,16 @@ def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, un
     )
 
 
-def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float) -> Write:
-    """The operation did not happen and cannot happen any more: ready again."""
+def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float | None = None) -> Write:
+    """The operation did not happen and cannot happen any more: ready again. Without `calls_until` no call was made."""
     actions: list[Action] = [
         VolumeRow.state.set(VolumeState.READY.value),
         VolumeRow.revision.add(1),
-        VolumeRow.calls_until.set(calls_until),
         VolumeRow.operation_id.remove(),
         VolumeRow.operation_kind.remove(),
     ]
+    if calls_until is not None:
+        actions.append(VolumeRow.calls_until.set(calls_until))
     return dynamo.update("volume", VolumeRow, *volume_key, actions, _held_by(operation_id))
 
 

@@ -1,0 +1,119 @@
+"""Operations as their owners see them: read, list, wait, resume, cancel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from chalicelib.domain.operation import Kind, Operation, Status
+from chalicelib.errors import NotFound, RequestError
+from chalicelib.service import waiting
+from chalicelib.service.deps import Deps
+from chalicelib.store import operations as operation_store
+from chalicelib.store import volumes as volume_store
+from chalicelib.store.dynamo import TransactionRefused, Write
+from chalicelib.store.tables import TOMBSTONE_SECONDS
+
+READ_BUDGET: Final = 2_000
+"""Records that one page may read; then a short page is answered, with its token."""
+DEFAULT_PAGE: Final = 100
+CANCELLED: Final = "cancelled before a worker began"
+_HELD: Final = frozenset({Kind.DELETE_VOLUME, Kind.EXPAND_VOLUME})
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list is asked for; empty is any."""
+
+    namespace: str = "*"
+    status: str = ""
+    volume_id: str = ""
+    plugin_id: str = ""
+    per_page: int = DEFAULT_PAGE
+    next_token: str = ""
+
+
+@dataclass
+class Listed:
+    """One page, the newest first; `next_token` is the ID of the first operation of the next page."""
+
+    operations: list[Operation] = field(default_factory=list)
+    next_token: str = ""
+
+
+def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
+    """One operation; with `wait`, as it is when its outcome is known or the seconds are over. Raises NotFound."""
+    found = deps.operations.get(operation_id)
+    if found is None:
+        raise NotFound(f"operation {operation_id} not found: finished ones are kept for a week")
+    if wait > 0 and not found.answered:
+        found = waiting.wait(deps, [found], seconds=wait)[found.id]
+    return found
+
+
+def list_operations(deps: Deps, query: Query) -> Listed:
+    """A page of what is kept: open operations, those in doubt, and a week of finished ones."""
+    if query.status and query.status not in {s.value for s in Status}:
+        known = ", ".join(s.value for s in Status)
+        raise RequestError(f"status must be one of: {known}")
+    listed, size = Listed(), query.per_page or DEFAULT_PAGE
+    for count, operation in enumerate(deps.operations.newest(start=query.next_token or None)):
+        if len(listed.operations) >= size or count >= READ_BUDGET:
+            listed.next_token = operation.id
+            break
+        if _wanted(operation, query):
+            listed.operations.append(operation)
+    return listed
+
+
+def resume(deps: Deps, operation_id: str) -> Operation:
+    """Try one again that was given up in doubt; raises RequestError 409 for any other."""
+    found = read(deps, operation_id)
+    if found.status is not Status.IN_DOUBT:
+        raise RequestError(
+            f"operation {operation_id} is {found.status}: only one that is in doubt can be resumed", status=409
+        )
+    resumed = deps.operations.resume(found, now=deps.clock.now())
+    waiting.send(deps, resumed)
+    return resumed
+
+
+def cancel(deps: Deps, operation_id: str) -> Operation:
+    """End one that no worker has begun, and free what it held; raises RequestError 409 for any other.
+
+    The condition is the record's own: a worker that acquires it at the same moment wins, or finds it over.
+    """
+    found = read(deps, operation_id)
+    if found.status is not Status.PENDING or found.attempt:
+        raise RequestError(
+            f"operation {operation_id} is {found.status} and was begun: it cannot be cancelled, only finished",
+            status=409,
+        )
+    now = deps.clock.now()
+    closing = operation_store.cancel(found, now=now, error=CANCELLED)
+    try:
+        deps.dynamo.transact([closing, *_freed(found, now)], token=f"{operation_id[-24:]}cancel")
+    except TransactionRefused as exc:
+        after = read(deps, operation_id)
+        if after.error != CANCELLED:
+            raise RequestError(f"operation {operation_id} was begun meanwhile: it goes on", status=409) from exc
+    return read(deps, operation_id)
+
+
+def _freed(operation: Operation, now: float) -> Sequence[Write]:
+    """What the operation held: the reserved ID, the marked volume, or the lock."""
+    key = volume_store.key(operation.namespace, operation.volume_id)
+    if operation.kind is Kind.CREATE_VOLUME:
+        expires_at = int(now) + TOMBSTONE_SECONDS
+        return [volume_store.release_reservation(key, operation_id=operation.id, expires_at=expires_at)]
+    if operation.kind in _HELD:
+        return [volume_store.unmark(key, operation_id=operation.id)]
+    return operation_store.unlock(operation)
+
+
+def _wanted(operation: Operation, query: Query) -> bool:
+    return (
+        query.namespace in ("*", operation.namespace)
+        and query.status in ("", operation.status.value)
+        and query.volume_id in ("", operation.volume_id)
+        and query.plugin_id in ("", operation.plugin_id)
+    )

@@ -1,0 +1,265 @@
+"""Operations over HTTP: asynchronous answers, reading, listing, resuming, cancelling."""
+
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.operation import Status
+from chalicelib.errors import PluginInDoubt, PluginRejected
+from tests.harness import Reply, System, definition
+from tests.operations.invariants import all_operations, violations
+from tests.operations.kinds import CASES, Case
+
+ASYNC = {"Prefer": "respond-async"}
+
+
+def start(system: System, volume_id: str = "data", **fields: Any) -> str:
+    """Create a volume without waiting, and with no worker at hand; the operation's ID."""
+    reply = system.call("PUT", f"/v1/volume/csi/{volume_id}/create", definition(volume_id, **fields), headers=ASYNC)
+    assert reply.status == 202, reply.body
+    location = reply.headers["Location"]
+    assert reply.json == {"Operations": [location.removeprefix("/v1/operation/")]}
+    return str(reply.json["Operations"][0])
+
+
+def operation(system: System, operation_id: str, query: str = "") -> Any:
+    return system.call("GET", f"/v1/operation/{operation_id}", query=query).json
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_an_asynchronous_request_is_answered_before_the_work_is_done(case: Case, system: System) -> None:
+    case.prepare(system)
+    call = system.call
+
+    def asynchronous(method: str, path: str, body: Any = None, *, query: str = "", headers: Any = None) -> Reply:
+        return call(method, path, body, query=query, headers=ASYNC if method != "GET" else headers)
+
+    system.call = asynchronous  # type: ignore[method-assign]
+    reply = case.start(system)
+    system.call = call  # type: ignore[method-assign]
+    assert reply.status == 202
+    assert reply.headers["Preference-Applied"] == "respond-async"
+    operation_id = reply.json["Operations"][0]
+    assert operation(system, operation_id)["Status"] == "pending"
+    done = operation(system, operation_id, "wait=5s")
+    assert (done["Status"], done["Kind"], done["Error"]) == ("succeeded", case.name, "")
+    assert case.done(system)
+
+
+def test_a_plain_update_has_nothing_to_wait_for(system: System) -> None:
+    system.call("PUT", "/v1/volume/csi/data/create", definition())
+    reply = system.call("PUT", "/v1/volume/csi/data/create", definition(), headers=ASYNC)
+    assert reply.status == 200
+
+
+def test_neither_definition_nor_secrets_are_shown(system: System) -> None:
+    flags = {"FSType": "ext4", "MountFlags": ["password=hunter"]}
+    operation_id = start(system, MountOptions=flags, Secrets={"token": "swordfish"})
+    for _ in range(2):
+        shown = system.call("GET", f"/v1/operation/{operation_id}").body
+        assert "hunter" not in shown
+        assert "swordfish" not in shown
+        system.pump()
+    assert operation(system, operation_id)["Result"]["Index"] > 0
+
+
+def test_the_list_has_the_newest_first_and_pages_through_all(system: System) -> None:
+    ids = []
+    for number in range(40):
+        system.clock.moment += 1
+        ids.append(start(system, f"v{number}"))
+    seen: list[str] = []
+    token, pages = "", 0
+    while True:
+        page = system.call("GET", "/v1/operations", query=f"per_page=7&next_token={token}").json
+        seen += [o["ID"] for o in page["Operations"]]
+        pages += 1
+        token = page["NextToken"]
+        if not token:
+            break
+    assert seen == ids[::-1]
+    assert pages == 6
+
+
+def test_the_list_is_narrowed_by_status_volume_plugin_and_namespace(system: System) -> None:
+    system.add_plugin("other")
+    first = start(system, "one")
+    system.pump()
+    second = start(system, "two", PluginID="other")
+
+    def listed(query: str) -> list[str]:
+        return [o["ID"] for o in system.call("GET", "/v1/operations", query=query).json["Operations"]]
+
+    assert listed("status=succeeded") == [first]
+    assert listed("status=pending") == [second]
+    assert listed("volume_id=one") == [first]
+    assert listed("plugin_id=other") == [second]
+    assert listed("namespace=nowhere") == []
+    refused = system.call("GET", "/v1/operations", query="status=done")
+    assert (refused.status, refused.body) == (
+        400, "status must be one of: pending, running, succeeded, failed, in doubt",
+    )  # fmt: skip
+
+
+def test_a_page_of_many_costs_what_is_shown(system: System) -> None:
+    for number in range(60):
+        start(system, f"v{number}")
+    reply = system.call("GET", "/v1/operations", query="per_page=5")
+    assert len(reply.json["Operations"]) == 5
+
+
+def test_what_is_not_there_is_not_found(system: System) -> None:
+    for method, path in (("GET", "nowhere"), ("PUT", "nowhere/resume"), ("DELETE", "nowhere")):
+        reply = system.call(method, f"/v1/operation/{path}")
+        assert (reply.status, reply.body) == (404, "operation nowhere not found: finished ones are kept for a week")
+    assert system.call("POST", "/v1/operation/nowhere").status == 405
+    assert system.call("GET", "/v1/operation/nowhere/more").status == 404
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_cancelled_operation_frees_what_it_held(case: Case, system: System) -> None:
+    case.prepare(system)
+    before = (dict(system.provider.volumes), dict(system.provider.snapshots))
+    system.pumping = False
+    reply = case.start(system)
+    assert reply.status == 504
+    operation_id = next(o.id for o in all_operations(system) if o.open)
+    cancelled = system.call("DELETE", f"/v1/operation/{operation_id}")
+    assert (cancelled.status, cancelled.json["Status"]) == (200, "failed")
+    assert cancelled.json["Error"] == "cancelled before a worker began"
+    system.pumping = True
+    system.rest(3)
+    assert violations(system) == []
+    assert (system.provider.volumes, system.provider.snapshots) == before
+    assert case.start(system).status == 200
+    assert case.done(system)
+
+
+def test_what_was_begun_cannot_be_cancelled(system: System) -> None:
+    def fail(*_: object) -> None:
+        raise PluginInDoubt("no answer")
+
+    system.provider.before.append(fail)
+    operation_id = start(system)
+    system.pump()
+    refused = system.call("DELETE", f"/v1/operation/{operation_id}")
+    assert refused.status == 409
+    assert "was begun" in refused.body
+    system.provider.before.clear()
+    system.rest()
+    assert operation(system, operation_id)["Status"] == "succeeded"
+
+
+def test_one_in_doubt_is_kept_says_why_and_can_be_resumed(system: System) -> None:
+    def fail(*_: object) -> None:
+        raise PluginInDoubt("the array is on fire")
+
+    system.provider.before.append(fail)
+    operation_id = start(system)
+    refused = system.call("PUT", f"/v1/operation/{operation_id}/resume")
+    assert refused.status == 409
+    for _ in range(60):
+        system.clock.moment += 1000
+        system.sweep()
+        system.pump()
+    shown = operation(system, operation_id)
+    assert (shown["Status"], shown["LastError"], shown["Tries"]) == ("in doubt", "the array is on fire", 30)
+    assert shown["StorageName"].startswith("data-")
+    assert system.queue.messages == []
+
+    system.provider.before.clear()
+    resumed = system.call("PUT", f"/v1/operation/{operation_id}/resume")
+    assert (resumed.status, resumed.json["Status"]) == (200, "pending")
+    system.pump()
+    assert operation(system, operation_id)["Status"] == "succeeded"
+    assert violations(system) == []
+
+
+def serialized(system: System, serialize: str) -> None:
+    system.add_plugin("directory", serialize=serialize)
+
+
+def in_flight(system: System) -> tuple[dict[str, int], list[str]]:
+    """Run others inside each call, and count how many calls are in flight at once."""
+    most = {"now": 0, "most": 0}
+    order: list[str] = []
+
+    def enter(rpc: str, _: object) -> None:
+        most["now"] += 1
+        most["most"] = max(most["most"], most["now"])
+        order.append(rpc)
+        system.pump()
+
+    def leave(*_: object) -> None:
+        most["now"] -= 1
+
+    system.provider.before.append(enter)
+    system.provider.after.append(leave)
+    return most, order
+
+
+@pytest.mark.parametrize(("serialize", "most"), [("", 3), ("plugin", 1)])
+def test_a_plugin_that_asks_for_it_gets_one_call_at_a_time(system: System, serialize: str, most: int) -> None:
+    serialized(system, serialize)
+    counted, _ = in_flight(system)
+    ids = [start(system, f"v{n}") for n in range(3)]
+    for _ in range(20):
+        system.pump()
+        system.clock.moment += 1
+        system.sweep()
+    assert [operation(system, i)["Status"] for i in ids] == ["succeeded"] * 3
+    assert counted["most"] == most
+    assert violations(system) == []
+
+
+def test_a_turn_that_a_dead_worker_held_is_over_with_its_lease(system: System) -> None:
+    serialized(system, "plugin")
+    died: list[str] = []
+
+    class Gone(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        if not died:
+            died.append("x")
+            raise Gone
+
+    system.provider.before.append(die)
+    ids = [start(system, f"v{n}") for n in range(3)]
+    with pytest.raises(Gone):
+        system.pump()
+    system.pump()
+    assert [operation(system, i)["Status"] for i in ids[1:]] == ["pending", "pending"]
+    assert system.queue.messages == []
+    assert system.sweep().sent == 0, "nothing is due while the lease lives: no busy polling"
+    system.rest()
+    assert [operation(system, i)["Status"] for i in ids] == ["succeeded"] * 3
+
+
+def test_two_snapshots_of_one_volume_and_its_expansion_are_one_call_at_a_time(system: System) -> None:
+    system.call("PUT", "/v1/volume/csi/data/create", definition(RequestedCapacityMin=1024))
+    counted, order = in_flight(system)
+    for name in ("one", "two"):
+        body = {"Snapshots": [{"SourceVolumeID": "data", "Name": name}]}
+        assert system.call("PUT", "/v1/volumes/snapshot", body, headers=ASYNC).status == 202
+    expand = definition(RequestedCapacityMin=4096)
+    assert system.call("PUT", "/v1/volume/csi/data/create", expand, headers=ASYNC).status == 202
+    for _ in range(20):
+        system.pump()
+        system.clock.moment += 1
+        system.sweep()
+    assert sorted(order) == ["ControllerExpandVolume", "CreateSnapshot", "CreateSnapshot"]
+    assert counted["most"] == 1
+    assert {o.status for o in all_operations(system)} == {Status.SUCCEEDED}
+
+
+def test_a_rejection_frees_the_turn(system: System) -> None:
+    serialized(system, "plugin")
+
+    def reject(rpc: str, provider: Any) -> None:
+        raise PluginRejected("no", code="INVALID_ARGUMENT")
+
+    system.provider.before.append(reject)
+    first, second = start(system, "a"), start(system, "b")
+    system.pump()
+    assert [operation(system, i)["Status"] for i in (first, second)] == ["failed", "failed"]
