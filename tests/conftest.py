@@ -8,6 +8,15 @@ from moto import mock_aws
 from tests import harness
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--against",
+        choices=("moto", "local"),
+        default="moto",
+        help="where tests/store keeps its tables: moto in this process, or the DynamoDB Local at DYNAMODB_LOCAL_URL",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _made_up_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -1,16 +1,18 @@
 """Nomad's rising index: allocated before a write, published after it (protocols, section 1).
 
-One item holds `seq`, the last number given out, `pub#<scope>`, the number that wakes the readers of a scope, and
-`pend#<id>`, an entry for every write that has allocated but not yet published. A write is: allocate (N), write the
-object with modify_index N under the condition that its own is smaller, publish. Publishing takes a fresh number, so a
-reader that saw the object before the publication is woken once more (allowed) and one that did not see it is always
-woken (demanded). A crash in between leaves the pend entry, and `repair` publishes for it.
+One item holds `seq`, the last number given out, `pub#<scope>`, the number that wakes the readers of a scope, and for
+every write that has allocated but not yet published `pend#<id>` (when, for which scopes) and `at#<id>` (its number). A
+write is: allocate (N), write the object with modify_index N under the condition that its own is smaller, publish.
+Publishing takes a fresh number, so a reader that saw the object before the publication is woken once more (allowed)
+and one that did not see it is always woken (demanded). A crash in between leaves the entry, and `repair` publishes for
+it. tests/blocking explores every interleaving of these steps; docs/lists-and-blocking.md says what readers do.
 
 Scopes: volumes are spread over `VOLUME_SCOPES` scopes by their namespace, so the item stays small however many
 namespaces there are; two namespaces of one scope wake each other's readers, without news.
 """
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,10 +47,27 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The index item as it was read."""
+    """The index item as it was read; `writing` has the scopes and the number of every write that is under way."""
 
     seq: int
-    published: dict[str, int]
+    published: Mapping[str, int]
+    writing: Sequence[tuple[tuple[str, ...], int]] = ()
+
+    @property
+    def now(self) -> int:
+        """The index of an answer whose data are read, strongly, after this.
+
+        Every change that such an answer misses is published later, with a larger number; and a later answer never has
+        a smaller one, whatever it reads.
+        """
+        return max(self.seq, 1)
+
+    def floor(self, scope: str) -> int:
+        """What every later change in `scope` is above: the index of a thing that is not there.
+
+        `now` would not do: a write under way may bear a smaller number, and the thing's index would go back with it.
+        """
+        return max(min((number - 1 for scopes, number in self.writing if scope in scopes), default=self.seq), 1)
 
     def of(self, scope: str) -> int:
         return self.published.get(scope, 0)
@@ -69,8 +88,10 @@ class IndexStore:
     def allocate(self, *scopes: str, name: str, now: float) -> Ticket:
         """A fresh number for one write that readers of `scopes` must be woken by: one write unit."""
         answer = self._update(
-            "SET #pend = :pend, #schema = :schema ADD seq :one",
-            {"#pend": f"pend#{name}", "#schema": "schema"},
+            # The first number is 2: whoever read before it has index 1, since 0 means "do not block".
+            "SET #pend = :pend, #at = if_not_exists(seq, :one) + :one, seq = if_not_exists(seq, :one) + :one, "
+            "#schema = :schema",
+            {"#pend": f"pend#{name}", "#at": f"at#{name}", "#schema": "schema"},
             {
                 ":pend": {"S": f"{now:.0f} {' '.join(scopes)}"},
                 ":schema": {"N": str(SCHEMA)},
@@ -81,14 +102,14 @@ class IndexStore:
 
     def publish(self, ticket: Ticket) -> int:
         """Wake the readers of the ticket's scopes; returns the number published. Safe to repeat."""
-        names = {"#pend": f"pend#{ticket.id}"} | {f"#s{i}": f"pub#{scope}" for i, scope in enumerate(ticket.scopes)}
+        names = _entry(ticket) | {f"#s{i}": f"pub#{scope}" for i, scope in enumerate(ticket.scopes)}
         sets = ", ".join(["seq = seq + :one"] + [f"#s{i} = seq + :one" for i in range(len(ticket.scopes))])
-        answer = self._update(f"SET {sets} REMOVE #pend", names, {":one": {"N": "1"}})
+        answer = self._update(f"SET {sets} REMOVE #pend, #at", names, {":one": {"N": "1"}})
         return int(answer["seq"]["N"])
 
     def abandon(self, ticket: Ticket) -> None:
         """The write was refused: nothing to publish."""
-        self._update("REMOVE #pend", {"#pend": f"pend#{ticket.id}"}, {}, returns="NONE")
+        self._update("REMOVE #pend, #at", _entry(ticket), {}, returns="NONE")
 
     def watch(self, *, consistent: bool = True) -> Watch:
         """The index item: one read unit strongly, half when polled."""
@@ -97,7 +118,12 @@ class IndexStore:
                 TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=consistent
             ).get("Item", {})
         published = {name[4:]: int(value["N"]) for name, value in item.items() if name.startswith("pub#")}
-        return Watch(int(item.get("seq", {"N": "0"})["N"]), published)
+        writing = [
+            (tuple(value["S"].split(" ")[1:]), int(item[f"at#{name[5:]}"]["N"]))
+            for name, value in item.items()
+            if name.startswith("pend#")
+        ]
+        return Watch(int(item.get("seq", {"N": "0"})["N"]), published, writing)
 
     def repair(self, now: float) -> int:
         """Publish for every write that allocated long ago and never published; returns how many.
@@ -131,3 +157,7 @@ class IndexStore:
                 **arguments,
             )
         return dict(answer.get("Attributes", {}))
+
+
+def _entry(ticket: Ticket) -> dict[str, str]:
+    return {"#pend": f"pend#{ticket.id}", "#at": f"at#{ticket.id}"}
