@@ -4,11 +4,13 @@ The real thing is the directory plugin behind a bridge (tests/e2e) or on its soc
 many cases that need no wire.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.domain.volume import Volume
+from chalicelib.errors import PluginRejected
 
 
 @dataclass
@@ -25,6 +27,16 @@ Hook = Callable[[str, "FakeProvider"], None]
 Attempt = tuple[str, int]
 
 
+class Stranded(Exception):
+    """A `before` hook raises it to let the call out of sight: its caller is told `error`, its effect waits in
+    `stranded` until somebody lands it.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("stranded")
+        self.error = error
+
+
 @dataclass
 class FakeProvider:
     """`before` and `after` are called around the effect of each call and may raise a PluginError or die."""
@@ -35,6 +47,7 @@ class FakeProvider:
     after: list[Hook] = field(default_factory=list)
     log: list[tuple[str, str, Attempt]] = field(default_factory=list)
     secrets: list[Mapping[str, str]] = field(default_factory=list)
+    stranded: list[Callable[[], Any]] = field(default_factory=list)
     made: int = 0
 
     def create_volume(
@@ -83,7 +96,9 @@ class FakeProvider:
         attempt: Attempt,
     ) -> int:
         def grow() -> int:
-            stored = self.volumes[volume.external_id]
+            stored = self.volumes.get(volume.external_id)
+            if stored is None:
+                raise PluginRejected("there is no such volume", code="NOT_FOUND")
             stored.capacity = max(stored.capacity, required)
             return stored.capacity
 
@@ -117,13 +132,25 @@ class FakeProvider:
     ) -> None:
         self._call("DeleteSnapshot", external_id, attempt, secrets, lambda: self.snapshots.pop(external_id, None))
 
+    def land(self) -> int:
+        """Calls that were out of sight have their effect now; how many."""
+        landing, self.stranded = self.stranded, []
+        for effect in landing:
+            with contextlib.suppress(PluginRejected):  # nobody is there to be told
+                effect()
+        return len(landing)
+
     def _call(
         self, rpc: str, subject: str, attempt: Attempt, secrets: Mapping[str, str], effect: Callable[[], Any]
     ) -> Any:
         self.log.append((rpc, subject, attempt))
         self.secrets.append(dict(secrets))
         for hook in list(self.before):
-            hook(rpc, self)
+            try:
+                hook(rpc, self)
+            except Stranded as exc:
+                self.stranded.append(effect)
+                raise exc.error from exc
         done = effect()
         for hook in list(self.after):
             hook(rpc, self)
