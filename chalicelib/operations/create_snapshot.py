@@ -5,7 +5,8 @@ Nothing is registered, as in Nomad: the provider's list is the record, and the o
 is finished. It holds a lock item for its source and name, so the same request joins it and another with that name and
 source waits for its end.
 
-After a crash, before or after the call: the next attempt's call answers the same snapshot.
+After a crash, before or after the call: the next attempt's call answers the same snapshot. A call of an older attempt
+that may still land would take the snapshot anew after a delete: until it cannot, the snapshot's turn is taken.
 """
 
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from chalicelib.domain.operation import Operation
 from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import Context, Definition, Step, sealed
+from chalicelib.store.turns import Turn, of_storage
 
 CREATE: Final = "create"
 
@@ -32,6 +34,10 @@ def create(ctx: Context, operation: Operation, seconds: float) -> None:
         seconds=seconds,
         attempt=(operation.id, operation.attempt),
     )
+    now = ctx.clock.now()
+    if operation.unanswered > 1 and now < operation.calls_until:
+        subject = of_storage(operation.plugin_id, made["id"])
+        ctx.turns.take(Turn(subject, operation.id, operation.attempt, operation.calls_until), now=now)
     ctx.finish(operation, made)
 
 

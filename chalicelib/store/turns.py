@@ -35,6 +35,11 @@ class Turn:
         return f"{self.operation_id} {self.attempt}"
 
 
+def of_storage(plugin_id: str, external_id: str) -> str:
+    """The subject of a volume or snapshot at its provider."""
+    return f"volume\n{plugin_id}\n{external_id}"
+
+
 class TurnStore:
     """The turns of one stage."""
 
