@@ -2,9 +2,9 @@
 to itself.
 
 Who is killed is the request (an API function) or the worker. A message of a worker that died is delivered again, lost
-(the sweeper must find the operation), or delivered twice. After each case sweeper and workers run until everything is
-at rest, and then the invariants must hold against the provider's own list: no orphan, no phantom, nothing stuck,
-exactly one thing made.
+(the sweeper must find the operation), delivered twice, or delivered late, when the sweeper's message has done all the
+work. After each case sweeper and workers run until everything is at rest, and then the invariants must hold against the
+provider's own list: no orphan, no phantom, nothing stuck, exactly one thing made.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,9 @@ from chalicelib.operations import engine
 from tests.harness import Died, System, forget, make_system
 from tests.operations.invariants import at_rest, violations
 from tests.operations.kinds import CASES, Case
+from tests.operations.report import TABLE
 
-DELIVERIES = ("redelivered", "lost", "duplicated")
+DELIVERIES = ("redelivered", "lost", "duplicated", "late")
 ROUNDS = 40
 MOST_STEPS = 25
 FEWEST_STEPS = {"request": 4, "worker": 5}
@@ -112,8 +113,13 @@ class Tapped:
         self.side = "worker"
         for tap in self.sides.values():
             tap.on = False
+        if self.delivery == "late":
+            self._settle()
         self.system.queue.messages += self.late
         self.late = []
+        self._settle()
+
+    def _settle(self) -> None:
         for _ in range(ROUNDS):
             self.system.clock.moment += 90
             self.system.sweep()
@@ -155,10 +161,11 @@ def test_a_death_at_any_step_loses_and_leaks_nothing(case: Case, side: str) -> N
     for at in range(MOST_STEPS):
         died = False
         for after in (False, True):
-            delivery = DELIVERIES[(at + after) % 3] if side == "worker" else "redelivered"
+            delivery = DELIVERIES[(at + after) % len(DELIVERIES)] if side == "worker" else "redelivered"
             with tapped_system() as tapped:
                 died = run_case(tapped, case, side=side, at=at, after=after, delivery=delivery)
                 left = what_is_left(tapped, case, side)
+            TABLE.count(case.name, side, died, left)
             assert left == [], f"died {'after' if after else 'before'} step {at}, message {delivery}"
         if not died:
             break
