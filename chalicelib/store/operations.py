@@ -51,7 +51,8 @@ class OperationStore:
             OperationRow.due_at.set(now + lease),
             OperationRow.update_time.set(now),
         ]
-        return self._fenced(operation, actions, OperationRow.attempt == operation.attempt)
+        # The status too: the attempt that was read may have closed the record since, and a closed one stays closed.
+        return self._fenced(operation, actions, _mine(operation))
 
     def checkpoint(self, operation: Operation, *, now: float, step: str, **fields: Any) -> Operation:
         """The call of this attempt was answered: go on with `step`, keeping the lease."""
@@ -99,11 +100,7 @@ class OperationStore:
             OperationRow.due_at.set(now + MESSAGE_GRACE),
             OperationRow.update_time.set(now),
         ]
-        return self._fenced(
-            operation,
-            actions,
-            (OperationRow.attempt == operation.attempt) & (OperationRow.status == operation.status.value),
-        )
+        return self._fenced(operation, actions, _mine(operation))
 
     def hurry(self, operation: Operation, *, now: float) -> bool:
         """A message is about to be sent again: the next one not before a while; False if somebody else was faster."""
@@ -209,6 +206,17 @@ def succeed(operation: Operation, *, now: float, result: dict[str, Any]) -> Writ
 def fail(operation: Operation, *, now: float, error: str) -> Write:
     """Over with nothing left at the provider, fenced by the attempt."""
     return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
+
+
+def proceed(operation: Operation, *, now: float, step: str) -> Write:
+    """The call of this attempt was answered: go on with `step`, keeping the lease; in a transaction of the caller."""
+    actions: list[Action] = [
+        OperationRow.step.set(step),
+        OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
+        OperationRow.tries.set(0),
+        OperationRow.update_time.set(now),
+    ]
+    return _write(operation, actions, _mine(operation))
 
 
 def undo(operation: Operation, *, now: float, step: str, error: str, until: float) -> Write:
