@@ -20,7 +20,7 @@ def test_every_method_that_makes_sense_here_with_all_its_options(tmp_path: Path)
     program = tmp_path / "go_client"
     subprocess.run(["go", "build", "-o", str(program), "."], cwd=HERE, check=True, timeout=280)
     with private.running(tmp_path / "system") as system:
-        environment = Settings.from_env().base_environment | {"NOMAD_ADDR": system.api_url}
+        environment = {**Settings.from_env().base_environment, "NOMAD_ADDR": system.api_url}
         done = subprocess.run([str(program)], env=environment, capture_output=True, text=True, timeout=280, check=False)
         left = sorted((system.plugin_root() / "volumes").iterdir())
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
