@@ -30,10 +30,10 @@ _KINDS: Final[dict[str, type[PluginError]]] = {
 
 
 class Asker:
-    """Invokes the function that may speak to plugins."""
+    """Invokes the function that may speak to plugins, and the one that audits them."""
 
-    def __init__(self, function: str, *, region: str) -> None:
-        self._function, self._region = function, region
+    def __init__(self, function: str, audit_function: str, *, region: str) -> None:
+        self._function, self._audit_function, self._region = function, audit_function, region
         self._client: Any = None
 
     def ask(self, question: str, **arguments: Any) -> Any:
@@ -42,15 +42,30 @@ class Asker:
         """
         payload = json.dumps({"ask": question, "deadline": DEADLINE, **arguments}).encode()
         try:
-            if self._client is None:
-                self._client = boto3.client("lambda", region_name=self._region, config=CONFIG)
-            answer = self._client.invoke(FunctionName=self._function, Payload=payload)
+            answer = self._lambda().invoke(FunctionName=self._function, Payload=payload)
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as exc:
             raise StoreUnavailable("the worker that asks plugins does not answer: try again in a moment") from exc
         body = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):
             raise StoreUnavailable("the worker that asks plugins failed: its log says why")
         return read_answer(body)
+
+    def start_audit(self, plugin_id: str, run: str) -> None:
+        """Have the plugin audited, and do not wait for it; raises StoreUnavailable when that was not accepted.
+
+        The event has the shape of a schedule's (AWS: EventBridge events), since that is what the function is called by.
+        """
+        event = dict.fromkeys(("version", "account", "region", "source", "time", "id", "detail-type"), "")
+        payload = json.dumps({**event, "resources": [], "detail": {"plugin_id": plugin_id, "run": run}}).encode()
+        try:
+            self._lambda().invoke(FunctionName=self._audit_function, InvocationType="Event", Payload=payload)
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as exc:
+            raise StoreUnavailable("the function that audits does not answer: try again in a moment") from exc
+
+    def _lambda(self) -> Any:
+        if self._client is None:
+            self._client = boto3.client("lambda", region_name=self._region, config=CONFIG)
+        return self._client
 
 
 def read_answer(body: Mapping[str, Any]) -> Any:

@@ -64,3 +64,7 @@ class Settings:
     @property
     def ask_function(self) -> str:
         return f"{APP_NAME}-{self.stage}-ask_plugin"
+
+    @property
+    def audit_function(self) -> str:
+        return f"{APP_NAME}-{self.stage}-audit_volumes"

@@ -73,7 +73,7 @@ def deps() -> "Deps":
         clock=clock(),
         sealer=sealer(),
         queue=queue(),
-        asker=Asker(settings().ask_function, region=settings().region),
+        asker=Asker(settings().ask_function, settings().audit_function, region=settings().region),
         wait_seconds=settings().wait_seconds,
         **stores(),
     )

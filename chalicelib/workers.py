@@ -67,6 +67,18 @@ def sweep_operations(_event: Any) -> None:
     log.line("sweep", sent=swept.sent, published=swept.published, failed=swept.failed)
 
 
+@workers.schedule("rate(1 day)", name="audit_volumes")
+def audit_volumes(event: Any) -> None:
+    """Compare what the providers have with what is registered: all of them, or the one that a request asked for."""
+    from chalicelib.service import audit
+
+    wanted = event.detail
+    if wanted:
+        audit.run(wiring.deps(), wanted["plugin_id"], wanted["run"])
+    else:
+        audit.run_all(wiring.deps())
+
+
 @workers.on_sqs_message(queue=_settings.dead_letter_queue, batch_size=1, name="bury_operation")
 def bury_operation(event: Any) -> None:
     """A message that was delivered too often: the record says when to go on, so the sweeper will; a dead letter does

@@ -68,6 +68,10 @@ class NoAsker:
     def __init__(self) -> None:
         self.answers: dict[str, Callable[..., Any]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.audits: list[tuple[str, str]] = []
+
+    def start_audit(self, plugin_id: str, run: str) -> None:
+        self.audits.append((plugin_id, run))
 
     def ask(self, question: str, **arguments: Any) -> Any:
         self.asked.append((question, arguments))

@@ -46,6 +46,10 @@ class DirectAsker:
 
     def __init__(self, worker: Worker, sealer: Sealer) -> None:
         self._worker, self._sealer = worker, sealer
+        self.audits: list[tuple[str, str]] = []
+
+    def start_audit(self, plugin_id: str, run: str) -> None:
+        self.audits.append((plugin_id, run))
 
     def ask(self, question: str, **arguments: Any) -> Any:
         event = json.loads(json.dumps({"ask": question, **arguments}))

@@ -30,6 +30,9 @@ GATEWAY_TIMEOUT: Final = 29
 WAIT_LIMIT: Final = 25
 API_FUNCTION_TIMEOUT: Final = 30
 
+AUDIT_TIMEOUT: Final = 900
+"""An audit reads whole lists; this is as long as a function may run (AWS: Lambda quotas)."""
+
 LONGEST_WRITER: Final = max(FUNCTION_TIMEOUT, API_FUNCTION_TIMEOUT)
 """No process that allocated an index can still be writing with it after this long."""
 

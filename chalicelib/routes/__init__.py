@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from chalicelib.routes import agent, namespaces, nodes, operations, plugins, search, snapshots, volumes
+from chalicelib.routes import agent, audit, namespaces, nodes, operations, plugins, search, snapshots, volumes
 from chalicelib.routes.endpoint import Endpoint, Handler
 
 ROUTES: Final[Mapping[str, Handler]] = {
@@ -25,6 +25,7 @@ ROUTES: Final[Mapping[str, Handler]] = {
     "/v1/namespace": namespaces.unnamed,
     "/v1/namespace/": namespaces.item,
     "/v1/bridge/": nodes.bridge,
+    "/v1/audit/": audit.item,
     "/v1/operations": operations.collection,
     "/v1/operation/": operations.item,
     "/v1/status/leader": agent.leader,

@@ -12,6 +12,7 @@
 | plugins | `node` | `<node id>` | NodeRow |
 | meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>` (store/index.py) |
 | meta | `namespace` | `<name>` | NamespaceRow; `default` has none, it always exists |
+| meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
 
 A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
@@ -62,6 +63,10 @@ def turn_pk(subject: str) -> str:
 
 def instances_pk(plugin_id: str) -> str:
     return f"instance#{plugin_id}"
+
+
+def audits_pk(plugin_id: str) -> str:
+    return f"audit#{plugin_id}"
 
 
 PLUGINS_PK: Final = "plugin"
@@ -208,6 +213,14 @@ class IndexRow(Row):
         table_name = "meta"
 
 
+class AuditRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    body = UnicodeAttribute()
+    started = NumberAttribute()
+
+
 class WorkerRow(Row):
     class Meta:
         table_name = "meta"
@@ -230,6 +243,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     NodeRow,
     NamespaceRow,
     IndexRow,
+    AuditRow,
     WorkerRow,
 )
 TABLES: Final = ("volumes", "claims", "operations", "plugins", "meta", "acl")

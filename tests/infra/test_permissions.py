@@ -45,7 +45,8 @@ MAY: dict[str, set[tuple[str, str]]] = {
     "api_handler": tables("volumes claims operations plugins meta acl", CHANGES)
     | on("moorage-blue-operations", *SEND)
     | on("key/k", "kms:GenerateDataKey")
-    | on("function:moorage-blue-ask_plugin", "lambda:InvokeFunction"),
+    | on("function:moorage-blue-ask_plugin", "lambda:InvokeFunction")
+    | on("function:moorage-blue-audit_volumes", "lambda:InvokeFunction"),
     "run_operation": tables("volumes claims operations plugins meta", CHANGES)
     | on("key/k", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey")
     | on("moorage-blue-operations", *RECEIVE),
@@ -53,6 +54,9 @@ MAY: dict[str, set[tuple[str, str]]] = {
     "sweep_operations": tables("volumes claims operations plugins meta", CHANGES)
     | on("table/moorage-blue-operations/index/due", "dynamodb:Query")
     | on("moorage-blue-operations", *SEND),
+    "audit_volumes": tables("volumes operations plugins", ("BatchGetItem", "GetItem", "Query"))
+    | tables("meta", ("GetItem", "PutItem"))
+    | on("function:moorage-blue-ask_plugin", "lambda:InvokeFunction"),
     "bury_operation": tables("operations meta", ("GetItem", "UpdateItem"))
     | on("moorage-blue-operations-dead", *RECEIVE),
 }
@@ -139,6 +143,7 @@ def test_policies_are_written_by_hand_and_functions_are_traced() -> None:
 def test_timeouts_follow_the_deadlines() -> None:
     timeouts = {name: function["lambda_timeout"] for name, function in CONFIG["lambda_functions"].items()}
     assert timeouts["run_operation"] == timeouts["ask_plugin"] == deadlines.FUNCTION_TIMEOUT
+    assert timeouts["audit_volumes"] == deadlines.AUDIT_TIMEOUT
     assert timeouts["api_handler"] == deadlines.API_FUNCTION_TIMEOUT
 
 

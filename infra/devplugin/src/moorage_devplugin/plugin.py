@@ -16,7 +16,7 @@ from moorage_devplugin.profile import Profile
 from moorage_devplugin.refusal import Refused, invalid
 from moorage_devplugin.vault import Vault
 
-LONGEST_SLUG: Final = 48
+LONGEST_SLUG: Final = 63
 T = TypeVar("T", bound="InOrder")
 
 
