@@ -8,6 +8,8 @@ from typing import Final
 from chalicelib.domain.deadlines import WAIT_LIMIT
 
 APP_NAME: Final = "moorage"
+MAX_WAITS: Final = 500
+"""Half of what an account's functions may run at once by default (AWS: Lambda quotas, concurrent executions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Settings:
     log_level: str = "INFO"
     region: str = "us-east-1"
     in_lambda: bool = False
+    max_waits: int = MAX_WAITS
+    """Most blocking queries that wait at once: a share of the function's concurrency (docs/decisions/030)."""
     key_arn: str = ""
 
     @classmethod
@@ -32,11 +36,15 @@ class Settings:
             wait_seconds = float(wait)
         except ValueError as exc:
             raise ValueError(f"MOORAGE_WAIT_SECONDS is {wait!r}: give a number of seconds") from exc
+        waits = env.get("MOORAGE_MAX_WAITS", str(MAX_WAITS))
+        if not (waits.isascii() and waits.isdigit()):
+            raise ValueError(f"MOORAGE_MAX_WAITS is {waits!r}: give a whole number, 0 for no waits at all")
         return cls(
             stage=env.get("MOORAGE_STAGE", "dev"),
             wait_seconds=max(0.0, min(wait_seconds, WAIT_LIMIT)),
             log_level=env.get("MOORAGE_LOG_LEVEL", "INFO"),
             region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
+            max_waits=int(waits),
             in_lambda="LAMBDA_TASK_ROOT" in env,
             key_arn=env.get("MOORAGE_KEY_ARN", ""),
         )

@@ -68,12 +68,14 @@ def deps() -> "Deps":
     """What the API's services are given."""
     from chalicelib.ask import Asker
     from chalicelib.service.deps import Deps
+    from chalicelib.store.waits import WaitStore
 
     return Deps(
         clock=clock(),
         sealer=sealer(),
         queue=queue(),
         asker=Asker(settings().ask_function, settings().audit_function, region=settings().region),
+        waits=WaitStore(stores()["dynamo"], limit=settings().max_waits),
         wait_seconds=settings().wait_seconds,
         **stores(),
     )

@@ -22,6 +22,7 @@ from chalicelib.service.deps import Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store.turns import TurnStore
+from chalicelib.store.waits import WaitStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import FakeProvider
 
@@ -193,7 +194,15 @@ def make_system(monkeypatch: Any) -> System:
     monkeypatch.setattr(wiring, "clock", lambda: clock)
     stores = wiring.stores()
     sealer = wiring.sealer()
-    deps = Deps(clock=clock, sealer=sealer, queue=queue, asker=asker, wait_seconds=25, **stores)  # type: ignore[arg-type]
+    deps = Deps(
+        clock=clock,
+        sealer=sealer,
+        queue=queue,  # type: ignore[arg-type]
+        asker=asker,  # type: ignore[arg-type]
+        waits=WaitStore(stores["dynamo"], limit=settings.max_waits),
+        wait_seconds=25,
+        **stores,
+    )
     context = Context(
         clock=clock,
         secrets=sealer,

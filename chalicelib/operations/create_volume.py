@@ -25,7 +25,7 @@ from chalicelib.errors import LeaseLost, PluginRejected
 from chalicelib.operations.context import Context, Definition, Step
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import TransactionRefused
-from chalicelib.store.index import volume_scope
+from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 CREATE: Final = "create"
@@ -67,7 +67,7 @@ def create(ctx: Context, operation: Operation, seconds: float) -> None:
             operations.succeed(operation, now=now, result=result),
         ]
 
-    ctx.record(operation, volume_scope(operation.namespace), writes=writes)
+    ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
 
 
 def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:

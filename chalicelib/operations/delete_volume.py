@@ -16,7 +16,7 @@ from chalicelib.errors import LeaseLost, PluginRejected
 from chalicelib.operations.context import Context, Definition, Step, sealed
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import TransactionRefused
-from chalicelib.store.index import volume_scope
+from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 DELETE: Final = "delete"
@@ -52,7 +52,7 @@ def delete(ctx: Context, operation: Operation, seconds: float) -> None:
             operations.succeed(operation, now=now, result={"index": ticket.index}),
         ]
 
-    ctx.record(operation, volume_scope(operation.namespace), writes=writes)
+    ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
 
 
 def delete_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:

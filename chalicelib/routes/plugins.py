@@ -1,14 +1,12 @@
 """/v1/plugins, /v1/plugin/csi/, /v1/nodes, /v1/node/: what is registered of plugins and nodes."""
 
-from collections.abc import Callable
-
 from chalicelib import wiring
 from chalicelib.errors import NotFound, Refused
 from chalicelib.routes.endpoint import Answer, Call, Missing, allow, resource_not_found
-from chalicelib.routes.options import options
+from chalicelib.routes.options import Options, options
 from chalicelib.service import blocking, plugins
 from chalicelib.service.deps import Deps
-from chalicelib.store.index import NODES, PLUGINS
+from chalicelib.store.index import MEMBERS, NODES, PLUGINS
 from chalicelib.wire import plugins as wire
 
 
@@ -19,7 +17,7 @@ def collection(call: Call) -> Answer:
         return Answer([])
     if call.parameter("type") != "csi":
         return Answer()
-    deps = _blocked(call, PLUGINS)
+    deps = _blocked(call, PLUGINS, MEMBERS)
     index, found = plugins.list_plugins(deps, prefix=call.parameter("prefix"))
     return Answer([wire.stub(p) for p in found], index=index)
 
@@ -34,9 +32,7 @@ def item(call: Call) -> Answer:
     if not parts[0]:
         raise Refused("missing plugin ID")
     deps = wiring.deps()
-    blocking.until_changed(
-        deps, index=given.index, wait=given.wait, current=lambda: plugins.read_plugin(deps, parts[0])[0]
-    )
+    _wait(deps, given, PLUGINS, MEMBERS)
     index, found, instances = plugins.read_plugin(deps, parts[0])
     if found is None:
         raise Missing("plugin not found", index=index)
@@ -48,7 +44,7 @@ def item(call: Call) -> Answer:
 def nodes(call: Call) -> Answer:
     """GET /v1/nodes: machines with a bridge."""
     allow(call, "GET")
-    deps = _blocked(call, NODES)
+    deps = _blocked(call, NODES, PLUGINS)
     index, found = plugins.list_nodes(deps, prefix=call.parameter("prefix"))
     return Answer([wire.node_stub(n) for n in found], index=index)
 
@@ -59,7 +55,7 @@ def node(call: Call) -> Answer:
     node_id, slash, rest = call.rest.partition("/")
     if not node_id:
         raise Refused("missing node ID")
-    deps = _blocked(call, NODES)
+    deps = _blocked(call, NODES, PLUGINS)
     index, found, instances = plugins.read_node(deps, node_id)
     if found is None:
         raise Missing("node not found", index=index)
@@ -70,10 +66,17 @@ def node(call: Call) -> Answer:
     return Answer(wire.node(found, instances), index=index)
 
 
-def _blocked(call: Call, scope: str) -> Deps:
-    """Wait as the query asks, on everything of a scope."""
+def _blocked(call: Call, *scopes: str) -> Deps:
+    """Wait as the query asks, on everything of the scopes."""
     given = options(call)
     deps = wiring.deps()
-    current: Callable[[], int] = lambda: deps.index.watch(consistent=False).of(scope)  # noqa: E731
-    blocking.until_changed(deps, index=given.index, wait=given.wait, current=current)
+    _wait(deps, given, *scopes)
     return deps
+
+
+def _wait(deps: Deps, given: Options, *scopes: str) -> None:
+    def current() -> int:
+        watch = deps.index.watch(consistent=False)
+        return max(watch.of(scope) for scope in scopes)
+
+    blocking.until_changed(deps, index=given.index, wait=given.wait, current=current)

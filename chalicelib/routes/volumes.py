@@ -45,7 +45,7 @@ def collection(call: Call) -> Answer:
         deps,
         index=given.index,
         wait=given.wait,
-        current=lambda: deps.index.watch(consistent=False).of_volumes(call.namespace),
+        current=lambda: listing.current(deps, call.namespace),
     )
     query = listing.Query(
         namespace=call.namespace,
@@ -55,6 +55,7 @@ def collection(call: Call) -> Answer:
         per_page=given.per_page,
         next_token=given.next_token,
         matches=_filter(call),
+        size_limit=listing.SIZE_LIMIT * 2 // 3 if call.pretty else listing.SIZE_LIMIT,
     )
     listed = listing.list_volumes(deps, query)
     shown = [wire.stub(v, p) for v, p in listed.volumes]
@@ -96,7 +97,10 @@ def _read(call: Call, volume_id: str) -> Answer:
         raise Refused("missing volume ID")
     deps = wiring.deps()
     blocking.until_changed(
-        deps, index=given.index, wait=given.wait, current=lambda: volumes.current(deps, call.namespace, volume_id)
+        deps,
+        index=given.index,
+        wait=given.wait,
+        current=lambda: volumes.current(deps, call.namespace, volume_id, given.index),
     )
     found = volumes.read(deps, call.namespace, volume_id)
     if found.volume is None:

@@ -22,7 +22,7 @@ from chalicelib.store import namespaces as namespace_store
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.dynamo import TransactionRefused
-from chalicelib.store.index import volume_scope
+from chalicelib.store.index import MEMBERS, volume_scope
 
 NAME_LIMIT: Final = 40
 
@@ -294,7 +294,7 @@ def _register(deps: Deps, item: Wanted) -> _Done:
     sealed = deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id))
     for attempt in range(WRITE_TRIES):
         now_ns = deps.clock.now_ns()
-        ticket = deps.index.allocate(scope, name=deps.clock.new_id(), now=deps.clock.now())
+        ticket = deps.index.allocate(scope, MEMBERS, name=deps.clock.new_id(), now=deps.clock.now())
         stored = replace(
             volume,
             sealed_secrets=sealed,

@@ -12,6 +12,7 @@ from chalicelib.store.namespaces import NamespaceStore
 from chalicelib.store.operations import OperationStore
 from chalicelib.store.plugins import PluginStore
 from chalicelib.store.volumes import VolumeStore
+from chalicelib.store.waits import WaitStore
 
 
 @dataclass(frozen=True)
@@ -28,4 +29,5 @@ class Deps:
     sealer: Sealer
     queue: OperationQueue
     asker: Asker
+    waits: WaitStore
     wait_seconds: float

@@ -18,7 +18,7 @@ _BUILT_IN: Final = Namespace(DEFAULT, {"Description": "Default shared namespace"
 
 def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespace]]:
     """The index and all namespaces by name; the watch is read before the data."""
-    index = max(deps.index.watch().of(NAMESPACES), 1)
+    index = deps.index.watch().now
     found = {n.name: n for n in deps.namespaces.all(prefix=prefix)}
     if DEFAULT.startswith(prefix):
         found.setdefault(DEFAULT, _BUILT_IN)
@@ -28,10 +28,11 @@ def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespac
 
 def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
     """The index and the namespace."""
+    index = deps.index.watch().now
     found = deps.namespaces.get(name) or (_BUILT_IN if name == DEFAULT else None)
     if found is not None:
-        return found.modify_index, found
-    return max(deps.index.watch().of(NAMESPACES), 1), None
+        return max(index, found.modify_index), found
+    return index, None
 
 
 def write(deps: Deps, name: str, body: Mapping[str, Any]) -> int:

@@ -2,38 +2,39 @@
 
 from chalicelib.domain.plugin import Instance, Node, Plugin
 from chalicelib.service.deps import Deps
-from chalicelib.store.index import NODES, PLUGINS
 
 
 def list_plugins(deps: Deps, *, prefix: str = "") -> tuple[int, list[Plugin]]:
     """The index and the plugins that have an instance, or volumes that wait for one."""
-    index = max(deps.index.watch().of(PLUGINS), 1)
+    index = deps.index.watch().now
     found = list(deps.plugins.all(prefix=prefix))
     return max([index, *(p.modify_index for p in found)]), [p for p in found if _shown(deps, p)]
 
 
 def read_plugin(deps: Deps, plugin_id: str) -> tuple[int, Plugin | None, list[Instance]]:
     """The index, the plugin and its instances."""
+    index = deps.index.watch().now
     found = deps.plugins.get(plugin_id)
     if found is None or not _shown(deps, found):
-        return 0, None, []
-    return found.modify_index, found, deps.plugins.instances(plugin_id)
+        return index, None, []
+    return max(index, found.modify_index), found, deps.plugins.instances(plugin_id)
 
 
 def list_nodes(deps: Deps, *, prefix: str = "") -> tuple[int, list[Node]]:
     """The index and the nodes, by ID."""
-    index = max(deps.index.watch().of(NODES), 1)
+    index = deps.index.watch().now
     found = list(deps.plugins.nodes(prefix=prefix))
     return max([index, *(n.modify_index for n in found)]), found
 
 
 def read_node(deps: Deps, node_id: str) -> tuple[int, Node | None, dict[str, Instance]]:
     """The index, the node and the instances on it."""
+    index = deps.index.watch().now
     found = deps.plugins.node(node_id)
     if found is None:
-        return max(deps.index.watch().of(NODES), 1), None, {}
+        return index, None, {}
     on_node = {plugin_id: deps.plugins.instance(plugin_id, node_id) for plugin_id in found.plugin_ids}
-    return found.modify_index, found, {plugin_id: i for plugin_id, i in on_node.items() if i is not None}
+    return max(index, found.modify_index), found, {plugin_id: i for plugin_id, i in on_node.items() if i is not None}
 
 
 def _shown(deps: Deps, plugin: Plugin) -> bool:

@@ -14,7 +14,7 @@ from chalicelib.service.deps import Deps
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.dynamo import TransactionRefused
-from chalicelib.store.index import volume_scope
+from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 WRITE_TRIES: Final = 10
@@ -30,20 +30,25 @@ class Read:
 
 def read(deps: Deps, namespace: str, volume_id: str) -> Read:
     """One volume, read strongly, and its index: that of the tombstone when it is gone."""
-    found = deps.volumes.get(namespace, volume_id)
+    found, floor = deps.volumes.get(namespace, volume_id), 0
+    if found is None or not found.modify_index:
+        # An ID that never was has no index of its own: one that its create will be above, read before it is looked for.
+        floor = deps.index.watch().floor(volume_scope(namespace))
+        found = deps.volumes.get(namespace, volume_id)
     if found is None or not found.exists:
-        # An ID that never was has no index of its own: the list's will do, and wakes when it is created.
-        index = found.modify_index if found else 0
-        return Read(max(index, deps.index.watch().of_volumes(namespace), 1), None)
+        return Read((found.modify_index if found else 0) or floor, None)
     return Read(found.modify_index, found, deps.plugins.get(found.plugin_id, consistent=False))
 
 
-def current(deps: Deps, namespace: str, volume_id: str) -> int:
-    """What a blocked read of this volume waits on: its own index, or, while there is none, the list's."""
+def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
+    """What a blocked read of this volume waits on: its own index.
+
+    A larger `index` than that came from a list, or from a read before the ID was ever used: a change that is under way
+    may bear a smaller number, so the scope's publications count too.
+    """
     found = deps.volumes.get(namespace, volume_id, consistent=False)
-    if found is not None:
-        return found.modify_index
-    return deps.index.watch(consistent=False).of_volumes(namespace)
+    own = found.modify_index if found else 0
+    return own if own >= index else max(own, deps.index.watch(consistent=False).of_volumes(namespace))
 
 
 def detach(deps: Deps, namespace: str, volume_id: str) -> int:
@@ -83,7 +88,7 @@ def deregister(deps: Deps, namespace: str, volume_id: str) -> int:
         if found.in_use:
             raise Refused(f"volume in use: {volume_id}")
         now = deps.clock.now()
-        ticket = deps.index.allocate(volume_scope(namespace), name=deps.clock.new_id(), now=now)
+        ticket = deps.index.allocate(volume_scope(namespace), MEMBERS, name=deps.clock.new_id(), now=now)
         writes = volume_store.deregistered(found, ticket, expires_at=int(now) + TOMBSTONE_SECONDS)
         try:
             deps.dynamo.transact(writes, token=ticket.id)

@@ -175,15 +175,17 @@ class Dynamo:
         last = answer.get("LastEvaluatedKey")
         return rows, last["sk"]["S"] if last else None
 
-    def batch_get(self, row: type[R], keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], R]:
-        """The items that exist of `keys`, read strongly; what DynamoDB leaves unprocessed is asked for again, with
-        growing delays.
+    def batch_get(
+        self, row: type[R], keys: Sequence[tuple[str, str]], *, consistent: bool = True
+    ) -> dict[tuple[str, str], R]:
+        """The items that exist of `keys`, read strongly unless told otherwise; what DynamoDB leaves unprocessed is
+        asked for again, with growing delays.
         """
         found: dict[tuple[str, str], R] = {}
         for first in range(0, len(keys), 100):
             asked = [key(pk, sk) for pk, sk in keys[first : first + 100] if _possible(pk, sk)]
             for attempt in range(CONFLICT_TRIES):
-                asked = self._batch(row, asked, found) if asked else []
+                asked = self._batch(row, asked, found, consistent) if asked else []
                 if not asked:
                     break
                 self._pause(attempt)
@@ -191,11 +193,11 @@ class Dynamo:
                 raise Throttled("the store is busy: try again in a moment")
         return found
 
-    def _batch(self, row: type[R], asked: list[Any], found: dict[tuple[str, str], R]) -> list[Any]:
+    def _batch(self, row: type[R], asked: list[Any], found: dict[tuple[str, str], R], consistent: bool) -> list[Any]:
         """Ask for one batch; adds to `found` and returns what was left unprocessed."""
         table = row.Meta.table_name
         with translated():
-            answer = self.client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": True}})
+            answer = self.client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": consistent}})
         for item in answer["Responses"].get(table, []):
             loaded = load(row, item)
             if loaded is not None:

@@ -25,6 +25,8 @@ PLUGINS: Final = "plugins"
 NODES: Final = "nodes"
 NAMESPACES: Final = "namespaces"
 OPERATIONS: Final = "operations"
+MEMBERS: Final = "members"
+"""Which plugins have volumes: one without instances is shown as long as it has some."""
 REPAIR_AFTER: Final = 2 * LONGEST_WRITER
 """Seconds after which whoever allocated cannot be writing any more."""
 

@@ -35,10 +35,10 @@ class PluginStore:
         return None if row is None else _plugin(row)
 
     def get_many(self, plugin_ids: Iterable[str]) -> dict[str, Plugin]:
-        """Those of the plugins that have a record."""
+        """Those of the plugins that have a record, read strongly: lists show their counts and wake by their changes."""
         ids = sorted(set(plugin_ids))
         if len(ids) == 1:
-            found = self.get(ids[0], consistent=False)
+            found = self.get(ids[0])
             return {ids[0]: found} if found is not None else {}
         rows = self._dynamo.batch_get(PluginRow, [(tables.PLUGINS_PK, i) for i in ids])
         return {row.sk: _plugin(row) for row in rows.values()}

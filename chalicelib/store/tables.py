@@ -10,9 +10,10 @@
 | plugins | `plugin` | `<plugin id>` | PluginRow: counts, changed in one transaction with the instances |
 | plugins | `instance#<plugin id>` | `<node id>` | InstanceRow |
 | plugins | `node` | `<node id>` | NodeRow |
-| meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>` (store/index.py) |
+| meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>`, `at#<id>` (store/index.py) |
 | meta | `namespace` | `<name>` | NamespaceRow; `default` has none, it always exists |
 | meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
+| meta | `wait#<number>` | `-` | WaitRow: a place of a waiting reader (store/waits.py) |
 | meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
 
 A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
@@ -59,6 +60,10 @@ def lock_pk(subject: str) -> str:
 
 def turn_pk(subject: str) -> str:
     return "turn#" + hashlib.sha256(subject.encode()).hexdigest()
+
+
+def wait_pk(number: int) -> str:
+    return f"wait#{number}"
 
 
 def instances_pk(plugin_id: str) -> str:
@@ -221,6 +226,14 @@ class AuditRow(Row):
     started = NumberAttribute()
 
 
+class WaitRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    holder = UnicodeAttribute()
+    until = NumberAttribute()
+
+
 class WorkerRow(Row):
     class Meta:
         table_name = "meta"
@@ -243,6 +256,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     NodeRow,
     NamespaceRow,
     IndexRow,
+    WaitRow,
     AuditRow,
     WorkerRow,
 )

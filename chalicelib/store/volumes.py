@@ -41,7 +41,10 @@ class VolumeStore:
     def in_namespace(
         self, namespace: str, *, prefix: str = "", start: str | None = None, limit: int = PAGE
     ) -> Iterator[list[Volume]]:
-        """Pages of a namespace's records in order of their IDs, tombstones included, read strongly."""
+        """Pages of a namespace's records in order of their IDs, tombstones included, read strongly.
+
+        The first page has `limit` records, each further one double, up to `PAGE`.
+        """
         after: str | None = None
         while True:
             page = self._dynamo.query(
@@ -50,7 +53,7 @@ class VolumeStore:
             yield [_volume(row) for row in page.rows]
             if page.next_key is None:
                 return
-            after = page.next_key
+            after, limit = page.next_key, min(2 * limit, PAGE)
 
     def of_plugin(
         self,
@@ -61,10 +64,13 @@ class VolumeStore:
         start: str | None = None,
         limit: int = PAGE,
     ) -> Iterator[list[Volume]]:
-        """Pages of a plugin's records in order of namespace and ID, by its membership items."""
+        """Pages of a plugin's records in order of namespace and ID, by its membership items; their sizes as above.
+
+        With a namespace, `start` is an ID in it; without one, `<namespace>#<id>`.
+        """
         after: str | None = None
         begins = tables.member_sk(namespace, prefix) if namespace is not None else ""
-        first = None if start is None or namespace is None else tables.member_sk(namespace, start)
+        first = start if start is None or namespace is None else tables.member_sk(namespace, start)
         while True:
             page = self._dynamo.query(
                 MemberRow, tables.members_pk(plugin_id), prefix=begins, after=after, start=first, limit=limit
@@ -77,7 +83,7 @@ class VolumeStore:
             yield [_volume(found[k]) for k in keys if k in found]
             if page.next_key is None:
                 return
-            after = page.next_key
+            after, limit = page.next_key, min(2 * limit, PAGE)
 
     def has_members(self, plugin_id: str) -> bool:
         """Whether any volume belongs to the plugin."""
