@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -36,6 +37,8 @@ STABLE_AFTER: Final = 30.0
 LONGEST_PAUSE: Final = 10.0
 TRIES: Final = 6
 REGISTERED_WITHIN: Final = 20.0
+AUDITED_WITHIN: Final = 40.0
+AUDIT_PAUSE: Final = 2.0
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -62,6 +65,8 @@ class System:
     _emulator: Emulator | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _api: str = ""
+    _unclean: bool = False
+    _audit_at: float = 0.0
 
     def run(self) -> int:
         """Start everything, stay until a signal or a failure, stop everything; the exit code."""
@@ -127,6 +132,7 @@ class System:
         say.line(f"Starting Moorage in {_short(self.settings.state)}")
         left = end_leftovers(self._pid_files())
         if left:
+            self._unclean = True
             say.line(f"  Ended what an earlier run left behind: {', '.join(left)}")
             if left.get("emulator"):
                 Emulator(self.settings, environments.EMULATOR.python).ended_in_order()
@@ -140,6 +146,7 @@ class System:
         self._go_on()
         self._start_child(self._bridge())
         self._wait_until_registered()
+        self._audit_after_a_crash()
         self._write_ready()
         say.line(f"Ready after {clock.monotonic() - started:.1f} s.\n")
         say.line(what_next(self.settings))
@@ -160,6 +167,7 @@ class System:
         self._emulator = self._emulator or Emulator(self.settings, environments.EMULATOR.python)
         past = self._emulator.past()
         if past.crashed:
+            self._unclean = True
             say.line(_what_was_lost(past.saved_at))
         with say.step("Starting the emulator of AWS"):
             self._emulator.start()
@@ -242,10 +250,33 @@ class System:
                 f"(logs: {self.settings.logs})"
             )
 
+    def _audit_after_a_crash(self) -> None:
+        """After an end that was none in order: say in one line whether plugins and tables still agree.
+
+        Waits for the plugins to be registered, which after a crash of the emulator takes until the next heartbeat.
+        """
+        if not self._unclean or clock.monotonic() < self._audit_at:
+            return
+        self._audit_at = clock.monotonic() + AUDIT_PAUSE
+        if not {p.plugin_id for p in self.settings.plugins} <= registered_plugins(self.settings.api_url):
+            return
+        self._unclean = False
+        with say.step("Comparing the plugins' volumes with the tables, after the unclean stop"):
+            done = subprocess.run(
+                [certificates.command("moorage"), "audit", "--api", self.settings.api_url, "--json", "--wait", "20"],
+                env=self.settings.environment(),
+                capture_output=True,
+                text=True,
+                timeout=AUDITED_WITHIN,
+                check=False,
+            )
+        say.line("  " + what_was_found(self.settings.api_url, done.stdout, done.stderr))
+
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
             self._look_after_emulator()
             self._look_after_children()
+            self._audit_after_a_crash()
 
     def _look_after_emulator(self) -> None:
         emulator = self._emulator
@@ -345,6 +376,28 @@ def registered_plugins(api_url: str) -> set[str]:
             return {str(plugin["ID"]) for plugin in json.load(response)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
+
+
+def what_was_found(api_url: str, output: str, trouble: str) -> str:
+    """One line about what `moorage audit --json` said."""
+    try:
+        said = json.loads(output)
+    except ValueError:
+        return f"Not audited: {' '.join(trouble.split()) or 'moorage audit said nothing'}"
+    failed = [f"{r['PluginID']}: {r['Error']}" for r in said["Reports"] if r["Status"] != "done"]
+    if failed:
+        return f"Not audited: {'; '.join(failed)}"
+    if said["Clean"]:
+        return "Nothing is lost or left over."
+    counts: dict[str, int] = {}
+    for report in said["Reports"]:
+        for name, number in report["Counts"].items():
+            counts[name] = counts.get(name, 0) + number
+    orphans, missing = counts.get("volume orphan", 0), counts.get("volume missing", 0)
+    return (
+        f"{orphans} volumes are with the plugins and unknown to the tables, {missing} are in the tables and not with "
+        f"the plugins: moorage audit --api {api_url} shows them, and adopts them"
+    )
 
 
 def what_next(settings: Settings) -> str:

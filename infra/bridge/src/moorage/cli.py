@@ -3,6 +3,7 @@
 import click
 
 from moorage import __version__
+from moorage.commands.audit import audit
 from moorage.commands.bridge import bridge
 from moorage.commands.certs import certs
 
@@ -13,5 +14,6 @@ def main() -> None:
     """Put CSI plugins behind a Moorage control plane."""
 
 
+main.add_command(audit)
 main.add_command(bridge)
 main.add_command(certs)
