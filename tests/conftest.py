@@ -6,6 +6,7 @@ import pytest
 from moto import mock_aws
 
 from tests import harness
+from tests.openapi import contract
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +23,12 @@ def _made_up_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", harness.REGION)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _every_answer_is_as_described() -> None:
+    """Whatever a test is about, its answers in this process are those of docs/openapi.yaml."""
+    harness.OBSERVERS.append(contract.check)
 
 
 @pytest.fixture

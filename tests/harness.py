@@ -45,6 +45,10 @@ class Reply:
         return json.loads(self.body)
 
 
+OBSERVERS: list[Callable[[str, str, Reply], None]] = []
+"""What looks at every answer of `System.call`; tests/conftest.py has docs/openapi.yaml look at all of them."""
+
+
 class FakeQueue:
     """Messages in order; a test may lose or repeat them."""
 
@@ -130,7 +134,10 @@ class System:
             "requestContext": {"httpMethod": method, "path": path},
         }
         response = endpoint(event, raw)
-        return Reply(response.status_code, {k: str(v) for k, v in response.headers.items()}, response.body)
+        reply = Reply(response.status_code, {k: str(v) for k, v in response.headers.items()}, response.body)
+        for observer in OBSERVERS:
+            observer(method, path, reply)
+        return reply
 
     def add_plugin(self, plugin_id: str = "directory", **fields: Any) -> None:
         given: dict[str, Any] = {

@@ -17,6 +17,7 @@ PAGE: Final = (
 
 
 def root(_call: Call) -> Answer:
+    """Every method is sent on to the page, as in Nomad."""
     return Answer(status=307, headers={"Location": "/ui/"})
 
 
@@ -96,8 +97,9 @@ def no(kind: str) -> Handler:
     """The reads below a path of things that are not here: `<kind> not found`."""
 
     def missing(call: Call) -> Answer:
-        if call.method != "GET":
+        if call.method in ("PUT", "POST", "DELETE"):
             raise Refused(NO_JOBS)
+        allow(call, "GET")
         options(call)
         raise Missing(f"{kind} not found", index=1)
 
@@ -147,7 +149,7 @@ def host_volume(call: Call) -> Answer:
 
 
 def host_claims(_call: Call) -> Answer:
-    """Task groups' claims of host volumes: there are none."""
+    """Task groups' claims of host volumes: there are none, whatever the method, as recorded."""
     return Answer([], index=1)
 
 
