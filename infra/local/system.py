@@ -395,8 +395,8 @@ def what_was_found(api_url: str, output: str, trouble: str) -> str:
             counts[name] = counts.get(name, 0) + number
     orphans, missing = counts.get("volume orphan", 0), counts.get("volume missing", 0)
     return (
-        f"{orphans} volumes are with the plugins and unknown to the tables, {missing} are in the tables and not with "
-        f"the plugins: moorage audit --api {api_url} shows them, and adopts them"
+        f"Volumes that the plugins have and the tables do not: {orphans}; that the tables have and the plugins do not: "
+        f"{missing}. `moorage audit --api {api_url}` shows them and can adopt them."
     )
 
 

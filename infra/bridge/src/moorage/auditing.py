@@ -119,8 +119,13 @@ def summary(report: Mapping[str, Any]) -> str:
     """One line about a report."""
     if report["Status"] != "done":
         return f"{report['PluginID']}: not audited: {report['Error']}"
-    counts = ", ".join(f"{number} {name}" for name, number in sorted(report["Counts"].items()) if number)
+    counts = ", ".join(_counted(name, number) for name, number in sorted(report["Counts"].items()) if number)
     return f"{report['PluginID']}: {counts or 'nothing there'}"
+
+
+def _counted(name: str, number: int) -> str:
+    what, _, verdict = name.partition(" ")
+    return f"{number} {what}{'' if number == 1 else 's'} {verdict}"
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> list[str]:
