@@ -30,7 +30,7 @@ class Forwarder(grpc.GenericRpcHandler):
             try:
                 answer: bytes = self._channel.unary_unary(method)(request, timeout=seconds, metadata=self._metadata)
             except grpc.RpcError as exc:
-                context.abort(exc.code(), exc.details())  # type: ignore[attr-defined]
+                context.abort(exc.code(), exc.details() or "")
             return answer
 
         return grpc.unary_unary_rpc_method_handler(forward)
