@@ -59,6 +59,14 @@ PROOF: Final[Mapping[str, frozenset[str]]] = {
     # use").
     "DeleteVolume": frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION"}),
     "DeleteSnapshot": frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION"}),
+    # FAILED_PRECONDITION is "published to another node" (CSI spec, ControllerPublishVolume errors): not to this one.
+    "ControllerPublishVolume": frozenset(
+        {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND"}
+    ),
+    # FAILED_PRECONDITION is "volume published to another node" (CSI spec, ControllerPublishVolume errors).
+    "ControllerPublishVolume": frozenset(
+        {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND"}
+    ),
     "ControllerExpandVolume": frozenset(
         {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND"}
     ),
