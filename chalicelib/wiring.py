@@ -30,6 +30,7 @@ def clock() -> Clock:
 @cache
 def stores() -> dict[str, Any]:
     """The stores that every function shares, on one client."""
+    from chalicelib.store.claims import ClaimStore
     from chalicelib.store.dynamo import Dynamo
     from chalicelib.store.index import IndexStore
     from chalicelib.store.namespaces import NamespaceStore
@@ -43,6 +44,7 @@ def stores() -> dict[str, Any]:
         "dynamo": dynamo,
         "index": index,
         "volumes": VolumeStore(dynamo),
+        "claims": ClaimStore(dynamo),
         "operations": OperationStore(dynamo),
         "plugins": PluginStore(dynamo, index),
         "namespaces": NamespaceStore(dynamo),

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 import boto3
 
 from chalicelib import wiring
-from chalicelib.domain.plugin import Instance
+from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
 from chalicelib.operations.context import Context
 from chalicelib.operations.sweep import Swept, sweep
@@ -153,6 +153,21 @@ class System:
         } | fields
         instance = Instance(plugin_id=plugin_id, **given)
         self.deps.plugins.change(plugin_id, instance.node_id, instance, run=self.clock.new_id(), now=self.clock.now())
+
+    def add_node(self, node_id: str = "node-a", *, plugin_id: str = "directory", **fields: Any) -> None:
+        """A machine with a bridge, and the plugin on it."""
+        node = Node(
+            id=node_id,
+            name=node_id,
+            address="127.0.0.1:1",
+            key="k",
+            instance_id="i",
+            sequence=1,
+            seen_at=self.clock.now(),
+            plugin_ids=(plugin_id,),
+        )
+        assert self.deps.plugins.put_node(node, digest="", read=None)
+        self.add_plugin(plugin_id, node_id=node_id, external_node_id=f"ext-{node_id}", **fields)
 
 
 def definition(volume_id: str = "data", **fields: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from chalicelib.domain.volume import Volume
+from chalicelib.domain.volume import Capability, Volume
 from chalicelib.errors import Refused, joined
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -34,10 +34,9 @@ class Merged:
 
 def merge(old: Volume, new: Volume) -> Merged:
     """The update of `old` by `new`; raises Refused with Nomad's text when something may not change."""
-    problems = _identity(old, new)
+    problems = [*_identity(old, new), *_in_use(old, new)]
     if problems:
         raise Refused(joined(problems))
-    _modes_in_use(old, new)
     merged = replace(
         old,
         context=new.context or old.context,
@@ -84,22 +83,16 @@ def _identity(old: Volume, new: Volume) -> Sequence[str]:
     return found
 
 
-def _modes_in_use(old: Volume, new: Volume) -> None:
-    """A claimed volume keeps its mount options and the capability that its claims use."""
-    if not old.in_use:
-        return
-    if new.mount_options != old.mount_options and not _empty(old, new):
-        raise Refused("can not update mount options while volume is in use")
-    if old.access_mode and not any(
-        (c.access_mode, c.attachment_mode) == (old.access_mode, old.attachment_mode) for c in new.capabilities
-    ):
-        raise Refused("can not remove the capability that is in use while volume is in use")
+def _in_use(old: Volume, new: Volume) -> Sequence[str]:
+    """What a claimed volume keeps: the capability that its claims use, and its mount options, which must be named."""
+    found = []
+    if old.access_mode and Capability(old.access_mode, old.attachment_mode) not in new.capabilities:
+        found.append("volume requested capabilities update was not compatible with existing capability in use")
+    if old.in_use and (new.mount_options is None or _options(new) != _options(old)):
+        found.append("can not update mount options while volume is in use")
+    return found
 
 
-def _empty(old: Volume, new: Volume) -> bool:
-    """Both without options, though only one of them says so: an explicit `{}` counts as none, as recorded."""
-    return (
-        old.mount_options is None
-        and new.mount_options is not None
-        and not (new.mount_options.fs_type or new.mount_options.mount_flags)
-    )
+def _options(volume: Volume) -> tuple[str, tuple[str, ...]]:
+    options = volume.mount_options
+    return (options.fs_type, options.mount_flags or ()) if options is not None else ("", ())

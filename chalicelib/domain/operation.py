@@ -18,6 +18,8 @@ class Kind(StrEnum):
     EXPAND_VOLUME = "expand"
     CREATE_SNAPSHOT = "create snapshot"
     DELETE_SNAPSHOT = "delete snapshot"
+    PUBLISH_VOLUME = "publish"
+    UNPUBLISH_VOLUME = "unpublish"
 
 
 class Status(StrEnum):
@@ -118,6 +120,15 @@ class Operation:
     def in_flight(self, now: float) -> int:
         """How many earlier calls may still land at the provider."""
         return self.unanswered if now < self.calls_until else 0
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What every call has: secrets, its deadline in seconds, and the attempt that fences it at the bridge."""
+
+    secrets: Mapping[str, str] = field(repr=False)
+    seconds: float
+    attempt: tuple[str, int]
 
 
 def retry_delay(tries: int, jitter: float) -> float:

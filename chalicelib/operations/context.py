@@ -8,18 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from chalicelib.clock import Clock
-from chalicelib.domain.operation import TRY_LIMIT, Operation, retry_delay
+from chalicelib.domain.claim import Use
+from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginRejected, WriteConflict
 from chalicelib.store import operations
+from chalicelib.store.claims import ClaimStore, claim_of
 from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
-from chalicelib.store.index import IndexStore, Ticket
+from chalicelib.store.index import IndexStore, Ticket, volume_scope
 from chalicelib.store.operations import OperationStore
 from chalicelib.store.plugins import PluginStore
 from chalicelib.store.turns import TurnStore
 from chalicelib.store.volumes import VolumeStore, volume_of
 
 RECORD_TRIES: Final = 10
+CLAIM_TRIES: Final = 50
+"""Each try that loses lost against a claim that was taken or freed."""
+
+
+class ClaimLost(Exception):
+    """The claim is gone, or another operation has it: this one has nothing left to do."""
 
 
 class Opener(Protocol):
@@ -76,6 +84,18 @@ class Calls(Protocol):
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
     ) -> None: ...
 
+    def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]: ...
+
+    def unpublish(self, plugin_id: str, external_id: str, *, external_node_id: str, how: How) -> None: ...
+
+    def stage(self, volume: Volume, use: Use, *, node_id: str, how: How) -> bool: ...
+
+    def mount(self, volume: Volume, use: Use, *, node_id: str, how: How) -> None: ...
+
+    def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None: ...
+
+    def unstage(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None: ...
+
 
 @dataclass(frozen=True)
 class Context:
@@ -88,6 +108,7 @@ class Context:
     volumes: VolumeStore
     plugins: PluginStore
     turns: TurnStore
+    claims: ClaimStore
     secrets: Opener
     calls: Calls
 
@@ -111,6 +132,33 @@ class Context:
                     continue
             self.index.publish(ticket)
             return ticket.index
+        raise WriteConflict("too many writers at once: the operation will be repeated")
+
+    def record_claim(self, operation: Operation, *, writes: Callable[[Ticket], list[Write]]) -> None:
+        """As `record`, for what touches a claim: `writes` reads what it needs anew at each try.
+
+        Raises LeaseLost when a later attempt owns the operation, and ClaimLost when another operation has the claim.
+        """
+        for attempt in range(CLAIM_TRIES):
+            name = f"{operation.id}{operation.attempt}{operation.step[0]}{attempt}"
+            ticket = self.index.allocate(volume_scope(operation.namespace), name=name, now=self.clock.now())
+            try:
+                self.dynamo.transact(writes(ticket), token=name[-36:])
+            except ClaimLost:
+                self.index.abandon(ticket)
+                raise
+            except TransactionRefused as exc:
+                volume, claim = volume_of(exc.old.get("volume")), claim_of(exc.old.get("claim"))
+                if ticket.index not in {found.modify_index for found in (volume, claim) if found is not None}:
+                    self.index.abandon(ticket)
+                    if "operation" in exc.old:
+                        raise LeaseLost(operation.id) from exc
+                    if "claim" in exc.old and (claim is None or claim.operation_id != operation.id):
+                        raise ClaimLost(operation.id) from exc
+                    self.clock.sleep(0.01 * (min(attempt, 10) + self.clock.jitter()))
+                    continue
+            self.index.publish(ticket)
+            return
         raise WriteConflict("too many writers at once: the operation will be repeated")
 
     def finish(self, operation: Operation, result: dict[str, Any]) -> None:

@@ -11,8 +11,17 @@ from chalicelib.domain.deadlines import GRACE, call_seconds, lease_seconds
 from chalicelib.domain.operation import TRY_LIMIT, Kind, Operation, Status
 from chalicelib.domain.plugin import Plugin
 from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUnreachable
-from chalicelib.operations import create_snapshot, create_volume, delete_snapshot, delete_volume, expand_volume
-from chalicelib.operations.context import Context, Definition, Step
+from chalicelib.operations import (
+    create_snapshot,
+    create_volume,
+    delete_snapshot,
+    delete_volume,
+    expand_volume,
+    publish_volume,
+    release,
+    unpublish_volume,
+)
+from chalicelib.operations.context import ClaimLost, Context, Definition, Step
 from chalicelib.store.turns import Turn
 
 KINDS: Final[Mapping[Kind, Definition]] = {
@@ -21,6 +30,8 @@ KINDS: Final[Mapping[Kind, Definition]] = {
     Kind.EXPAND_VOLUME: expand_volume.DEFINITION,
     Kind.CREATE_SNAPSHOT: create_snapshot.DEFINITION,
     Kind.DELETE_SNAPSHOT: delete_snapshot.DEFINITION,
+    Kind.PUBLISH_VOLUME: publish_volume.DEFINITION,
+    Kind.UNPUBLISH_VOLUME: unpublish_volume.DEFINITION,
 }
 
 
@@ -57,19 +68,21 @@ def _attempt(ctx: Context, operation: Operation) -> Operation | None:
     seconds = call_seconds(step.rpc, plugin.deadlines if plugin else {})
     grace = plugin.grace if plugin and plugin.grace else GRACE
     now = ctx.clock.now()
-    taken = [
-        Turn(subject, operation.id, operation.attempt + 1, now + lease_seconds(seconds))
-        for subject in subjects(operation, plugin)
-    ]
+    until = now + max(lease_seconds(seconds), seconds + grace)
+    taken = [Turn(subject, operation.id, operation.attempt + 1, until) for subject in subjects(operation, plugin)]
     for position, turn in enumerate(taken):
-        until = ctx.turns.take(turn, now=now)
-        if until is not None:
+        busy_until = ctx.turns.take(turn, now=now)
+        if busy_until is not None:
             _leave(ctx, taken[:position])
-            ctx.operations.defer(operation, until=until)
+            ctx.operations.defer(operation, until=busy_until, now=now)
             return None
     acquired = ctx.operations.acquire(operation, now=now, call=seconds, lease=lease_seconds(seconds), grace=grace)
-    following = _call(ctx, step, acquired, seconds)
-    _leave(ctx, taken)
+    try:
+        following, in_flight = _call(ctx, step, acquired, seconds)
+    except ClaimLost:
+        release.over(ctx, acquired)
+        following, in_flight = None, acquired.in_flight(ctx.clock.now()) > 0
+    _leave(ctx, taken, until=acquired.calls_until if in_flight else 0.0)
     return following
 
 
@@ -82,16 +95,18 @@ def subjects(operation: Operation, plugin: Plugin | None) -> list[str]:
     out = []
     if operation.external_id and operation.kind is not Kind.CREATE_VOLUME:
         out.append(f"volume\n{operation.plugin_id}\n{operation.external_id}")
+    if plugin is not None and plugin.serialize == "node" and "node_id" in operation.params:
+        out.append(f"node\n{operation.plugin_id}\n{operation.params['node_id']}")
     if plugin is not None and plugin.serialize == "plugin":
         out.append(f"plugin\n{operation.plugin_id}")
     return out
 
 
-def _leave(ctx: Context, taken: Sequence[Turn]) -> None:
-    """Free the turns and call up who waits the longest for each."""
+def _leave(ctx: Context, taken: Sequence[Turn], *, until: float = 0.0) -> None:
+    """Free the turns and call up who waits the longest for each; a call that may still land keeps them until then."""
     for turn in taken:
         over = set()
-        for operation_id in ctx.turns.leave(turn):
+        for operation_id in ctx.turns.leave(turn, until=until):
             if ctx.operations.call_up(operation_id, now=ctx.clock.now()):
                 break
             over.add(operation_id)
@@ -99,9 +114,12 @@ def _leave(ctx: Context, taken: Sequence[Turn]) -> None:
             ctx.turns.strike(turn.subject, over)
 
 
-def _call(ctx: Context, step: Step, acquired: Operation, seconds: float) -> Operation | None:
+def _call(ctx: Context, step: Step, acquired: Operation, seconds: float) -> tuple[Operation | None, bool]:
+    """What follows, and whether a call of the operation may still land at the provider."""
+    following = None
+    answered = True
     try:
-        return step.run(ctx, acquired, seconds)
+        following = step.run(ctx, acquired, seconds)
     except PluginRejected as exc:
         now = ctx.clock.now()
         if acquired.unanswered > 1 and now < acquired.calls_until:
@@ -110,7 +128,8 @@ def _call(ctx: Context, step: Step, acquired: Operation, seconds: float) -> Oper
         else:
             step.rejected(ctx, acquired, exc)
     except PluginInDoubt as exc:
+        answered = False
         ctx.retry(acquired, exc.text, answered=False, now=ctx.clock.now())
     except PluginUnreachable as exc:
         ctx.retry(acquired, exc.text, answered=True, now=ctx.clock.now())
-    return None
+    return following, acquired.in_flight(ctx.clock.now()) > int(answered)

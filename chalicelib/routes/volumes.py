@@ -7,7 +7,7 @@ from chalicelib import wiring
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume
 from chalicelib.errors import Refused, RequestError
-from chalicelib.routes import snapshots
+from chalicelib.routes import claims, snapshots
 from chalicelib.routes.endpoint import (
     BODY_LIMIT,
     Answer,
@@ -20,6 +20,7 @@ from chalicelib.routes.endpoint import (
 )
 from chalicelib.routes.options import FALSE, TRUE, options, region, writing
 from chalicelib.service import blocking, definitions, listing, volumes
+from chalicelib.service import claims as claim_service
 from chalicelib.wire import shapes
 from chalicelib.wire import volumes as wire
 from chalicelib.wire.gojson import decode
@@ -67,9 +68,13 @@ def item(call: Call) -> Answer:
     parts = call.rest.split("/")
     if len(parts) == 1:
         return _one(call, parts[0])
+    if parts[1] == "claim" and parts[2:3] not in ([], [""]) and len(parts) <= 4:
+        return claims.one(call, parts[0], parts[2], parts[3] if len(parts) == 4 else "")
     if len(parts) > 2:
         raise resource_not_found()
     volume_id, action = parts
+    if action in ("claim", "claims"):
+        return claims.take(call, volume_id) if action == "claim" else claims.collection(call, volume_id)
     if action == "snapshot" and call.method in ("PUT", "POST"):
         return snapshots.create(call, volume_id)
     routes = {("PUT", "create"): _create, ("DELETE", "delete"): _delete, ("DELETE", "detach"): _detach}
@@ -105,7 +110,7 @@ def _read(call: Call, volume_id: str) -> Answer:
     found = volumes.read(deps, call.namespace, volume_id)
     if found.volume is None:
         raise Missing("volume not found", index=found.index)
-    return Answer(wire.volume(found.volume, found.plugin), index=found.index)
+    return Answer(wire.volume(found.volume, found.plugin, found.claims), index=found.index)
 
 
 def _register(call: Call) -> Answer:
@@ -123,7 +128,7 @@ def _deregister(call: Call, volume_id: str) -> Answer:
     if force and force not in TRUE | FALSE:
         raise RequestError("invalid force value")
     region(call)
-    return Answer(index=volumes.deregister(wiring.deps(), call.namespace, volume_id))
+    return Answer(index=volumes.deregister(wiring.deps(), call.namespace, volume_id, force=force in TRUE))
 
 
 def _delete(call: Call, volume_id: str) -> Answer:
@@ -136,7 +141,8 @@ def _detach(call: Call, volume_id: str) -> Answer:
     if not node_id:
         raise RequestError("detach requires node ID")
     region(call)
-    return Answer(index=volumes.detach(wiring.deps(), call.namespace, volume_id))
+    force = call.parameter("force") in TRUE
+    return Answer(index=claim_service.detach(writing(call), call.namespace, volume_id, node_id, force=force))
 
 
 def _wanted(call: Call, shape: Any) -> list[definitions.Wanted]:

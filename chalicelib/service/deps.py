@@ -6,6 +6,7 @@ from chalicelib.ask import Asker
 from chalicelib.clock import Clock
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
+from chalicelib.store.claims import ClaimStore
 from chalicelib.store.dynamo import Dynamo
 from chalicelib.store.index import IndexStore
 from chalicelib.store.namespaces import NamespaceStore
@@ -23,6 +24,7 @@ class Deps:
     dynamo: Dynamo
     index: IndexStore
     volumes: VolumeStore
+    claims: ClaimStore
     operations: OperationStore
     plugins: PluginStore
     namespaces: NamespaceStore

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.errors import NotFound, OperationInProgress, Refused, WriteConflict
 from chalicelib.sealing import volume_context
 from chalicelib.service import waiting
+from chalicelib.service.claims import its_claims, let_go
 from chalicelib.service.deps import Deps
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
@@ -26,6 +28,7 @@ class Read:
     index: int
     volume: Volume | None
     plugin: Plugin | None = None
+    claims: tuple[Claim, ...] = ()
 
 
 def read(deps: Deps, namespace: str, volume_id: str) -> Read:
@@ -37,7 +40,8 @@ def read(deps: Deps, namespace: str, volume_id: str) -> Read:
         found = deps.volumes.get(namespace, volume_id)
     if found is None or not found.exists:
         return Read((found.modify_index if found else 0) or floor, None)
-    return Read(found.modify_index, found, deps.plugins.get(found.plugin_id, consistent=False))
+    plugin = deps.plugins.get(found.plugin_id, consistent=False)
+    return Read(found.modify_index, found, plugin, tuple(its_claims(deps, found)))
 
 
 def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
@@ -49,16 +53,6 @@ def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
     found = deps.volumes.get(namespace, volume_id, consistent=False)
     own = found.modify_index if found else 0
     return own if own >= index else max(own, deps.index.watch(consistent=False).of_volumes(namespace))
-
-
-def detach(deps: Deps, namespace: str, volume_id: str) -> int:
-    """Release the past claims of a node on the volume; without claims there is nothing to release."""
-    found = deps.volumes.get(namespace, volume_id)
-    if found is None or not found.exists:
-        raise Refused("no such volume")
-    if found.in_use:
-        raise Refused(f"volume in use: {volume_id}")
-    return found.modify_index
 
 
 def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str]) -> int:
@@ -79,17 +73,22 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
     raise WriteConflict(f"volume {volume_id} is being changed by others: try again in a moment")
 
 
-def deregister(deps: Deps, namespace: str, volume_id: str) -> int:
-    """Forget the volume and leave its storage alone; returns the index."""
+def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = False) -> int:
+    """Forget the volume and leave its storage alone; returns the index.
+
+    `force` drops past claims, never a live one; what is under way to detach them goes on without the volume.
+    """
     for attempt in range(WRITE_TRIES):
         found = _existing(deps, namespace, volume_id)
         if found.operation_id:
             raise OperationInProgress(f"volume {volume_id} has an operation in progress: {found.operation_kind}")
-        if found.in_use:
+        if found.in_use and not (force and found.readers + found.writers == found.past_claims):
             raise Refused(f"volume in use: {volume_id}")
+        for claim in its_claims(deps, found):
+            let_go(deps, claim, force=True)
         now = deps.clock.now()
         ticket = deps.index.allocate(volume_scope(namespace), MEMBERS, name=deps.clock.new_id(), now=now)
-        writes = volume_store.deregistered(found, ticket, expires_at=int(now) + TOMBSTONE_SECONDS)
+        writes = volume_store.deregistered(found, ticket, expires_at=int(now) + TOMBSTONE_SECONDS, force=force)
         try:
             deps.dynamo.transact(writes, token=ticket.id)
         except TransactionRefused as exc:

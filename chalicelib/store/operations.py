@@ -111,10 +111,13 @@ class OperationStore:
             return False
         return True
 
-    def defer(self, operation: Operation, *, until: float) -> None:
-        """Nobody looks at it before `until`, unless `call_up` says so; the record is otherwise as it was."""
-        condition = (OperationRow.attempt == operation.attempt) & OperationRow.due_bucket.exists()
-        self._fenced(operation, [OperationRow.due_at.set(until)], condition)
+    def defer(self, operation: Operation, *, until: float, now: float) -> None:
+        """Nobody looks at it before `until`, unless `call_up` says so; one that runs waits for its next step."""
+        actions: list[Action] = [OperationRow.due_at.set(until), OperationRow.update_time.set(now)]
+        if operation.status is Status.RUNNING:
+            waits = advance(operation.status, Event.POSTPONE).value
+            actions += [OperationRow.status.set(waits), OperationRow.lease_until.set(0)]
+        self._fenced(operation, actions, _mine(operation) & OperationRow.due_bucket.exists())
 
     def call_up(self, operation_id: str, *, now: float) -> bool:
         """Due now: whoever waits for it sends its message, or else the next sweep does. False if it is not waiting."""

@@ -4,6 +4,9 @@
 |---|---|---|---|
 | volumes | `ns#<namespace>` | `<volume id>` | VolumeRow; a deleted one stays as a tombstone for a day |
 | volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's own transaction |
+| claims | `vol#<namespace>#<volume id>` | `<allocation id>` | ClaimRow |
+| claims | `node#<node id>` | `<namespace>#<volume id>\\n<allocation id>` | HeldRow, in the claim's own transaction |
+| operations | `lease#<hash of the claim>` | `-` | LeaseRow: when a claim that must be renewed runs out |
 | operations | `op#<last letter of the id>` | `<operation id>` | OperationRow; ids sort by time |
 | operations | `lock#<hash of the subject>` | `-` | LockRow: the open operation that holds a subject |
 | operations | `turn#<hash of the subject>` | `-` | TurnRow: whose call is in flight, and who waits |
@@ -12,8 +15,8 @@
 | plugins | `node` | `<node id>` | NodeRow |
 | meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>`, `at#<id>` (store/index.py) |
 | meta | `namespace` | `<name>` | NamespaceRow; `default` has none, it always exists |
-| meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `wait#<number>` | `-` | WaitRow: a place of a waiting reader (store/waits.py) |
+| meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
 
 A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
@@ -35,6 +38,7 @@ from pynamodb.models import Model
 SCHEMA: Final = 1
 TOMBSTONE_SECONDS: Final = 24 * 3600
 DUE_BUCKET: Final = "open"
+LEASE_BUCKET: Final = "leases"
 DUE_GSI: Final = "due"
 
 
@@ -48,6 +52,23 @@ def members_pk(plugin_id: str) -> str:
 
 def member_sk(namespace: str, volume_id: str) -> str:
     return f"{namespace}#{volume_id}"
+
+
+def claims_pk(namespace: str, volume_id: str) -> str:
+    return f"vol#{namespace}#{volume_id}"
+
+
+def held_pk(node_id: str) -> str:
+    return f"node#{node_id}"
+
+
+def held_sk(namespace: str, volume_id: str, allocation_id: str) -> str:
+    """Sorts by namespace and volume; neither ID has a control character."""
+    return f"{namespace}#{volume_id}\n{allocation_id}"
+
+
+def lease_pk(namespace: str, volume_id: str, allocation_id: str) -> str:
+    return "lease#" + hashlib.sha256(held_sk(namespace, volume_id, allocation_id).encode()).hexdigest()
 
 
 def operation_pk(operation_id: str) -> str:
@@ -114,6 +135,37 @@ class VolumeRow(Row):
 class MemberRow(Row):
     class Meta:
         table_name = "volumes"
+
+
+class ClaimRow(Row):
+    class Meta:
+        table_name = "claims"
+
+    state = UnicodeAttribute()
+    node_id = UnicodeAttribute()
+    mode = UnicodeAttribute()
+    body = UnicodeAttribute()
+    operation_id = UnicodeAttribute(null=True)
+    published = BooleanAttribute(default=False)
+    node_lost = BooleanAttribute(default=False)
+    publish_context = UnicodeAttribute(null=True)
+    create_index = NumberAttribute(default=0)
+    modify_index = NumberAttribute(default=0)
+
+
+class HeldRow(Row):
+    class Meta:
+        table_name = "claims"
+
+
+class LeaseRow(Row):
+    class Meta:
+        table_name = "operations"
+
+    claim = UnicodeAttribute()
+    seconds = NumberAttribute()
+    due_bucket = UnicodeAttribute()
+    due_at = NumberAttribute()
 
 
 class OperationRow(Row):
@@ -218,20 +270,20 @@ class IndexRow(Row):
         table_name = "meta"
 
 
-class AuditRow(Row):
-    class Meta:
-        table_name = "meta"
-
-    body = UnicodeAttribute()
-    started = NumberAttribute()
-
-
 class WaitRow(Row):
     class Meta:
         table_name = "meta"
 
     holder = UnicodeAttribute()
     until = NumberAttribute()
+
+
+class AuditRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    body = UnicodeAttribute()
+    started = NumberAttribute()
 
 
 class WorkerRow(Row):
@@ -248,6 +300,9 @@ class WorkerRow(Row):
 ROWS: Final[tuple[type[Row], ...]] = (
     VolumeRow,
     MemberRow,
+    ClaimRow,
+    HeldRow,
+    LeaseRow,
     OperationRow,
     LockRow,
     TurnRow,

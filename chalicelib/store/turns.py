@@ -54,7 +54,9 @@ class TurnStore:
             TurnRow.schema.set(tables.SCHEMA),
             TurnRow.waiting.delete({turn.operation_id}),
         ]
-        free: Condition = TurnRow.pk.does_not_exist() | (TurnRow.until <= now)
+        # The same call may be repeated while an older one is unanswered: that is how CSI learns what became of it.
+        again = TurnRow.holder.startswith(f"{turn.operation_id} ")
+        free: Condition = TurnRow.pk.does_not_exist() | (TurnRow.until <= now) | again
         pk = tables.turn_pk(turn.subject)
         for _ in range(_TRIES):
             try:
@@ -65,20 +67,18 @@ class TurnStore:
                 return None
             if held is None:
                 continue
-            if held.holder == turn.holder:
-                return None  # our own write, whose answer was lost
             if self._wait(pk, held, turn.operation_id):
                 return float(held.until)
         return now + 1.0
 
-    def leave(self, turn: Turn) -> list[str]:
-        """Free it, if it is still ours; the operations that wait for it, the oldest first."""
+    def leave(self, turn: Turn, *, until: float) -> list[str]:
+        """Free it from `until` on (0: now), if it is still ours; if now, the operations that wait, the oldest first."""
         pk = tables.turn_pk(turn.subject)
         try:
-            left = self._dynamo.update(TurnRow, pk, _SK, [TurnRow.until.set(0)], TurnRow.holder == turn.holder)
+            left = self._dynamo.update(TurnRow, pk, _SK, [TurnRow.until.set(until)], TurnRow.holder == turn.holder)
         except ConditionFailed:
             return []
-        return sorted(left.waiting or ())
+        return [] if until else sorted(left.waiting or ())
 
     def strike(self, subject: str, operation_ids: set[str]) -> None:
         """Take operations off the list that will not come any more."""

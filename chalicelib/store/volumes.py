@@ -217,9 +217,17 @@ def deleted(
     return bury(namespace, volume_id, plugin_id, ticket, expires_at=expires_at, condition=_held_by(operation_id))
 
 
-def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int) -> list[Write]:
-    """Bury a ready volume that nobody claims and no operation holds, in the same condition that decides it."""
-    condition = (VolumeRow.state == VolumeState.READY.value) & _idle() & _unclaimed()
+def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int, force: bool = False) -> list[Write]:
+    """Bury a ready volume that nobody claims and no operation holds, in the same condition that decides it.
+
+    With `force`, one whose claims are all past, as they were counted when it was read: no claim came since.
+    """
+    counted = (
+        (VolumeRow.readers == volume.readers)
+        & (VolumeRow.writers == volume.writers)
+        & (VolumeRow.past_claims == volume.readers + volume.writers)
+    )
+    condition = (VolumeRow.state == VolumeState.READY.value) & _idle() & (counted if force else _unclaimed())
     return bury(volume.namespace, volume.id, volume.plugin_id, ticket, expires_at=expires_at, condition=condition)
 
 

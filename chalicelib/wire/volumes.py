@@ -5,11 +5,13 @@ volume's answer after a write is the request's volume with what the provider dec
 counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chalicelib.domain.claim import Claim
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Capability, MountOptions, Segments, TopologyRequest, Volume
+from chalicelib.wire import claims as claims_wire
 from chalicelib.wire.kinds import INT, Field, MapOf, Pointer, Struct
 from chalicelib.wire.shapes import CSI_VOLUME
 
@@ -28,17 +30,15 @@ FILTER_SHAPE = Struct(
 )
 
 
-def volume(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
+def volume(item: Volume, plugin: Plugin | None, claims: Sequence[Claim] = ()) -> dict[str, Any]:
     """The answer of a read; without `plugin` the counts are 0, as after a write."""
-    return _common(item, plugin) | {
-        "Allocations": [],
+    body = _common(item, plugin) | {
         "Capacity": item.capacity,
         "CloneID": item.clone_id,
         "Context": dict(item.context or {}),
         "MountOptions": _mount_options(item.mount_options),
         "Parameters": dict(item.parameters or {}),
         "ProviderVersion": item.provider_version,
-        "ReadAllocs": {},
         "RequestedCapabilities": [
             {"AccessMode": c.access_mode, "AttachmentMode": c.attachment_mode} for c in item.capabilities
         ],
@@ -47,8 +47,8 @@ def volume(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
         "RequestedTopologies": _topology_request(item.topology_request),
         "Secrets": None,
         "SnapshotID": item.snapshot_id,
-        "WriteAllocs": {},
     }
+    return body | claims_wire.shown(claims)
 
 
 def stub(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
@@ -56,12 +56,16 @@ def stub(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
     return _common(item, plugin) | {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
 
 
-def filter_datum(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
+def filter_datum(item: Volume, plugin: Plugin | None, held: Sequence[Claim] = ()) -> dict[str, Any]:
     """What a filter sees: every field of the answers, and the stored claims; never a secret or a mount flag."""
-    claims: dict[str, Any] = {"ReadClaims": {}, "WriteClaims": {}, "PastClaims": {}}
+    claims = {
+        "ReadClaims": {c.allocation_id: None for c in held if not c.writes},
+        "WriteClaims": {c.allocation_id: None for c in held if c.writes},
+        "PastClaims": {c.allocation_id: None for c in held if not c.live},
+    }
     readers = {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
     options = _mount_options(item.mount_options) if item.mount_options is not None else None
-    return volume(item, plugin) | claims | readers | {"MountOptions": options}
+    return volume(item, plugin, held) | claims | readers | {"MountOptions": options}
 
 
 def _common(item: Volume, plugin: Plugin | None) -> dict[str, Any]:

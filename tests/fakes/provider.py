@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.domain.claim import Use
+from chalicelib.domain.operation import How
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginRejected
 
@@ -47,6 +49,8 @@ class FakeProvider:
     after: list[Hook] = field(default_factory=list)
     log: list[tuple[str, str, Attempt]] = field(default_factory=list)
     secrets: list[Mapping[str, str]] = field(default_factory=list)
+    attached: set[tuple[str, str]] = field(default_factory=set)
+    mounted: set[tuple[str, str, str]] = field(default_factory=set)
     stranded: list[Callable[[], Any]] = field(default_factory=list)
     made: int = 0
 
@@ -139,6 +143,45 @@ class FakeProvider:
             with contextlib.suppress(PluginRejected):  # nobody is there to be told
                 effect()
         return len(landing)
+
+    def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]:
+        def attach() -> dict[str, str]:
+            others = {n for v, n in self.attached if v == volume.external_id} - {external_node_id}
+            if others and use.capability.access_mode.startswith("single-node"):
+                raise PluginRejected("attached elsewhere", code="FAILED_PRECONDITION")
+            self.attached.add((volume.external_id, external_node_id))
+            return {"device": f"/dev/{volume.external_id}"}
+
+        subject = f"{volume.external_id}@{external_node_id}"
+        context: dict[str, str] = self._call("ControllerPublishVolume", subject, how.attempt, how.secrets, attach)
+        return context
+
+    def unpublish(self, plugin_id: str, external_id: str, *, external_node_id: str, how: How) -> None:
+        place = (external_id, external_node_id)
+        self._call(
+            "ControllerUnpublishVolume",
+            f"{external_id}@{external_node_id}",
+            how.attempt,
+            how.secrets,
+            lambda: self.attached.discard(place),
+        )
+
+    def stage(self, volume: Volume, use: Use, *, node_id: str, how: How) -> bool:
+        place = (volume.external_id, node_id, use.staging_path)
+        self._call("NodeStageVolume", volume.external_id, how.attempt, how.secrets, lambda: self.mounted.add(place))
+        return True
+
+    def mount(self, volume: Volume, use: Use, *, node_id: str, how: How) -> None:
+        place = (volume.external_id, node_id, use.target_path)
+        self._call("NodePublishVolume", volume.external_id, how.attempt, how.secrets, lambda: self.mounted.add(place))
+
+    def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
+        place = (external_id, node_id, path)
+        self._call("NodeUnpublishVolume", external_id, how.attempt, how.secrets, lambda: self.mounted.discard(place))
+
+    def unstage(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
+        place = (external_id, node_id, path)
+        self._call("NodeUnstageVolume", external_id, how.attempt, how.secrets, lambda: self.mounted.discard(place))
 
     def _call(
         self, rpc: str, subject: str, attempt: Attempt, secrets: Mapping[str, str], effect: Callable[[], Any]

@@ -1,7 +1,7 @@
 """What must be true when everything is at rest, whatever happened before (protocols, section 3)."""
 
 from chalicelib.domain.operation import Operation, Status
-from chalicelib.domain.volume import VolumeState
+from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.store.operations import operation_of
 from tests.harness import System
 
@@ -30,7 +30,41 @@ def violations(system: System) -> list[str]:
     ]
     scan = system.deps.dynamo.client.scan(TableName="moorage-test-operations")["Items"]
     found += ["a lock is left" for item in scan if item["pk"]["S"].startswith("lock#")]
+    found += [wrong for v in volumes for wrong in wrong_claims(system, v)]
     return found + [f"unpublished: {name}" for name in unpublished(system)]
+
+
+def wrong_claims(system: System, volume: Volume) -> list[str]:
+    """Claims against the volume's counters and modes, and against what the provider has attached and mounted."""
+    claims = system.deps.claims.of_volume(volume.namespace, volume.id)
+    found = []
+    counted = (volume.readers, volume.writers, volume.past_claims)
+    real = (sum(not c.writes for c in claims), sum(c.writes for c in claims), sum(not c.live for c in claims))
+    if counted != real:
+        found.append(f"{volume.id} counts {counted} and has {real}")
+    if bool(volume.access_mode) != bool(claims):
+        found.append(f"{volume.id} is {volume.access_mode!r} with {len(claims)} claims")
+    nodes = {c.external_node_id for c in claims}
+    places = {(c.node_id, path) for c in claims for path in (c.staging_path, c.target_path)}
+    found += [
+        f"attached without a claim: {external_id} on {node}"
+        for external_id, node in system.provider.attached
+        if external_id == volume.external_id and node not in nodes
+    ]
+    found += [
+        f"mounted without a claim: {external_id} at {node}:{path}"
+        for external_id, node, path in system.provider.mounted
+        if external_id == volume.external_id and (node, path) not in places
+    ]
+    held = {
+        (ns, vol, alloc) for node in {c.node_id for c in claims} for ns, vol, alloc in system.deps.claims.on_node(node)
+    }
+    found += [
+        f"claim of {c.allocation_id} is not held by its node"
+        for c in claims
+        if (c.namespace, c.volume_id, c.allocation_id) not in held
+    ]
+    return found
 
 
 def at_rest(system: System) -> bool:

@@ -1,10 +1,10 @@
 """The kinds of operation as their users start them, for tests that treat all kinds alike."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.harness import Reply, System, definition
+from tests.harness import CAPABILITIES, Reply, System, definition
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Case:
     prepare: Callable[[System], None]
     start: Callable[[System], Reply]
     done: Callable[[System], bool]
+    step: str = ""
+    """The step whose call `rpc` is; empty for the first."""
 
 
 def _volume(system: System) -> None:
@@ -40,7 +42,7 @@ def _shown(system: System, field: str) -> Any:
     return system.call("GET", "/v1/volume/csi/data").json[field]
 
 
-CASES = (
+CASES: tuple[Case, ...] = (
     Case(
         "create",
         "CreateVolume",
@@ -79,6 +81,50 @@ CASES = (
         lambda system: not system.provider.snapshots,
     ),
 )
+
+
+def _claimable(system: System) -> None:
+    system.add_node(controller_capabilities=CAPABILITIES | {"PUBLISH_UNPUBLISH_VOLUME"})
+    _volume(system)
+
+
+def _claimed(system: System) -> None:
+    _claimable(system)
+    assert _claim(system).status == 200
+
+
+def _claim(system: System) -> Reply:
+    body = {"AllocationID": "a", "NodeID": "node-a", "Mode": "write", "StagingPath": "/stage", "TargetPath": "/mnt"}
+    return system.call("PUT", "/v1/volume/csi/data/claim", body)
+
+
+def _unclaim(system: System) -> Reply:
+    """What is released already is as good as released."""
+    reply = system.call("DELETE", "/v1/volume/csi/data/claim/a")
+    return Reply(200, {}, "") if reply.status == 404 else reply
+
+
+def _is_published(system: System) -> bool:
+    claims = system.call("GET", "/v1/volume/csi/data/claims").json
+    return [c["Published"] for c in claims] == [True] and len(system.provider.mounted) == 2
+
+
+def _is_free(system: System) -> bool:
+    return not (system.provider.attached or system.provider.mounted or _shown(system, "WriteAllocs"))
+
+
+CLAIM_CASES = (
+    Case("publish", "ControllerPublishVolume", _claimable, _claim, _is_published),
+    Case("unpublish", "NodeUnpublishVolume", _claimed, _unclaim, _is_free),
+)
+CASES += CLAIM_CASES
+LATER_STEPS = (
+    replace(CLAIM_CASES[0], rpc="NodeStageVolume", step="stage"),
+    replace(CLAIM_CASES[0], rpc="NodePublishVolume", step="mount"),
+    replace(CLAIM_CASES[1], rpc="NodeUnstageVolume", step="unstage"),
+    replace(CLAIM_CASES[1], rpc="ControllerUnpublishVolume", step="detach"),
+)
+"""The other steps of kinds that have more than one."""
 
 
 def _first_snapshot(system: System) -> str:

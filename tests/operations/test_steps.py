@@ -8,10 +8,10 @@ import pytest
 from chalicelib.csi.outcome import GO_NAMES, Outcome, outcome, proves
 from chalicelib.domain.operation import Status
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable
-from chalicelib.operations import engine
+from chalicelib.operations import engine, publish_volume, release
 from tests.harness import Died, System
 from tests.operations.invariants import all_operations, violations
-from tests.operations.kinds import CASES, Case
+from tests.operations.kinds import CASES, LATER_STEPS, Case
 from tests.operations.script import Script, Strike, tell
 from tests.operations.test_faults import Tapped, tapped_system
 
@@ -51,7 +51,7 @@ def failures(rpc: str) -> list[Failure]:
 
 
 def named(value: Any) -> str:
-    return value.name if isinstance(value, Case) else str(value)
+    return f"{value.name} {value.step}".strip() if isinstance(value, Case) else str(value)
 
 
 def attempts_grow(system: System) -> bool:
@@ -63,7 +63,9 @@ def attempts_grow(system: System) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("case", "failure"), [(case, failure) for case in CASES for failure in failures(case.rpc)], ids=named
+    ("case", "failure"),
+    [(case, failure) for case in (*CASES, *LATER_STEPS) for failure in failures(case.rpc)],
+    ids=named,
 )
 def test_a_first_step_that_fails_once(case: Case, failure: Failure) -> None:
     """In doubt or not reached: repeated, and done. Rejected: the client has the plugin's text, and nothing is left."""
@@ -88,10 +90,10 @@ def test_a_first_step_that_fails_once(case: Case, failure: Failure) -> None:
 
 
 def is_repeated(case: Case, failure: Failure) -> bool:
-    """A delete that is rejected for no known reason goes on: its volume must not come back to ready."""
+    """A delete that is rejected for no known reason goes on, and so does every release: neither is ever taken back."""
     if failure.kind is not PluginRejected:
         return True
-    return case.name == "delete" and not proves(case.rpc, failure.code)
+    return case.name == "unpublish" or (case.name == "delete" and not proves(case.rpc, failure.code))
 
 
 def left_after_rejection(system: System, case: Case, failure: Failure) -> list[str]:
@@ -142,14 +144,20 @@ def test_a_step_of_an_undo_that_fails_once(step: str, failure: Failure, made: bo
         assert CREATE.done(system)
 
 
+FIRST = {kind.value: next(iter(definition.steps)) for kind, definition in engine.KINDS.items()}
 STEPS = [
-    *((case, next(iter(definition.steps))) for case, definition in zip(CASES, engine.KINDS.values(), strict=True)),
+    *((case, FIRST[case.name]) for case in CASES),
+    *((case, case.step) for case in LATER_STEPS),
     *((CREATE, step) for step in UNDO),
 ]
 
 
 def test_every_step_of_every_kind_is_tested() -> None:
     tested = {(case.name, step) for case, step in STEPS}
+    # The undo of a publish is made of the very steps of an unpublish.
+    tested |= {
+        ("publish", step) for step, shared in release.STEPS.items() if publish_volume.DEFINITION.steps[step] is shared
+    }
     assert tested == {(kind.value, step) for kind, definition in engine.KINDS.items() for step in definition.steps}
 
 

@@ -209,7 +209,7 @@ def test_one_of_several_sends_the_message_again(stores: Stores) -> None:
 
 def test_only_a_waiting_operation_is_called_up(stores: Stores) -> None:
     found = opened(stores)
-    stores.operations.defer(found, until=NOW + 500)
+    stores.operations.defer(found, until=NOW + 500, now=NOW)
     assert stored(stores).due_at == NOW + 500
 
     assert stores.operations.call_up(found.id, now=NOW + 1)
@@ -221,7 +221,7 @@ def test_only_a_waiting_operation_is_called_up(stores: Stores) -> None:
     assert not stores.operations.call_up("nobody", now=NOW + 3)
     assert stores.operations.get("nobody") is None
     with pytest.raises(LeaseLost):
-        stores.operations.defer(stored(stores), until=NOW + 500)
+        stores.operations.defer(stored(stores), until=NOW + 500, now=NOW)
 
 
 def test_a_subject_is_locked_by_one_open_operation_and_only_it_unlocks(stores: Stores) -> None:

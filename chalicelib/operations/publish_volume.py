@@ -1,0 +1,129 @@
+"""Publishing a claimed volume: attached to its node by the controller, staged and mounted there if the claim says so.
+
+Races with: the release of the claim (it takes the claim over; what this operation still learns is refused by the
+claim's own condition), and the unpublish of another claim on that node (one call to a volume at a time).
+
+After a crash: every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
+at once; any other releases it, and the operation goes on as its own undo until the volume is off the node: only then
+the claim goes.
+"""
+
+from typing import Final
+
+from chalicelib.domain.claim import Use
+from chalicelib.domain.operation import Operation, retry_delay
+from chalicelib.domain.volume import Capability
+from chalicelib.errors import PluginRejected
+from chalicelib.operations import release
+from chalicelib.operations.context import Context, Definition, Step
+from chalicelib.store import claims, operations
+from chalicelib.store.dynamo import Write
+from chalicelib.store.index import Ticket
+
+ATTACH: Final = "attach"
+STAGE: Final = "stage"
+MOUNT: Final = "mount"
+
+_PROVES_UNATTACHED: Final = frozenset(
+    {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"}
+)
+"""Codes of ControllerPublishVolume after which the volume is not attached to this node (CSI spec,
+ControllerPublishVolume errors: FAILED_PRECONDITION is "published to another node").
+"""
+
+
+def attach(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+    """ControllerPublishVolume; its context is what the node needs."""
+    claim = release.the_claim(ctx, operation)
+    context = ctx.calls.publish(
+        release.the_volume(operation),
+        _use(operation),
+        external_node_id=claim.external_node_id,
+        how=release.how(ctx, operation, seconds),
+    )
+    if operation.params["target_path"]:
+        params = release.remember(operation, publish_context=context)
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=STAGE, params=params)
+    _published(ctx, operation, context)
+    return None
+
+
+def stage(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+    """NodeStageVolume, where the plugin has it."""
+    claim = release.the_claim(ctx, operation)
+    how = release.how(ctx, operation, seconds)
+    ctx.calls.stage(release.the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
+
+
+def mount(ctx: Context, operation: Operation, seconds: float) -> None:
+    """NodePublishVolume: the volume is at its target path."""
+    claim = release.the_claim(ctx, operation)
+    how = release.how(ctx, operation, seconds)
+    ctx.calls.mount(release.the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    _published(ctx, operation, dict(operation.params.get("publish_context") or {}))
+
+
+def attach_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """Not attached: the claim goes. Or nobody knows: it is detached first."""
+    if error.code in _PROVES_UNATTACHED:
+        release.free(ctx, operation, error.text)
+    else:
+        _undo(ctx, operation, error, release.DETACH)
+
+
+def stage_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """What was staged may be half there."""
+    _undo(ctx, operation, error, release.UNSTAGE)
+
+
+def mount_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """What was mounted may be half there."""
+    _undo(ctx, operation, error, release.UNMOUNT)
+
+
+def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> None:
+    def writes(ticket: Ticket) -> list[Write]:
+        claim = release.the_claim(ctx, operation)
+        return [
+            *claims.publish(claim, ticket, publish_context=context, operation_id=operation.id),
+            operations.succeed(operation, now=ctx.clock.now(), result={"index": ticket.index}),
+        ]
+
+    ctx.record_claim(operation, writes=writes)
+
+
+def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) -> None:
+    """The client has its answer; the claim is past, and this operation goes on by itself."""
+    now = ctx.clock.now()
+    until = max(operation.calls_until if error.code == "UNKNOWN" else now, now + retry_delay(1, ctx.clock.jitter()))
+
+    def writes(ticket: Ticket) -> list[Write]:
+        claim = release.the_claim(ctx, operation)
+        return [
+            *claims.release(claim, ticket, operation_id=operation.id),
+            operations.undo(operation, now=now, step=step, error=error.text, until=until),
+        ]
+
+    ctx.record_claim(operation, writes=writes)
+
+
+def _use(operation: Operation) -> Use:
+    params = operation.params
+    return Use(
+        capability=Capability(params["access_mode"], params["attachment_mode"]),
+        read_only=params["read_only"],
+        publish_context=dict(params.get("publish_context") or {}),
+        staging_path=params["staging_path"],
+        target_path=params["target_path"],
+    )
+
+
+DEFINITION: Final = Definition(
+    steps={
+        ATTACH: Step("ControllerPublishVolume", attach, attach_rejected),
+        STAGE: Step("NodeStageVolume", stage, stage_rejected),
+        MOUNT: Step("NodePublishVolume", mount, mount_rejected),
+        **release.STEPS,
+    }
+)

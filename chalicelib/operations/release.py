@@ -1,0 +1,167 @@
+"""The way out of a claim, which publish (its undo) and unpublish share: off the node, off its machine, and free.
+
+Every step may be repeated: CSI's unpublish calls succeed for what is not published. A node that is down or gone is not
+called: whether it may still be writing is decided before a claim is released (service/claims.py).
+"""
+
+import json
+from typing import Any, Final
+
+from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
+from chalicelib.domain.operation import How, Kind, Operation
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.operations.context import ClaimLost, Context, Step, sealed
+from chalicelib.store import claims, operations, volumes
+from chalicelib.store.dynamo import TransactionRefused, Write
+from chalicelib.store.index import Ticket
+
+UNMOUNT: Final = "unmount"
+UNSTAGE: Final = "unstage"
+DETACH: Final = "detach"
+
+
+def the_claim(ctx: Context, operation: Operation) -> Claim:
+    """The claim that the operation is about; raises ClaimLost when it is gone or somebody else's by now."""
+    params = operation.params
+    found = ctx.claims.get(operation.namespace, operation.volume_id, params["allocation_id"])
+    if found is None or found.operation_id != operation.id:
+        raise ClaimLost(operation.id)
+    return found
+
+
+def the_volume(operation: Operation) -> Volume:
+    """The volume as it was defined when the claim was taken."""
+    return Volume(
+        namespace=operation.namespace,
+        id=operation.volume_id,
+        plugin_id=operation.plugin_id,
+        **volumes.decode(operation.params["definition"]),
+    )
+
+
+def how(ctx: Context, operation: Operation, seconds: float) -> How:
+    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+    secrets = ctx.secrets.open_secrets(sealed(operation.params, "volume_secrets"), context)
+    return How(secrets=secrets, seconds=seconds, attempt=(operation.id, operation.attempt))
+
+
+def unmount(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+    """NodeUnpublishVolume, unless the node is down or gone."""
+    claim = the_claim(ctx, operation)
+    if claim.target_path and node_answers(ctx, claim):
+        ctx.calls.unmount(
+            operation.plugin_id,
+            operation.external_id,
+            node_id=claim.node_id,
+            path=claim.target_path,
+            how=how(ctx, operation, seconds),
+        )
+    return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=UNSTAGE)
+
+
+def unstage(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+    """NodeUnstageVolume, unless another claim has the volume mounted on that node; then the claim is node-detached."""
+    claim = the_claim(ctx, operation)
+    if claim.staging_path and node_answers(ctx, claim) and not _others_on_node(ctx, claim):
+        ctx.calls.unstage(
+            operation.plugin_id,
+            operation.external_id,
+            node_id=claim.node_id,
+            path=claim.staging_path,
+            how=how(ctx, operation, seconds),
+        )
+
+    def writes(ticket: Ticket) -> list[Write]:
+        current = the_claim(ctx, operation)
+        proceed = operations.proceed(operation, now=ctx.clock.now(), step=DETACH)
+        if current.state is not ClaimState.UNPUBLISHING:
+            return [proceed]
+        writes = claims.step(current, ClaimEvent.NODE_DETACH, ticket, operation_id=operation.id)
+        volume = ctx.volumes.get(operation.namespace, operation.volume_id)
+        if volume is None or not volume.exists or volume.create_index != current.volume_index:
+            writes = [write for write in writes if write.label != "volume"]
+        return [*writes, proceed]
+
+    ctx.record_claim(operation, writes=writes)
+    return ctx.operations.get(operation.id)
+
+
+def detach(ctx: Context, operation: Operation, seconds: float) -> None:
+    """ControllerUnpublishVolume, unless another claim needs the volume on that node; then the claim is free.
+
+    Who publishes for a new claim there waits for this call's turn, so what is read here cannot change before it.
+    """
+    claim = the_claim(ctx, operation)
+    if operation.params["attachable"] and not _others_on_node(ctx, claim):
+        ctx.calls.unpublish(
+            operation.plugin_id,
+            operation.external_id,
+            external_node_id=claim.external_node_id,
+            how=how(ctx, operation, seconds),
+        )
+    free(ctx, operation, operation.error)
+
+
+def free(ctx: Context, operation: Operation, error: str) -> None:
+    """The claim is gone and the operation over: failed with `error`, if there is one."""
+
+    def writes(ticket: Ticket) -> list[Write]:
+        claim = the_claim(ctx, operation)
+        volume = ctx.volumes.get(operation.namespace, operation.volume_id)
+        now = ctx.clock.now()
+        closing = (
+            operations.fail(operation, now=now, error=error)
+            if error
+            else operations.succeed(operation, now=now, result={"index": ticket.index})
+        )
+        return [*claims.free(claim, volume, ticket, operation_id=operation.id), closing]
+
+    ctx.record_claim(operation, writes=writes)
+
+
+def refused(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+    """It may still be there: later again, until the tries are used up and somebody looks; the claim stays."""
+    ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=ctx.clock.now())
+
+
+def over(ctx: Context, operation: Operation) -> None:
+    """The claim is not this operation's any more: nothing is left to do."""
+    now = ctx.clock.now()
+    if operation.kind is Kind.UNPUBLISH_VOLUME:
+        closing = operations.succeed(operation, now=now, result={"index": 0})
+    else:
+        closing = operations.fail(operation, now=now, error=operation.error or "the claim was released meanwhile")
+    try:
+        ctx.dynamo.transact([closing], token=f"{operation.id[-24:]}o{operation.attempt}")
+    except TransactionRefused as exc:
+        raise LeaseLost(operation.id) from exc
+
+
+def node_answers(ctx: Context, claim: Claim) -> bool:
+    """Whether the node is there to be called, as far as the sweeper knows."""
+    node = ctx.plugins.node(claim.node_id)
+    return node is not None and node.healthy
+
+
+def remember(operation: Operation, **fields: Any) -> str:
+    """The operation's parameters with what was learnt, as they are stored."""
+    return json.dumps({**operation.params, **fields}, separators=(",", ":"), ensure_ascii=False)
+
+
+def _others_on_node(ctx: Context, claim: Claim) -> bool:
+    """Another claim that holds this very volume on this very node, or is about to."""
+    return any(
+        other.node_id == claim.node_id
+        and other.live
+        and other.allocation_id != claim.allocation_id
+        and other.volume_index == claim.volume_index
+        for other in ctx.claims.of_volume(claim.namespace, claim.volume_id)
+    )
+
+
+STEPS: Final = {
+    UNMOUNT: Step("NodeUnpublishVolume", unmount, refused),
+    UNSTAGE: Step("NodeUnstageVolume", unstage, refused),
+    DETACH: Step("ControllerUnpublishVolume", detach, refused),
+}

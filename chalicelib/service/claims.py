@@ -1,0 +1,415 @@
+"""Claims: taking, renewing, releasing and detaching (protocols, section 2).
+
+A claim counts from the transaction that takes it until the one that frees it. What happens at the provider in between
+is an operation's business; a claim that needs no call there is complete, or free, at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from chalicelib.domain import claim as rules
+from chalicelib.domain.claim import Claim
+from chalicelib.domain.operation import Kind, Operation, Status
+from chalicelib.domain.plugin import Instance, Plugin
+from chalicelib.domain.volume import Capability, Volume, mode_problem
+from chalicelib.errors import NotFound, OperationInProgress, Refused, RequestError, WriteConflict
+from chalicelib.service import waiting
+from chalicelib.service.deps import Deps
+from chalicelib.store import claims as claim_store
+from chalicelib.store import operations as operation_store
+from chalicelib.store import volumes as volume_store
+from chalicelib.store.claims import claim_of
+from chalicelib.store.dynamo import TransactionRefused, Write
+from chalicelib.store.index import Ticket, volume_scope
+from chalicelib.store.volumes import volume_of
+
+WRITE_TRIES: Final = 60
+"""Each try that loses lost against another claim of the same volume: a hundred callers at once all get their answer."""
+LEASE_LIMITS: Final = (5, 24 * 3600)
+ID_LIMIT: Final = 256
+PUBLISH_CAPABILITY: Final = "PUBLISH_UNPUBLISH_VOLUME"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claim with the index at which it can be read."""
+
+    index: int
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a claim is to be used: the volume as it was read, its plugin, and the plugin on the node."""
+
+    volume: Volume
+    plugin: Plugin
+    instance: Instance
+
+    @property
+    def attachable(self) -> bool:
+        return self.plugin.can(PUBLISH_CAPABILITY)
+
+
+def take(deps: Deps, wanted: Claim) -> Held:
+    """Take the claim and publish the volume on its node; the same claim taken again is the same claim.
+
+    Raises Refused in Nomad's words when it does not fit beside the claims that are there, RequestError 409 when the
+    allocation holds another claim on the volume, OperationPending when publishing takes longer than a request may.
+    """
+    _check(wanted)
+    for attempt in range(WRITE_TRIES):
+        volume = _volume(deps, wanted.namespace, wanted.volume_id)
+        held = deps.claims.get(wanted.namespace, wanted.volume_id, wanted.allocation_id)
+        wanted = _with_modes(wanted, volume)
+        if held is not None:
+            return _taken_already(deps, held, wanted, volume)
+        place = _place(deps, volume, wanted)
+        claim, operation = _prepared(deps, place, wanted)
+        index = _take(deps, place, claim, operation)
+        if index:
+            return _settled(deps, replace(claim, create_index=index), operation)
+        _pause(deps, attempt)
+    raise WriteConflict(f"volume {wanted.volume_id} is being claimed by many at once: try again in a moment")
+
+
+def of_volume(deps: Deps, namespace: str, volume_id: str) -> tuple[int, list[Claim]]:
+    """The volume's index and its claims; the volume is read first, so a change after it has a higher index."""
+    volume = _volume(deps, namespace, volume_id)
+    return volume.modify_index, its_claims(deps, volume)
+
+
+def its_claims(deps: Deps, volume: Volume) -> list[Claim]:
+    """Claims of this volume, not of an earlier one of that ID; no read when its counters say that there are none."""
+    if not volume.in_use:
+        return []
+    found = deps.claims.of_volume(volume.namespace, volume.id)
+    return [claim for claim in found if claim.volume_index == volume.create_index]
+
+
+def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, seconds: int) -> Claim:
+    """The claim lasts `seconds` from now (0: as long as before); nobody is woken. Raises NotFound, RequestError 409."""
+    claim = _claim(deps, namespace, volume_id, allocation_id)
+    if not claim.lease_seconds:
+        raise RequestError(f"claim of allocation {allocation_id} has no lease: it lasts until it is released")
+    _check_lease(seconds)
+    lasts = seconds or claim.lease_seconds
+    if not claim.live or not deps.claims.renew(claim, until=deps.clock.now() + lasts, seconds=lasts):
+        raise RequestError(f"claim of allocation {allocation_id} has run out: take it again", status=409)
+    return replace(claim, lease_seconds=lasts)
+
+
+def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> int:
+    """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none."""
+    claim = _claim(deps, namespace, volume_id, allocation_id)
+    operation = let_go(deps, claim, force=True)
+    return finished(deps, [operation] if operation else [])
+
+
+def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool) -> int:
+    """Release the past claims of a node and wait; live ones of a node that is up are refused. Returns the index.
+
+    `node` may be the beginning of an ID if only one node has it. With `force` the operator says that the node is off:
+    what nothing else proves to have stopped writing is then let go.
+    """
+    volume = deps.volumes.get(namespace, volume_id)
+    if volume is None or not volume.exists:
+        raise Refused("no such volume")
+    held = its_claims(deps, volume)
+    node_id = _node_named(deps, node, held)
+    on_node = [claim for claim in held if claim.node_id == node_id]
+    known = deps.plugins.node(node_id)
+    if any(claim.live for claim in on_node) and known is not None and known.healthy:
+        raise Refused(f"volume in use: {volume_id}")
+    started = []
+    for claim in on_node:
+        operation = let_go(deps, claim, force=force, node_up=False)
+        if operation is not None:
+            started.append(operation)
+        elif not force and deps.claims.get(namespace, volume_id, claim.allocation_id) is not None:
+            raise Refused(
+                f"node lost: nothing proves that allocation {claim.allocation_id} on node {node_id} has stopped "
+                "writing; when the machine is surely off, detach with force=true"
+            )
+    return max(finished(deps, started), volume.modify_index)
+
+
+def let_go(deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = True) -> Operation | None:
+    """Start whatever frees the claim; the operation that does it, or None when there is none.
+
+    A claim that writes alone, on a node that is not up, without a controller that could take the volume away from it,
+    is only marked as lost: another writer may come when the node is back, or when somebody says that it is off
+    (`force`).
+    """
+    for attempt in range(WRITE_TRIES):
+        if not claim.live and claim.operation_id:
+            return _resumed(deps, claim.operation_id)
+        plugin = deps.plugins.get(claim.plugin_id)
+        attachable = plugin is not None and plugin.can(PUBLISH_CAPABILITY)
+        lost = not (node_up or force or attachable) and claim.writes and claim.access_mode in rules.SINGLE_WRITER
+        if lost and not claim.live:
+            return None
+        operation = None if lost else _release_operation(deps, claim, attachable=attachable)
+        ticket = _ticket(deps, claim.namespace)
+        if _written(deps, _release_writes(deps, claim, operation, ticket), ticket):
+            if operation is not None:
+                waiting.send(deps, operation)
+            return operation
+        _pause(deps, attempt)
+        found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
+        if found is None or found.create_index != claim.create_index:
+            return None
+        claim = found
+    raise WriteConflict(f"volume {claim.volume_id} is being claimed by many at once: try again in a moment")
+
+
+def finished(deps: Deps, operations: Sequence[Operation]) -> int:
+    """Wait for releases; the highest index. Raises Refused with the first failure, or OperationPending."""
+    done = waiting.wait(deps, operations).values()
+    failed = next((o for o in done if o.answered and not o.result), None)
+    if failed is not None:
+        raise Refused(failed.error or failed.last_error)
+    pending = waiting.unanswered(done)
+    if pending:
+        raise pending
+    return max((int(o.result.get("index") or 0) for o in done), default=0)
+
+
+def _release_writes(deps: Deps, claim: Claim, operation: Operation | None, ticket: Ticket) -> list[Write]:
+    operation_id = operation.id if operation else ""
+    writes = (
+        claim_store.release(claim, ticket, operation_id=operation_id, node_lost=operation is None)
+        if claim.live
+        else claim_store.reclaim(claim, ticket, operation_id=operation_id)
+    )
+    volume = deps.volumes.get(claim.namespace, claim.volume_id)
+    if volume is None or not volume.exists or volume.create_index != claim.volume_index:
+        writes = [write for write in writes if write.label != "volume"]
+    if operation is not None:
+        writes.append(operation_store.open_operation(operation, now=deps.clock.now()))
+    return writes
+
+
+def _check(wanted: Claim) -> None:
+    for name, value in (("AllocationID", wanted.allocation_id), ("NodeID", wanted.node_id)):
+        if not value or len(value.encode()) > ID_LIMIT or any(ord(c) < 32 or ord(c) == 127 for c in value):
+            raise RequestError(f"{name} is missing, or longer than {ID_LIMIT} bytes, or has control characters")
+    if wanted.mode not in (rules.READ, rules.WRITE):
+        raise RequestError('Mode must be "read" or "write"')
+    for name, path in (("TargetPath", wanted.target_path), ("StagingPath", wanted.staging_path)):
+        if path and (not path.startswith("/") or ".." in path.split("/") or len(path) > 4096):
+            raise RequestError(f"{name} must be an absolute path without ..")
+    if bool(wanted.target_path) != bool(wanted.staging_path):
+        raise RequestError("TargetPath and StagingPath go together: both, or neither")
+    _check_lease(wanted.lease_seconds)
+
+
+def _check_lease(seconds: int) -> None:
+    low, high = LEASE_LIMITS
+    if seconds and not low <= seconds <= high:
+        raise RequestError(f"LeaseSeconds must be between {low} and {high}, or 0 for a claim that lasts until released")
+
+
+def _with_modes(wanted: Claim, volume: Volume) -> Claim:
+    """Modes that the request leaves out: those in force, or the volume's only capability."""
+    if wanted.access_mode and wanted.attachment_mode:
+        return wanted
+    pairs = {(c.access_mode, c.attachment_mode) for c in volume.capabilities}
+    if volume.access_mode:
+        pairs = {(volume.access_mode, volume.attachment_mode)}
+    fits = {p for p in pairs if wanted.access_mode in ("", p[0]) and wanted.attachment_mode in ("", p[1])}
+    if len(fits) != 1:
+        raise RequestError("AccessMode and AttachmentMode must be given: the volume has more than one capability")
+    access_mode, attachment_mode = fits.pop()
+    return replace(wanted, access_mode=access_mode, attachment_mode=attachment_mode)
+
+
+def _volume(deps: Deps, namespace: str, volume_id: str) -> Volume:
+    found = deps.volumes.get(namespace, volume_id) if volume_id else None
+    if found is None or not found.exists:
+        raise NotFound("volume not found")
+    return found
+
+
+def _claim(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> Claim:
+    found = deps.claims.get(namespace, volume_id, allocation_id)
+    if found is None:
+        raise NotFound(f"allocation {allocation_id} has no claim on volume {volume_id}")
+    return found
+
+
+def _place(deps: Deps, volume: Volume, wanted: Claim) -> _Place:
+    if volume.operation_id and volume.operation_kind != Kind.EXPAND_VOLUME.value:
+        raise OperationInProgress(f"volume {volume.id} has an operation in progress: {volume.operation_kind}")
+    capability = Capability(wanted.access_mode, wanted.attachment_mode)
+    problem = mode_problem([capability]) or rules.refusal(volume, wanted)
+    if problem:
+        raise Refused(problem)
+    plugin = deps.plugins.get(volume.plugin_id)
+    if plugin is None:
+        raise Refused(f"no CSI plugin named: {volume.plugin_id} could be found")
+    node = deps.plugins.node(wanted.node_id)
+    instance = deps.plugins.instance(volume.plugin_id, wanted.node_id)
+    if node is None or not node.healthy:
+        raise Refused(f"node {wanted.node_id} is {'down' if node else 'unknown'}: a claim needs a node with a bridge")
+    if instance is None or not instance.node or not instance.healthy:
+        raise Refused(f"plugin {volume.plugin_id} is not running in health on node {wanted.node_id}")
+    if plugin.can(PUBLISH_CAPABILITY) and not plugin.controllers_healthy:
+        raise Refused(f"no healthy controllers for CSI plugin: {volume.plugin_id}")
+    if not _reachable(volume, instance):
+        raise Refused(f"volume {volume.id} cannot be reached from node {wanted.node_id}: its topologies do not match")
+    return _Place(volume, plugin, instance)
+
+
+def _reachable(volume: Volume, instance: Instance) -> bool:
+    """Whether one of the volume's topologies holds on the node (CSI spec, Topology)."""
+    topologies = [t for t in volume.topologies or () if t]
+    if not topologies or instance.topology is None:
+        return True
+    own = instance.topology
+    return any(all(own.get(key) == value for key, value in t.items()) for t in topologies)
+
+
+def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, Operation | None]:
+    """The claim as it will be stored, and the operation that publishes the volume, if one is needed."""
+    volume = place.volume
+    claim = replace(
+        wanted,
+        plugin_id=volume.plugin_id,
+        external_id=volume.external_id,
+        external_node_id=place.instance.external_node_id,
+        volume_index=volume.create_index,
+        create_time=deps.clock.now_ns(),
+    )
+    if not place.attachable and not claim.target_path:
+        return replace(claim, published=True), None
+    step = "attach" if place.attachable else "stage"
+    operation = _operation(deps, Kind.PUBLISH_VOLUME, claim, volume, step=step, attachable=place.attachable)
+    return replace(claim, operation_id=operation.id), operation
+
+
+def _release_operation(deps: Deps, claim: Claim, *, attachable: bool) -> Operation:
+    volume = deps.volumes.get(claim.namespace, claim.volume_id)
+    if volume is not None and volume.create_index != claim.volume_index:
+        volume = None
+    step = "unmount" if claim.target_path else "detach"
+    return _operation(deps, Kind.UNPUBLISH_VOLUME, claim, volume, step=step, attachable=attachable)
+
+
+def _operation(
+    deps: Deps, kind: Kind, claim: Claim, volume: Volume | None, *, step: str, attachable: bool
+) -> Operation:
+    now = deps.clock.now()
+    return Operation(
+        id=deps.clock.new_id(),
+        kind=kind,
+        namespace=claim.namespace,
+        volume_id=claim.volume_id,
+        plugin_id=claim.plugin_id,
+        digest=waiting.digest(kind.value, claim.namespace, claim.volume_id, claim.allocation_id),
+        step=step,
+        external_id=claim.external_id,
+        params={
+            "definition": volume_store.encode(volume) if volume is not None else "",
+            "allocation_id": claim.allocation_id,
+            "node_id": claim.node_id,
+            "access_mode": claim.access_mode,
+            "attachment_mode": claim.attachment_mode,
+            "read_only": not claim.writes,
+            "staging_path": claim.staging_path,
+            "target_path": claim.target_path,
+            "attachable": attachable,
+            "volume_secrets": waiting.text(volume.sealed_secrets if volume is not None else b""),
+        },
+        create_time=now,
+        update_time=now,
+    )
+
+
+def _take(deps: Deps, place: _Place, claim: Claim, operation: Operation | None) -> int:
+    """One try; the index, 0 when somebody else was faster."""
+    ticket = _ticket(deps, claim.namespace)
+    until = deps.clock.now() + claim.lease_seconds
+    writes = claim_store.take(claim, place.volume, ticket, lease_until=until)
+    if operation is not None:
+        writes.append(operation_store.open_operation(operation, now=deps.clock.now()))
+    return ticket.index if _written(deps, writes, ticket) else 0
+
+
+def _written(deps: Deps, writes: Sequence[Write], ticket: Ticket) -> bool:
+    """Whether the transaction went through, by an answer or by what it left."""
+    try:
+        deps.dynamo.transact(writes, token=ticket.id)
+    except TransactionRefused as exc:
+        volume, claim = volume_of(exc.old.get("volume")), claim_of(exc.old.get("claim"))
+        if ticket.index not in {found.modify_index for found in (volume, claim) if found is not None}:
+            deps.index.abandon(ticket)
+            return False
+    deps.index.publish(ticket)
+    return True
+
+
+def _ticket(deps: Deps, namespace: str) -> Ticket:
+    return deps.index.allocate(volume_scope(namespace), name=deps.clock.new_id(), now=deps.clock.now())
+
+
+def _pause(deps: Deps, attempt: int) -> None:
+    deps.clock.sleep(0.01 * (min(attempt, 10) + 2 * deps.clock.jitter()))
+
+
+def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> Held:
+    """The claim that is there: the same one, or in the way."""
+    if not held.live or held.volume_index != volume.create_index:
+        raise RequestError(
+            f"allocation {held.allocation_id} is giving up its claim on volume {held.volume_id}: try again when it "
+            "is free",
+            status=409,
+        )
+    if not held.same_request(wanted):
+        raise RequestError(
+            f"allocation {held.allocation_id} claims volume {held.volume_id} already, to {held.mode} on node "
+            f"{held.node_id} as {held.access_mode}, {held.attachment_mode}: release that claim first",
+            status=409,
+        )
+    if held.published:
+        return Held(volume.modify_index, held)
+    operation = deps.operations.get(held.operation_id)
+    if operation is not None and operation.status is Status.IN_DOUBT:
+        operation = deps.operations.resume(operation, now=deps.clock.now())
+    return _settled(deps, held, operation)
+
+
+def _settled(deps: Deps, claim: Claim, operation: Operation | None) -> Held:
+    """The claim once the volume can be used; raises Refused with the plugin's word when it cannot."""
+    if operation is None:
+        return Held(claim.create_index, claim)
+    waiting.send(deps, operation)
+    done = waiting.wait(deps, [operation])[operation.id]
+    if done.result:
+        found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
+        return Held(int(done.result["index"]), found or claim)
+    pending = waiting.unanswered([done])
+    if pending:
+        raise pending
+    raise Refused(done.error or done.last_error)
+
+
+def _resumed(deps: Deps, operation_id: str) -> Operation | None:
+    """The operation that frees the claim, taken up again if it was given up."""
+    found = deps.operations.get(operation_id)
+    if found is not None and found.status is Status.IN_DOUBT:
+        found = deps.operations.resume(found, now=deps.clock.now())
+        waiting.send(deps, found)
+    return found
+
+
+def _node_named(deps: Deps, node: str, held: Sequence[Claim]) -> str:
+    """The node that is meant by an ID or by the beginning of one."""
+    ids = {claim.node_id for claim in held} | {found.id for found in deps.plugins.nodes(prefix=node)}
+    if node in ids:
+        return node
+    fits = sorted(node_id for node_id in ids if node_id.startswith(node))
+    if len(fits) > 1:
+        raise Refused(f"node {node} is not one node: it begins the IDs of {', '.join(fits[:5])}")
+    return fits[0] if fits else node

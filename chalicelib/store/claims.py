@@ -1,0 +1,356 @@
+"""Claims in their table: each is written together with its volume's counters, in one transaction.
+
+The volume's counters are what decides, under conditions; the claims are what is counted. `held` items name a node's
+claims, and a lease item, in the table with the index of what is due, says when a claim that must be renewed runs out.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from chalicelib.domain.claim import SINGLE_WRITER, Claim, ClaimEvent, ClaimState, advance
+from chalicelib.domain.operation import Kind
+from chalicelib.domain.volume import Volume, VolumeState
+from chalicelib.store import dynamo, tables, volumes
+from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
+from chalicelib.store.index import Ticket
+from chalicelib.store.tables import ClaimRow, HeldRow, LeaseRow, VolumeRow
+
+_BODY: Final = (
+    "access_mode",
+    "attachment_mode",
+    "plugin_id",
+    "external_id",
+    "external_node_id",
+    "name",
+    "job_id",
+    "task_group",
+    "staging_path",
+    "target_path",
+    "lease_seconds",
+    "volume_index",
+    "create_time",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """When a claim runs out, in seconds since the epoch, and how long a renewal lasts."""
+
+    namespace: str
+    volume_id: str
+    allocation_id: str
+    until: float
+    seconds: int
+
+
+class ClaimStore:
+    """The claims of one stage."""
+
+    def __init__(self, store: Dynamo) -> None:
+        self._dynamo = store
+
+    def get(self, namespace: str, volume_id: str, allocation_id: str) -> Claim | None:
+        """The claim, read strongly."""
+        row = self._dynamo.get(ClaimRow, tables.claims_pk(namespace, volume_id), allocation_id)
+        return None if row is None else _claim(row)
+
+    def of_volume(self, namespace: str, volume_id: str) -> list[Claim]:
+        """Every claim of the volume, read strongly, by allocation ID."""
+        out: list[Claim] = []
+        after = None
+        while True:
+            page = self._dynamo.query(ClaimRow, tables.claims_pk(namespace, volume_id), after=after)
+            out += [_claim(row) for row in page.rows]
+            if page.next_key is None:
+                return out
+            after = page.next_key
+
+    def on_node(self, node_id: str, *, namespace: str = "", start: str | None = None) -> Iterator[tuple[str, str, str]]:
+        """(namespace, volume ID, allocation ID) of the claims on a node, in this order; lazily, page by page."""
+        after = None
+        prefix = f"{namespace}#" if namespace else ""
+        first = None if start is None else f"{namespace}#{start}"
+        while True:
+            page = self._dynamo.query(HeldRow, tables.held_pk(node_id), prefix=prefix, start=first, after=after)
+            for row in page.rows:
+                volume, _, allocation_id = row.sk.partition("\n")
+                held_namespace, _, volume_id = volume.partition("#")
+                yield held_namespace, volume_id, allocation_id
+            if page.next_key is None:
+                return
+            after = page.next_key
+
+    def lease(self, claim: Claim) -> Lease | None:
+        row = self._dynamo.get(LeaseRow, _lease_pk(claim), "-")
+        return None if row is None else _lease(row)
+
+    def renew(self, claim: Claim, *, until: float, seconds: int) -> bool:
+        """The claim lasts until then; one write and its copy in the index, and nobody is woken. False if it is over."""
+        actions: list[Action] = [LeaseRow.due_at.set(until), LeaseRow.seconds.set(seconds)]
+        try:
+            self._dynamo.update(LeaseRow, _lease_pk(claim), "-", actions, LeaseRow.pk.exists())
+        except ConditionFailed:
+            return False
+        return True
+
+    def run_out(self, now: float, *, limit: int = 100) -> list[Lease]:
+        """Leases that ended, the longest ago first (from an index that is late by moments: read the claim before)."""
+        with dynamo.translated():
+            answer = self._dynamo.client.query(
+                TableName=LeaseRow.Meta.table_name,
+                IndexName=tables.DUE_GSI,
+                KeyConditionExpression="due_bucket = :leases AND due_at <= :now",
+                ExpressionAttributeValues={":leases": {"S": tables.LEASE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
+                Limit=limit,
+            )
+        return [_lease(row) for item in answer["Items"] if (row := dynamo.load(LeaseRow, item)) is not None]
+
+
+# What a transaction writes about a claim and its volume.
+
+
+def take(claim: Claim, volume: Volume, ticket: Ticket, *, lease_until: float) -> list[Write]:
+    """Take the claim: the volume is ready, as it was defined when it was read, and has room for it."""
+    actions: list[Action] = [
+        _counter(claim).add(1),
+        VolumeRow.access_mode.set(claim.access_mode),
+        VolumeRow.attachment_mode.set(claim.attachment_mode),
+        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.revision.add(1),
+    ]
+    row = _row(claim, create_index=ticket.index, modify_index=ticket.index)
+    writes = [
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, ticket)),
+        dynamo.put("claim", row, ClaimRow.pk.does_not_exist()),
+        dynamo.put("held", HeldRow(tables.held_pk(claim.node_id), _held_sk(claim))),
+    ]
+    if claim.lease_seconds:
+        lease = LeaseRow(
+            _lease_pk(claim),
+            "-",
+            claim=_held_sk(claim),
+            seconds=claim.lease_seconds,
+            due_bucket=tables.LEASE_BUCKET,
+            due_at=lease_until,
+        )
+        writes.append(dynamo.put("lease", lease))
+    return writes
+
+
+def publish(claim: Claim, ticket: Ticket, *, publish_context: dict[str, str], operation_id: str) -> list[Write]:
+    """The volume can be used on the node: the claim is complete."""
+    actions: list[Action] = [
+        ClaimRow.published.set(True),
+        ClaimRow.publish_context.set(json.dumps(publish_context, separators=(",", ":"), ensure_ascii=False)),
+        ClaimRow.operation_id.remove(),
+        ClaimRow.modify_index.set(ticket.index),
+    ]
+    condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.operation_id == operation_id)
+    return [_touch(claim, ticket), _update(claim, actions, condition)]
+
+
+def release(claim: Claim, ticket: Ticket, *, operation_id: str, node_lost: bool = False) -> list[Write]:
+    """The claim is past from now on; it still counts until it is freed. Its lease is over."""
+    volume: list[Action] = [
+        VolumeRow.past_claims.add(1),
+        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.revision.add(1),
+    ]
+    actions: list[Action] = [
+        ClaimRow.state.set(advance(claim.state, ClaimEvent.RELEASE).value),
+        ClaimRow.node_lost.set(node_lost),
+        ClaimRow.modify_index.set(ticket.index),
+        ClaimRow.operation_id.set(operation_id) if operation_id else ClaimRow.operation_id.remove(),
+    ]
+    condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.modify_index < ticket.index)
+    condition &= ClaimRow.operation_id == claim.operation_id if claim.operation_id else _idle()
+    return [
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), volume, _its_volume(claim, ticket)),
+        _update(claim, actions, condition),
+        *_end_lease(claim),
+    ]
+
+
+def reclaim(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
+    """Somebody said that a lost node's claim may go: an operation takes it on."""
+    actions: list[Action] = [
+        ClaimRow.operation_id.set(operation_id),
+        ClaimRow.node_lost.set(False),
+        ClaimRow.modify_index.set(ticket.index),
+    ]
+    return [_touch(claim, ticket), _update(claim, actions, _same(claim) & _idle())]
+
+
+def step(claim: Claim, event: ClaimEvent, ticket: Ticket, *, operation_id: str) -> list[Write]:
+    """One step further out."""
+    actions: list[Action] = [
+        ClaimRow.state.set(advance(claim.state, event).value),
+        ClaimRow.modify_index.set(ticket.index),
+    ]
+    condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
+    return [_touch(claim, ticket), _update(claim, actions, condition)]
+
+
+def free(claim: Claim, volume: Volume | None, ticket: Ticket, *, operation_id: str) -> list[Write]:
+    """The claim is gone, and the volume has one less; the last one out clears the modes.
+
+    A volume of that ID that is another one by now, or none, is left alone: then the claim goes alone.
+    """
+    condition = _same(claim) & (ClaimRow.operation_id == operation_id)
+    writes = [
+        dynamo.delete("claim", ClaimRow, *_key(claim), condition),
+        dynamo.delete("held", HeldRow, tables.held_pk(claim.node_id), _held_sk(claim)),
+        *_end_lease(claim),
+    ]
+    if volume is None or not volume.exists or volume.create_index != claim.volume_index:
+        return writes
+    actions: list[Action] = [
+        _counter(claim).add(-1),
+        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.revision.add(1),
+    ]
+    if not claim.live:
+        actions.append(VolumeRow.past_claims.add(-1))
+    # The counters as they were read: only so is it known who is the last.
+    counted: Condition = (VolumeRow.readers == volume.readers) & (VolumeRow.writers == volume.writers)
+    if volume.readers + volume.writers == 1:
+        actions += [VolumeRow.access_mode.remove(), VolumeRow.attachment_mode.remove()]
+    return [
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, ticket) & counted),
+        *writes,
+    ]
+
+
+def corrected(volume: Volume, ticket: Ticket, *, readers: int, writers: int, past: int) -> Write:
+    """Counters as the claims are, under the version that was read before the claims."""
+    actions: list[Action] = [
+        VolumeRow.readers.set(readers),
+        VolumeRow.writers.set(writers),
+        VolumeRow.past_claims.set(past),
+        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.revision.add(1),
+    ]
+    if not readers + writers:
+        actions += [VolumeRow.access_mode.remove(), VolumeRow.attachment_mode.remove()]
+    condition = VolumeRow.pk.exists() & (VolumeRow.modify_index == volume.modify_index)
+    condition &= VolumeRow.modify_index < ticket.index
+    return dynamo.update("volume", VolumeRow, *volumes.key(volume.namespace, volume.id), actions, condition)
+
+
+def claim_of(raw: Raw | None) -> Claim | None:
+    """The claim of a raw item, as a refused transaction returns it."""
+    row = dynamo.load(ClaimRow, raw)
+    return None if row is None else _claim(row)
+
+
+def _room(claim: Claim, volume: Volume, ticket: Ticket) -> Condition:
+    ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < ticket.index)
+    idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
+    defined = (VolumeRow.create_index == volume.create_index) & (VolumeRow.definition == volumes.encode(volume))
+    same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)
+    in_force = VolumeRow.access_mode.does_not_exist() | same
+    room: Condition = ready & idle & defined & in_force
+    if claim.access_mode == "single-node-writer":
+        room &= (VolumeRow.readers == 0) & (VolumeRow.writers == 0)
+    elif claim.writes and claim.access_mode in SINGLE_WRITER:
+        room &= VolumeRow.writers == 0
+    elif claim.access_mode == "single-node-reader-only":
+        room &= VolumeRow.readers == 0
+    return room
+
+
+def _touch(claim: Claim, ticket: Ticket) -> Write:
+    """The volume shows that its claims changed; one that is gone or another by now is not made."""
+    actions: list[Action] = [VolumeRow.modify_index.set(ticket.index), VolumeRow.revision.add(1)]
+    return dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, ticket))
+
+
+def _its_volume(claim: Claim, ticket: Ticket) -> Condition:
+    its: Condition = (VolumeRow.create_index == claim.volume_index) & (VolumeRow.modify_index < ticket.index)
+    its &= VolumeRow.state.is_in(VolumeState.READY.value, VolumeState.DELETING.value)
+    return its
+
+
+def _counter(claim: Claim) -> Any:
+    return VolumeRow.writers if claim.writes else VolumeRow.readers
+
+
+def _end_lease(claim: Claim) -> list[Write]:
+    return [dynamo.delete("lease", LeaseRow, _lease_pk(claim), "-")] if claim.lease_seconds else []
+
+
+def _update(claim: Claim, actions: list[Action], condition: Condition) -> Write:
+    return dynamo.update("claim", ClaimRow, *_key(claim), actions, condition)
+
+
+def _same(claim: Claim) -> Condition:
+    """The claim that is meant, not one that the allocation took anew."""
+    same: Condition = ClaimRow.create_index == claim.create_index
+    return same
+
+
+def _idle() -> Condition:
+    return ClaimRow.operation_id.does_not_exist()
+
+
+def _key(claim: Claim) -> tuple[str, str]:
+    return tables.claims_pk(claim.namespace, claim.volume_id), claim.allocation_id
+
+
+def _volume_key(claim: Claim) -> tuple[str, str]:
+    return volumes.key(claim.namespace, claim.volume_id)
+
+
+def _held_sk(claim: Claim) -> str:
+    return tables.held_sk(claim.namespace, claim.volume_id, claim.allocation_id)
+
+
+def _lease_pk(claim: Claim) -> str:
+    return tables.lease_pk(claim.namespace, claim.volume_id, claim.allocation_id)
+
+
+def _row(claim: Claim, *, create_index: int, modify_index: int) -> ClaimRow:
+    body = {name: value for name in _BODY if (value := getattr(claim, name))}
+    return ClaimRow(
+        *_key(claim),
+        state=claim.state.value,
+        node_id=claim.node_id,
+        mode=claim.mode,
+        body=json.dumps(body, separators=(",", ":"), ensure_ascii=False),
+        operation_id=claim.operation_id or None,
+        published=claim.published,
+        node_lost=claim.node_lost,
+        create_index=create_index,
+        modify_index=modify_index,
+    )
+
+
+def _claim(row: ClaimRow) -> Claim:
+    namespace, _, volume_id = row.pk.removeprefix("vol#").partition("#")
+    body: dict[str, Any] = {"access_mode": "", "attachment_mode": ""} | json.loads(row.body)
+    return Claim(
+        namespace=namespace,
+        volume_id=volume_id,
+        allocation_id=row.sk,
+        node_id=row.node_id,
+        mode=row.mode,
+        state=ClaimState(row.state),
+        operation_id=row.operation_id or "",
+        published=bool(row.published),
+        node_lost=bool(row.node_lost),
+        publish_context=json.loads(row.publish_context) if row.publish_context else {},
+        create_index=int(row.create_index),
+        modify_index=int(row.modify_index),
+        **{name: value for name, value in body.items() if name in _BODY},
+    )
+
+
+def _lease(row: LeaseRow) -> Lease:
+    volume, _, allocation_id = row.claim.partition("\n")
+    namespace, _, volume_id = volume.partition("#")
+    return Lease(namespace, volume_id, allocation_id, float(row.due_at), int(row.seconds))
