@@ -7,6 +7,7 @@ system has no TLS at all in front of it, so the bridge signs the body (docs/inte
 import base64
 import binascii
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 from chalicelib.errors import PermissionDenied
@@ -14,10 +15,21 @@ from chalicelib.errors import PermissionDenied
 SCHEME: Final = "v1"
 
 
-def verified_key(
-    *, ca_pem: str, certificate_pem: str, node_id: str, method: str, body: bytes, signature: str, now: float
+def verified_key(  # noqa: PLR0913 - each is a part of what is checked, and named
+    *,
+    ca_pem: str,
+    refused: Collection[str],
+    certificate_pem: str,
+    node_id: str,
+    method: str,
+    body: bytes,
+    signature: str,
+    now: float,
 ) -> str:
-    """Fingerprint (SHA-256, hex) of the key that signed; raises PermissionDenied that says what is wrong."""
+    """Fingerprint (SHA-256, hex) of the key that signed; raises PermissionDenied that says what is wrong.
+
+    `refused` has serial numbers in hexadecimal, lower case, without leading zeros.
+    """
     # Imported here: only this route needs it, and it is most of a cold start.
     import datetime as dt
 
@@ -41,6 +53,10 @@ def verified_key(
     if not leaf.not_valid_before_utc <= moment <= leaf.not_valid_after_utc:
         raise PermissionDenied(
             "bridge certificate is expired or not yet valid: renew it with `moorage certs renew`, and check the clock"
+        )
+    if format(leaf.serial_number, "x") in refused:
+        raise PermissionDenied(
+            "bridge certificate is on the list of refused serials: issue another with `moorage certs bridge`"
         )
     wanted = f"{node_id}.bridge.moorage"
     try:

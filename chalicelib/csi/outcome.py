@@ -63,10 +63,6 @@ PROOF: Final[Mapping[str, frozenset[str]]] = {
     "ControllerPublishVolume": frozenset(
         {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND"}
     ),
-    # FAILED_PRECONDITION is "volume published to another node" (CSI spec, ControllerPublishVolume errors).
-    "ControllerPublishVolume": frozenset(
-        {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND"}
-    ),
     "ControllerExpandVolume": frozenset(
         {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND"}
     ),

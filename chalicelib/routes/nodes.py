@@ -6,6 +6,7 @@ from chalicelib import identity, wiring
 from chalicelib.errors import NotFound, PermissionDenied, RequestError
 from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found, too_large
 from chalicelib.service import nodes
+from chalicelib.store.namespaces import Trust
 
 BODY_LIMIT = 256 * 1024
 SIGNATURE = "X-Moorage-Signature"
@@ -30,10 +31,17 @@ def _register(call: Call, node_id: str) -> Answer:
     if not isinstance(body, dict):
         raise RequestError("registration must be a JSON object")
     said = nodes.parse(node_id, body)
-    key = _verified(call, node_id, said.certificate_pem)
+    trust = _trust()
+    key = _verified(call, trust, node_id, said.certificate_pem)
     index = nodes.register(deps, said, key=key)
-    answer = {"Protocol": nodes.PROTOCOL, "HeartbeatSeconds": nodes.HEARTBEAT_SECONDS, "Refused": [], "Index": index}
-    return Answer(answer)
+    return Answer(
+        {
+            "Protocol": nodes.PROTOCOL,
+            "HeartbeatSeconds": nodes.HEARTBEAT_SECONDS,
+            "Refused": list(trust.refused),
+            "Index": index,
+        }
+    )
 
 
 def _deregister(call: Call, node_id: str) -> Answer:
@@ -41,21 +49,26 @@ def _deregister(call: Call, node_id: str) -> Answer:
     found = deps.plugins.node(node_id)
     if found is None:
         raise NotFound(f"node {node_id} is not registered")
-    _verified(call, node_id, found.certificate_pem)  # the certificate that it registered with: its key must have signed
+    # The certificate that it registered with: its key must have signed.
+    _verified(call, _trust(), node_id, found.certificate_pem)
     return Answer(index=nodes.deregister(deps, found))
 
 
-def _verified(call: Call, node_id: str, certificate_pem: str) -> str:
-    deps = wiring.deps()
-    ca_pem = deps.namespaces.ca_pem()
-    if ca_pem is None:
+def _trust() -> Trust:
+    found = wiring.deps().namespaces.trust()
+    if found is None:
         raise PermissionDenied("the control plane has no CA yet: run `moorage certs publish-worker`")
+    return found
+
+
+def _verified(call: Call, trust: Trust, node_id: str, certificate_pem: str) -> str:
     return identity.verified_key(
-        ca_pem=ca_pem,
+        ca_pem=trust.ca_pem,
+        refused=trust.refused,
         certificate_pem=certificate_pem,
         node_id=node_id,
         method=call.method,
         body=call.body,
         signature=call.header(SIGNATURE),
-        now=deps.clock.now(),
+        now=wiring.deps().clock.now(),
     )

@@ -45,6 +45,14 @@ class WorkerIdentity:
     serial: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a bridge's certificate must come from, and the serials (hexadecimal, lower case) that are refused."""
+
+    ca_pem: str
+    refused: tuple[str, ...] = ()
+
+
 class NamespaceStore:
     def __init__(self, store: Dynamo) -> None:
         self._dynamo = store
@@ -106,10 +114,10 @@ class NamespaceStore:
             return None
         return WorkerIdentity(row.ca_pem, row.certificate_pem, row.sealed_key, row.serial or "")
 
-    def ca_pem(self) -> str | None:
-        """The CA that bridges' certificates must come from, None before `moorage certs publish-worker`."""
+    def trust(self) -> Trust | None:
+        """What bridges' certificates are checked by, None before `moorage certs publish-worker`."""
         row = self._dynamo.get(WorkerRow, "worker", "tls", consistent=False)
-        return None if row is None else row.ca_pem
+        return None if row is None else Trust(row.ca_pem, tuple(row.refused or ()))
 
 
 def must_exist(name: str) -> list[Write]:

@@ -18,6 +18,7 @@
 | meta | `wait#<number>` | `-` | WaitRow: a place of a waiting reader (store/waits.py) |
 | meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
+| meta | `sweep` | `nodes` | SweepRow: when the nodes were last looked after (store/plugins.py) |
 
 A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
 item's shape: a reader that meets a larger one refuses, rather than lose what it does not know.
@@ -29,6 +30,7 @@ from typing import Any, Final
 from pynamodb.attributes import (
     BinaryAttribute,
     BooleanAttribute,
+    ListAttribute,
     NumberAttribute,
     UnicodeAttribute,
     UnicodeSetAttribute,
@@ -251,6 +253,7 @@ class NodeRow(Row):
     sequence = NumberAttribute()
     seen_at = NumberAttribute()
     healthy = BooleanAttribute()
+    down_since = NumberAttribute(null=True)
     create_index = NumberAttribute(default=0)
     modify_index = NumberAttribute(default=0)
 
@@ -295,6 +298,15 @@ class WorkerRow(Row):
     sealed_key = BinaryAttribute(legacy_encoding=False, null=True)
     serial = UnicodeAttribute(null=True)
     not_after = NumberAttribute(null=True)
+    refused: ListAttribute[Any] = ListAttribute(null=True)
+
+
+class SweepRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    swept_at = NumberAttribute()
+    fresh_since = NumberAttribute()
 
 
 ROWS: Final[tuple[type[Row], ...]] = (
@@ -314,6 +326,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     WaitRow,
     AuditRow,
     WorkerRow,
+    SweepRow,
 )
 TABLES: Final = ("volumes", "claims", "operations", "plugins", "meta", "acl")
 

@@ -4,7 +4,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any, Final
 
-from moorage.certificates import CertificateTrouble, check_pair
+from moorage.certificates import REFUSED_FILE, CertificateTrouble, check_pair, read_refused
 
 KEY_CONTEXT: Final = {"moorage": "worker-key"}
 
@@ -12,8 +12,11 @@ KEY_CONTEXT: Final = {"moorage": "worker-key"}
 def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
     """Write `out`'s worker certificate into the meta table of `stage`; its serial.
 
+    If `out` has a list of refused serials, it becomes the one that the control plane goes by and tells every bridge;
+    without one, that list stays as it is: a renewal from another folder must not let anybody in again.
+
     Raises CertificateTrouble, which says what is missing: files, the packages of `moorage[aws]`, or AWS permissions.
-    Needs kms:GenerateDataKey on alias/moorage-<stage> and dynamodb:PutItem on moorage-<stage>-meta.
+    Needs kms:GenerateDataKey on alias/moorage-<stage> and dynamodb:UpdateItem on moorage-<stage>-meta.
     """
     try:
         import aws_encryption_sdk
@@ -28,20 +31,31 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
         raise CertificateTrouble(
             f"{out / 'worker.pem'} is no worker's certificate: issue one with moorage certs worker"
         )
+    refused = sorted(read_refused(out)) if (out / REFUSED_FILE).exists() else None
+    if issued.serial in (refused or ()):
+        raise CertificateTrouble(
+            f"{out / 'worker.pem'} has serial {issued.serial}, which {out / REFUSED_FILE} refuses: issue another"
+        )
     session = boto3.session.Session(region_name=region)
     if session.region_name is None:
         raise CertificateTrouble("no AWS region is set: use --region or AWS_REGION")
     try:
-        item: dict[str, Any] = {
-            "pk": {"S": "worker"},
-            "sk": {"S": "tls"},
+        values: dict[str, Any] = {
             "ca_pem": {"S": ca.decode()},
             "certificate_pem": {"S": certificate.decode()},
             "sealed_key": {"B": _sealed(aws_encryption_sdk, session, f"alias/moorage-{stage}", key)},
             "serial": {"S": issued.serial},
             "not_after": {"N": str(int(issued.ends.astimezone(dt.UTC).timestamp()))},
         }
-        session.client("dynamodb").put_item(TableName=f"moorage-{stage}-meta", Item=item)
+        if refused is not None:
+            values["refused"] = {"L": [{"S": serial} for serial in refused]}
+        session.client("dynamodb").update_item(
+            TableName=f"moorage-{stage}-meta",
+            Key={"pk": {"S": "worker"}, "sk": {"S": "tls"}},
+            UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in values),
+            ExpressionAttributeNames={f"#{name}": name for name in values},
+            ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
+        )
     except (AWSEncryptionSDKClientError, BotoCoreError, ClientError) as exc:
         raise CertificateTrouble(f"AWS refused to store the worker's identity of stage {stage}: {exc}") from exc
     return issued.serial

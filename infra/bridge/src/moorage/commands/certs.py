@@ -114,7 +114,11 @@ def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: st
 @click.argument("serial")
 @_in_plain_words
 def refuse(folder: Path, serial: str) -> None:
-    """Add SERIAL to DIR/refused.txt. A bridge whose --certs is DIR refuses it from the next call on."""
+    """Add SERIAL to DIR/refused.txt. A bridge whose --certs is DIR refuses it from the next call on.
+
+    In the worker's folder it is the list that publish-worker takes along: the control plane then refuses bridges that
+    show one of these, and tells all bridges with the answer to their next heartbeat.
+    """
     refused = certificates.refuse(folder, serial)
     click.echo(f"{len(refused)} refused in {folder / certificates.REFUSED_FILE}")
 
@@ -138,6 +142,9 @@ def show(path: Path) -> None:
 @click.option("--region", default=None, help="AWS region; default: AWS's own settings.")
 @_in_plain_words
 def publish_worker(out: Path, stage: str, region: str | None) -> None:
-    """Put the worker's certificate in OUT, and its sealed key, where the control plane's worker reads them."""
+    """Put the worker's certificate in OUT, and its sealed key, where the control plane's worker reads them.
+
+    OUT/refused.txt, if it is there, goes along: the serials that the control plane and every bridge refuse.
+    """
     serial = publishing.publish_worker(out, stage=stage, region=region)
     click.echo(f"stage {stage} now uses the worker's certificate {serial}")
