@@ -178,9 +178,14 @@ def _filter(call: Call) -> Callable[[Volume, Plugin | None], bool] | None:
     except FilterError as exc:
         raise RequestError(exc.text) from exc
 
+    # Only a filter that may be about claims has them read, and only for volumes that have some.
+    about_claims = "Alloc" in text or "Claims" in text
+    deps = wiring.deps()
+
     def matches(volume: Volume, plugin: Plugin | None) -> bool:
+        held = claim_service.its_claims(deps, volume) if about_claims else ()
         try:
-            return wanted.matches(wire.filter_datum(volume, plugin))
+            return wanted.matches(wire.filter_datum(volume, plugin, held))
         except FilterError as exc:
             raise RequestError(exc.text) from exc
 

@@ -66,9 +66,6 @@ def current(deps: Deps, namespace: str) -> int:
 def list_volumes(deps: Deps, query: Query) -> Listed:
     """The page; raises RequestError when an unpaged list is larger than an answer can be."""
     listed = Listed(deps.index.watch().now)
-    if query.node_id:
-        # No volume is on a node without a claim, and claims name their node.
-        return listed
     budget = _Budget(query)
     for volume, plugin in _existing(deps, query, listed, budget):
         wanted = query.matches is None or query.matches(volume, plugin)
@@ -134,6 +131,9 @@ def _pages(deps: Deps, query: Query) -> Iterator[list[Volume]]:
     """Records as they are read, in order of namespace and ID, from the token on."""
     # One more than is shown, for the token: a small page reads little, and the next reads double if it must go on.
     limit = min(max(query.per_page, 1) + 1, FIRST_READ) if query.per_page else FIRST_READ
+    if query.node_id:
+        yield from _on_nodes(deps, query, limit)
+        return
     if query.plugin_id:
         yield from _of_plugins(deps, query, limit)
         return
@@ -149,11 +149,30 @@ def _namespaces(deps: Deps, query: Query) -> Iterator[tuple[str, str | None]]:
             yield namespace, token_id if query.next_token and namespace == token_namespace else None
 
 
+def _on_nodes(deps: Deps, query: Query, limit: int) -> Iterator[list[Volume]]:
+    """Volumes that are claimed on the nodes whose ID begins so, by the nodes' own lists of claims."""
+    ids = {query.node_id} | {node.id for node in deps.plugins.nodes(prefix=query.node_id)}
+    plugins = set(_plugin_ids(deps, query)) if query.plugin_id else None
+    token = query.next_token.partition(".")
+    start = (token[0], token[2]) if query.next_token else None
+    namespace = "" if query.namespace == "*" else query.namespace
+    streams = [deps.claims.on_node(node_id, namespace=namespace, start=start) for node_id in sorted(ids)]
+    places = (place for place, _ in itertools.groupby((ns, volume_id) for ns, volume_id, _ in heapq.merge(*streams)))
+    wanted = (place for place in places if place[1].startswith(query.prefix))
+    while chunk := list(itertools.islice(wanted, min(limit, 100))):
+        yield [v for v in deps.volumes.get_many(chunk) if plugins is None or v.plugin_id in plugins]
+
+
+def _plugin_ids(deps: Deps, query: Query) -> list[str]:
+    """The plugin of that ID, or, if there is none, all whose ID begins so."""
+    if deps.plugins.get(query.plugin_id) is not None:
+        return [query.plugin_id]
+    return [p.id for p in deps.plugins.all(prefix=query.plugin_id)]
+
+
 def _of_plugins(deps: Deps, query: Query, limit: int) -> Iterator[list[Volume]]:
     """Volumes of the plugin with that ID, or, if there is none, of all plugins whose ID begins so."""
-    ids = [query.plugin_id]
-    if deps.plugins.get(query.plugin_id) is None:
-        ids = [p.id for p in deps.plugins.all(prefix=query.plugin_id)]
+    ids = _plugin_ids(deps, query)
     if query.namespace == "*" and not query.prefix:
         # Memberships are in order of namespace and ID: one read goes through all namespaces.
         token = query.next_token.partition(".")

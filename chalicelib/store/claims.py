@@ -70,11 +70,15 @@ class ClaimStore:
                 return out
             after = page.next_key
 
-    def on_node(self, node_id: str, *, namespace: str = "", start: str | None = None) -> Iterator[tuple[str, str, str]]:
-        """(namespace, volume ID, allocation ID) of the claims on a node, in this order; lazily, page by page."""
+    def on_node(
+        self, node_id: str, *, namespace: str = "", start: tuple[str, str] | None = None
+    ) -> Iterator[tuple[str, str, str]]:
+        """(namespace, volume ID, allocation ID) of the claims on a node, in this order, lazily; of one namespace, or
+        from a namespace and volume ID on.
+        """
         after = None
         prefix = f"{namespace}#" if namespace else ""
-        first = None if start is None else f"{namespace}#{start}"
+        first = None if start is None else "#".join(start)
         while True:
             page = self._dynamo.query(HeldRow, tables.held_pk(node_id), prefix=prefix, start=first, after=after)
             for row in page.rows:

@@ -6,7 +6,7 @@ nothing visible, and needs no number.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -37,6 +37,12 @@ class VolumeStore:
         """
         row = self._dynamo.get(VolumeRow, tables.volumes_pk(namespace), volume_id, consistent=consistent)
         return None if row is None else _volume(row)
+
+    def get_many(self, places: Sequence[tuple[str, str]]) -> list[Volume]:
+        """The records at these namespaces and IDs that there are, in this order, read strongly."""
+        keys = [key(namespace, volume_id) for namespace, volume_id in places]
+        found = self._dynamo.batch_get(VolumeRow, keys)
+        return [_volume(found[k]) for k in keys if k in found]
 
     def in_namespace(
         self, namespace: str, *, prefix: str = "", start: str | None = None, limit: int = PAGE

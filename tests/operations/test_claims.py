@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import PluginInDoubt, PluginRejected
+from chalicelib.service import claim_sweep
 from tests.harness import CAPABILITIES, Reply, System, definition
 from tests.operations.invariants import violations
 
@@ -272,3 +273,229 @@ def failing(rpc: str, error: Exception) -> Any:
             raise error
 
     return hook
+
+
+def names(reply: Reply) -> list[str]:
+    return [v["ID"] for v in reply.json]
+
+
+def test_lists_by_node_find_what_is_claimed_there(cluster: System) -> None:
+    volume(cluster, volume_id="other")
+    assert claim(cluster).status == 200
+
+    def listed(query: str) -> list[str]:
+        return names(cluster.call("GET", "/v1/volumes", query=f"type=csi&{query}"))
+
+    assert listed("node_id=node-a") == ["data"]
+    assert listed("node_id=node") == ["data"]
+    assert listed("node_id=node-b") == []
+    assert listed("node_id=node-a&plugin_id=directory") == ["data"]
+    assert listed("node_id=node-a&plugin_id=nope") == []
+    assert listed("node_id=node-a&prefix=zz") == []
+    assert listed("node_id=node-a&namespace=*") == ["data"]
+    assert listed("filter=WriteAllocs+is+not+empty") == ["data"]
+    assert listed("filter=CurrentWriters+==+0") == ["other"]
+    assert listed('filter=AccessMode+==+"single-node-writer"') == ["data"]
+
+
+def test_a_list_by_node_has_pages(system: System) -> None:
+    system.add_node()
+    for number in range(5):
+        volume(system, volume_id=f"v{number}")
+        body = {"AllocationID": "a", "NodeID": "node-a", "Mode": "write"}
+        assert system.call("PUT", f"/v1/volume/csi/v{number}/claim", body).status == 200
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = system.call("GET", "/v1/volumes", query=f"type=csi&node_id=node-a&per_page=2&next_token={token}")
+        seen += names(page)
+        token = page.headers.get("X-Nomad-Nexttoken", "")
+        if not token:
+            break
+    assert seen == [f"v{n}" for n in range(5)]
+
+
+class Later:
+    """Time that passes for claims: sweeps once a minute, with every node but the silent ones seen."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.fresh_since = system.clock.now()
+        self.down: set[str] = set()
+
+    def minutes(self, count: int) -> None:
+        for _ in range(count):
+            self.system.clock.moment += 60
+            for node in self.system.deps.plugins.nodes():
+                if node.id not in self.down:
+                    later = self.system.clock.now()
+                    self.system.deps.plugins.heartbeat(node, sequence=node.sequence + 1, seen_at=later)
+            self.sweep()
+
+    def sweep(self) -> claim_sweep.Swept:
+        swept = claim_sweep.sweep(self.system.deps, down=self.down, fresh_since=self.fresh_since)
+        self.system.sweep()
+        self.system.pump()
+        return swept
+
+
+def test_a_lease_that_is_renewed_lasts_and_one_that_is_not_runs_out(cluster: System) -> None:
+    later = Later(cluster)
+    assert claim(cluster, LeaseSeconds=120).json["LeaseSeconds"] == 120
+    for _ in range(5):
+        later.minutes(1)
+        assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
+    index = shown(cluster)["ModifyIndex"]
+    assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
+    later.minutes(3)
+    assert shown(cluster)["WriteAllocs"] == {}
+    assert shown(cluster)["ModifyIndex"] > index
+    assert cluster.provider.attached == set()
+    assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 404
+
+
+def test_a_claim_without_a_lease_is_not_renewed_and_lasts(cluster: System) -> None:
+    assert claim(cluster).status == 200
+    refused = cluster.call("PUT", f"{PATH}/claim/alloc-1/renew")
+    assert (refused.status, "has no lease" in refused.body) == (400, True)
+    Later(cluster).minutes(100)
+    assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
+
+
+def test_after_a_day_asleep_every_lease_has_a_fresh_period(cluster: System) -> None:
+    later = Later(cluster)
+    assert claim(cluster, LeaseSeconds=600).status == 200
+    cluster.clock.moment += 24 * 3600
+    later.fresh_since = cluster.clock.now()
+    later.minutes(9)
+    assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
+    assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
+    later.minutes(11)
+    assert shown(cluster)["WriteAllocs"] == {}
+
+
+def test_the_lease_of_a_silent_node_is_not_judged_before_the_node_is(cluster: System) -> None:
+    later = Later(cluster)
+    assert claim(cluster, LeaseSeconds=60).status == 200
+    for node in cluster.deps.plugins.nodes():
+        cluster.deps.plugins.heartbeat(node, sequence=node.sequence + 1, seen_at=cluster.clock.now())
+    cluster.clock.moment += 1000
+    later.sweep()
+    assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
+
+
+def go_down(system: System, later: Later, node_id: str) -> None:
+    later.down.add(node_id)
+    item = {"pk": {"S": "node"}, "sk": {"S": node_id}}
+    system.deps.dynamo.client.update_item(
+        TableName="moorage-test-plugins",
+        Key=item,
+        UpdateExpression="SET healthy = :no",
+        ExpressionAttributeValues={":no": {"BOOL": False}},
+    )
+
+
+def test_a_claim_on_a_node_that_is_down_is_taken_away_by_the_controller(cluster: System) -> None:
+    later = Later(cluster)
+    assert claim(cluster, StagingPath="/stage", TargetPath="/mnt/data").status == 200
+    assert claim(cluster, "other", node="node-b").body == "volume max claims reached"
+    go_down(cluster, later, "node-a")
+    later.minutes(2)
+    assert cluster.provider.attached == set()
+    assert "NodeUnpublishVolume" not in [rpc for rpc, *_ in cluster.provider.log]
+    assert shown(cluster)["WriteAllocs"] == {}
+    assert claim(cluster, "other", node="node-b").status == 200
+    cluster.provider.mounted.clear()  # what the dead machine had mounted is gone with it
+
+
+def test_a_writer_that_no_controller_can_stop_is_lost_until_somebody_is_sure(system: System) -> None:
+    for node in ("node-a", "node-b"):
+        system.add_node(node)
+    volume(system)
+    later = Later(system)
+    assert claim(system).status == 200
+    go_down(system, later, "node-a")
+    later.minutes(5)
+    assert shown(system)["WriteAllocs"] == {"alloc-1": None}
+    assert [(a["ClientStatus"], a["ClientDescription"]) for a in shown(system)["Allocations"]] == [
+        ("lost", "node lost")
+    ]
+    assert system.call("GET", f"{PATH}/claims").json[0]["State"] == "node lost"
+    assert claim(system, "other", node="node-b").body == "volume max claims reached"
+    refused = system.call("DELETE", f"{PATH}/detach", query="node=node-a")
+    assert refused.body.startswith("node lost: nothing proves that allocation alloc-1")
+    assert system.call("DELETE", f"{PATH}/detach", query="node=node-a&force=true").status == 200
+    assert claim(system, "other", node="node-b").status == 200
+
+
+def test_a_lost_writer_is_unmounted_by_its_own_node_when_that_is_back(system: System) -> None:
+    system.add_node()
+    volume(system)
+    later = Later(system)
+    assert claim(system, StagingPath="/stage", TargetPath="/mnt/data").status == 200
+    go_down(system, later, "node-a")
+    later.minutes(2)
+    assert shown(system)["WriteAllocs"] == {"alloc-1": None}
+    later.down.clear()
+    key = {"pk": {"S": "node"}, "sk": {"S": "node-a"}}
+    system.deps.dynamo.client.update_item(
+        TableName="moorage-test-plugins",
+        Key=key,
+        UpdateExpression="SET healthy = :yes",
+        ExpressionAttributeValues={":yes": {"BOOL": True}},
+    )
+    past = claim_sweep.returned(system.deps, "node-a")
+    assert [c.allocation_id for c in past] == ["alloc-1"]
+    system.rest(3)
+    assert system.provider.mounted == set()
+    assert shown(system)["WriteAllocs"] == {}
+
+
+def test_a_forced_deregistration_drops_past_claims_and_never_a_live_one(system: System) -> None:
+    system.add_node()
+    volume(system)
+    later = Later(system)
+    assert claim(system).status == 200
+    assert system.call("DELETE", PATH, query="force=true").body == "volume in use: data"
+    go_down(system, later, "node-a")
+    later.minutes(1)
+    assert system.call("DELETE", PATH).body == "volume in use: data"
+    assert system.call("DELETE", PATH, query="force=true").status == 200
+    system.rest(3)
+    assert system.deps.claims.of_volume("default", "data") == []
+
+
+def test_a_volume_of_the_same_id_does_not_inherit_claims(system: System) -> None:
+    for node in ("node-a", "node-b"):
+        system.add_node(node, controller_capabilities=ATTACHES)
+    volume(system)
+    later = Later(system)
+    assert claim(system).status == 200
+    go_down(system, later, "node-a")
+    system.pumping = False
+    later.minutes(1)
+    assert system.call("DELETE", PATH, query="force=true").status == 200
+    system.pumping = True
+    volume(system)
+    system.rest(3)
+    assert shown(system)["WriteAllocs"] == {}
+    assert claim(system, "alloc-1", node="node-b").status == 200
+    assert shown(system)["WriteAllocs"] == {"alloc-1": None}
+
+
+def test_wrong_counters_are_set_right_unless_a_claim_comes_meanwhile(cluster: System) -> None:
+    assert claim(cluster).status == 200
+    key = {"pk": {"S": "ns#default"}, "sk": {"S": "data"}}
+    cluster.deps.dynamo.client.update_item(
+        TableName="moorage-test-volumes",
+        Key=key,
+        UpdateExpression="SET readers = :many",
+        ExpressionAttributeValues={":many": {"N": "7"}},
+    )
+    stale = cluster.deps.volumes.get("default", "data")
+    assert stale is not None
+    assert claim_sweep.repair_held(cluster.deps, ["node-a", "node-b"]) == 1
+    assert claim_sweep.repair_held(cluster.deps, ["node-a", "node-b"]) == 0
+    listed = cluster.call("GET", "/v1/volumes", query="type=csi").json[0]
+    assert (listed["CurrentReaders"], listed["CurrentWriters"]) == (0, 1)
+    assert not claim_sweep.repair(cluster.deps, stale), "what was read before is over"

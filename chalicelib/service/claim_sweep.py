@@ -1,0 +1,122 @@
+"""What time does to claims: leases that run out, nodes that are down, nodes that are back, counters that are wrong.
+
+Silence is no proof of death (protocols, sections 2 and 5). What is released here still has to be taken off its node, by
+the controller or by the node itself; what neither can do stays as `node lost`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from chalicelib.domain.claim import Claim
+from chalicelib.domain.plugin import Node
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import StoreError
+from chalicelib.service import claims
+from chalicelib.service.deps import Deps
+from chalicelib.service.nodes import SILENT_AFTER
+from chalicelib.store import claims as claim_store
+from chalicelib.store.claims import Lease
+from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.index import volume_scope
+
+BATCH: Final = 100
+
+
+@dataclass
+class Swept:
+    """What one sweep did with claims."""
+
+    run_out: int = 0
+    from_down_nodes: int = 0
+    lost: int = 0
+    repaired: int = 0
+    failed: int = 0
+
+
+def sweep(deps: Deps, *, down: Iterable[str], fresh_since: float) -> Swept:
+    """Release what ran out and what is on nodes that are `down`.
+
+    `fresh_since` is the moment since which the control plane has been sweeping without a gap: before it nobody could
+    renew for certain, so every lease lasts at least its length from then on.
+    """
+    swept = Swept()
+    for lease in deps.claims.run_out(deps.clock.now(), limit=BATCH):
+        _run_out(deps, lease, fresh_since, swept)
+    for node_id in down:
+        for place in deps.claims.on_node(node_id):
+            claim = deps.claims.get(*place)
+            if claim is not None and claim.live:
+                _let_go(deps, claim, swept, node_up=False)
+                swept.from_down_nodes += 1
+    return swept
+
+
+def returned(deps: Deps, node_id: str) -> list[Claim]:
+    """The node is back: what it lost is taken off it by its own plugin. Returns what is no longer its own."""
+    past = []
+    for place in deps.claims.on_node(node_id):
+        claim = deps.claims.get(*place)
+        if claim is None or claim.live:
+            continue
+        past.append(claim)
+        if claim.node_lost and claim.target_path:
+            claims.let_go(deps, claim)
+    return past
+
+
+def repair(deps: Deps, volume: Volume) -> bool:
+    """Counters as the claims are, if they differ; under the version read before the claims, so no claim can slip in.
+
+    The volume must have been read strongly before this call.
+    """
+    found = [c for c in deps.claims.of_volume(volume.namespace, volume.id) if c.volume_index == volume.create_index]
+    readers, writers = sum(not c.writes for c in found), sum(c.writes for c in found)
+    past = sum(not c.live for c in found)
+    if (readers, writers, past) == (volume.readers, volume.writers, volume.past_claims):
+        return False
+    ticket = deps.index.allocate(volume_scope(volume.namespace), name=deps.clock.new_id(), now=deps.clock.now())
+    write = claim_store.corrected(volume, ticket, readers=readers, writers=writers, past=past)
+    try:
+        deps.dynamo.transact([write], token=ticket.id)
+    except TransactionRefused:
+        deps.index.abandon(ticket)
+        return False  # a claim came or went meanwhile: what was read is over, the next sweep reads again
+    deps.index.publish(ticket)
+    return True
+
+
+def repair_held(deps: Deps, node_ids: Iterable[str]) -> int:
+    """Check the volumes that are claimed on these nodes; how many were repaired."""
+    places = sorted({place[:2] for node_id in node_ids for place in deps.claims.on_node(node_id)})
+    volumes = deps.volumes.get_many(places)
+    return sum(repair(deps, volume) for volume in volumes if volume.exists)
+
+
+def _run_out(deps: Deps, lease: Lease, fresh_since: float, swept: Swept) -> None:
+    if max(lease.until, fresh_since + lease.seconds) > deps.clock.now():
+        return
+    claim = deps.claims.get(lease.namespace, lease.volume_id, lease.allocation_id)
+    if claim is None or not claim.live:
+        return
+    node = deps.plugins.node(claim.node_id)
+    if node is not None and _silent(deps, node):
+        return  # whether it is down is decided for all nodes together (service/silence.py)
+    # Renewed since the index was read?
+    stored = deps.claims.lease(claim)
+    if stored is None or stored.until != lease.until:
+        return
+    _let_go(deps, claim, swept, node_up=node is not None and node.healthy)
+    swept.run_out += 1
+
+
+def _silent(deps: Deps, node: Node) -> bool:
+    return node.healthy and deps.clock.now() - node.seen_at > SILENT_AFTER
+
+
+def _let_go(deps: Deps, claim: Claim, swept: Swept, *, node_up: bool) -> None:
+    try:
+        if claims.let_go(deps, claim, node_up=node_up) is None:
+            swept.lost += 1
+    except StoreError:
+        swept.failed += 1  # the next sweep finds it again

@@ -1,0 +1,165 @@
+"""Claims by many at once: of any number that do not fit together, exactly as many win as fit."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.claim import Claim, ClaimState
+from chalicelib.domain.plugin import Instance, Node
+from chalicelib.domain.volume import Capability, Volume
+from chalicelib.errors import Refused, VolumesError
+from chalicelib.service import claims
+from chalicelib.service.deps import Deps
+from chalicelib.store import volumes
+from chalicelib.store.claims import ClaimStore
+from chalicelib.store.waits import WaitStore
+from tests.harness import FakeQueue, NoAsker
+from tests.store.conftest import Stores, together
+
+CALLERS = 64
+FILE_SYSTEM = "file-system"
+
+
+@pytest.fixture
+def deps(stores: Stores) -> Deps:
+    """The services on these stores, with a plugin that only mounts, on two nodes."""
+    built = Deps(
+        clock=stores.clock,
+        dynamo=stores.dynamo,
+        index=stores.index,
+        volumes=stores.volumes,
+        claims=ClaimStore(stores.dynamo),
+        operations=stores.operations,
+        plugins=stores.plugins,
+        namespaces=stores.namespaces,
+        waits=WaitStore(stores.dynamo, limit=10),
+        sealer=None,  # type: ignore[arg-type] # no secrets here
+        queue=FakeQueue(),  # type: ignore[arg-type]
+        asker=NoAsker(),  # type: ignore[arg-type]
+        wait_seconds=25,
+    )
+    for node_id in ("node-a", "node-b"):
+        node = Node(node_id, node_id, "127.0.0.1:1", "key", "i", 1, stores.clock.now(), plugin_ids=("p",))
+        assert stores.plugins.put_node(node, digest="", read=None)
+        instance = Instance("p", node_id, "127.0.0.1:1", healthy=True, node=True)
+        stores.plugins.change("p", node_id, instance, run=stores.clock.new_id(), now=stores.clock.now())
+    return built
+
+
+def make(deps: Deps, access_mode: str) -> Volume:
+    volume = Volume("default", "v", "p", capabilities=(Capability(access_mode, FILE_SYSTEM),))
+    ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+    deps.dynamo.transact(volumes.register(volume, ticket), token=ticket.id)
+    deps.index.publish(ticket)
+    return read(deps)
+
+
+def read(deps: Deps) -> Volume:
+    found = deps.volumes.get("default", "v")
+    assert found is not None
+    return found
+
+
+def wanted(number: int, mode: str, access_mode: str) -> Claim:
+    return Claim("default", "v", f"a{number:03}", f"node-{'ab'[number % 2]}", mode, access_mode, FILE_SYSTEM)
+
+
+def won(results: list[Any]) -> int:
+    """How many have a claim; whoever has none was told why in Nomad's words."""
+    for result in results:
+        assert not isinstance(result, Exception) or (isinstance(result, Refused) and "max claims" in result.text), (
+            result
+        )
+    return sum(not isinstance(result, Exception) for result in results)
+
+
+def counted(deps: Deps) -> tuple[int, int, int]:
+    volume = read(deps)
+    return volume.readers, volume.writers, volume.past_claims
+
+
+@pytest.mark.parametrize(
+    ("access_mode", "mode", "fit"),
+    [
+        ("single-node-reader-only", "read", 1),
+        ("single-node-writer", "write", 1),
+        ("multi-node-reader-only", "read", CALLERS),
+        ("multi-node-single-writer", "write", 1),
+        ("multi-node-multi-writer", "write", CALLERS),
+    ],
+)
+def test_of_many_claims_at_once_as_many_win_as_fit(deps: Deps, access_mode: str, mode: str, fit: int) -> None:
+    make(deps, access_mode)
+    asked = [wanted(number, mode, access_mode) for number in range(CALLERS)]
+    assert won(together(*(lambda c=c: claims.take(deps, c) for c in asked))) == fit
+    assert sum(counted(deps)[:2]) == fit == len(deps.claims.of_volume("default", "v"))
+    assert read(deps).access_mode == access_mode
+
+
+def test_a_claim_and_a_deregistration_at_once_leave_one_of_the_two(deps: Deps) -> None:
+    from chalicelib.service import volumes as service
+
+    for _ in range(5):
+        make(deps, "single-node-writer")
+        claim = wanted(0, "write", "single-node-writer")
+        results = together(lambda: claims.take(deps, claim), lambda: service.deregister(deps, "default", "v"))  # noqa: B023
+        taken, gone = (not isinstance(r, Exception) for r in results)
+        assert taken is not gone
+        assert all(isinstance(r, VolumesError) for r in results if isinstance(r, Exception))
+        if taken:
+            assert counted(deps) == (0, 1, 0)
+            finish(deps, claim)
+            assert service.deregister(deps, "default", "v")
+        assert deps.claims.of_volume("default", "v") == []
+
+
+def finish(deps: Deps, claim: Claim) -> None:
+    """Free the claim as the release operation would, without the operation."""
+    from chalicelib.store import claims as store
+
+    held = deps.claims.get("default", "v", claim.allocation_id)
+    assert held is not None
+    operation = claims.let_go(deps, held)
+    assert operation is not None
+    past = deps.claims.get("default", "v", claim.allocation_id)
+    assert past is not None
+    assert (past.state, counted(deps)) == (ClaimState.UNPUBLISHING, (0, 1, 1))
+    ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+    deps.dynamo.transact(store.free(past, read(deps), ticket, operation_id=operation.id), token=ticket.id)
+    deps.index.publish(ticket)
+    assert (counted(deps), read(deps).access_mode) == ((0, 0, 0), "")
+
+
+def test_a_release_that_comes_late_does_not_drop_the_claim_that_was_taken_anew(deps: Deps) -> None:
+    from chalicelib.store import claims as store
+    from chalicelib.store.dynamo import TransactionRefused
+
+    make(deps, "single-node-writer")
+    first = claims.take(deps, wanted(0, "write", "single-node-writer")).claim
+    finish(deps, first)
+    again = claims.take(deps, wanted(0, "write", "single-node-writer")).claim
+    ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+    stale = replace(first, operation_id="")
+    with pytest.raises(TransactionRefused):
+        deps.dynamo.transact(store.release(stale, ticket, operation_id="x"), token=ticket.id)
+    assert counted(deps) == (0, 1, 0)
+    kept = deps.claims.get("default", "v", again.allocation_id)
+    assert kept is not None
+    assert kept.create_index == again.create_index
+
+
+def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps) -> None:
+    from chalicelib.store import claims as store
+    from chalicelib.store.dynamo import TransactionRefused
+
+    stale = make(deps, "single-node-writer")
+    ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+    other = replace(stale, capabilities=(Capability("multi-node-reader-only", FILE_SYSTEM),))
+    deps.dynamo.transact([volumes.replace_definition(other, ticket, read=stale)], token=ticket.id)
+    late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+    claim = replace(wanted(0, "write", "single-node-writer"), volume_index=stale.create_index)
+    with pytest.raises(TransactionRefused) as refused:
+        deps.dynamo.transact(store.take(claim, stale, late, lease_until=0), token=late.id)
+    assert set(refused.value.old) == {"volume"}
+    assert deps.claims.of_volume("default", "v") == []
