@@ -10,6 +10,7 @@ from tests.openapi import contract
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--many", action="store_true", help="more examples in tests/property")
     parser.addoption(
         "--against",
         choices=("moto", "local"),

@@ -88,6 +88,10 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
             f"operation {operation_id} is {found.status} and was begun: it cannot be cancelled, only finished",
             status=409,
         )
+    if found.kind in (Kind.PUBLISH_VOLUME, Kind.UNPUBLISH_VOLUME):
+        raise RequestError(
+            f"operation {operation_id} is about a claim: release the claim instead, and it ends with it", status=409
+        )
     now = deps.clock.now()
     closing = operation_store.cancel(found, now=now, error=CANCELLED)
     try:

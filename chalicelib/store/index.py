@@ -90,8 +90,8 @@ class IndexStore:
     def allocate(self, *scopes: str, name: str, now: float) -> Ticket:
         """A fresh number for one write that readers of `scopes` must be woken by: one write unit."""
         answer = self._update(
-            # The first number is 2: whoever read before it has index 1, since 0 means "do not block". And `seq` goes one
-            # further than the number: a list's index, which is `seq`, must differ from that of a change it did not see.
+            # The first number is 2: whoever read before it has index 1, since 0 means "do not block". And `seq` goes
+            # one further than the number: a list's index is `seq` and must differ from that of a change it did not see.
             "SET #pend = :pend, #at = if_not_exists(seq, :one) + :one, seq = if_not_exists(seq, :one) + :two, "
             "#schema = :schema",
             {"#pend": f"pend#{name}", "#at": f"at#{name}", "#schema": "schema"},

@@ -1,6 +1,7 @@
 """`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand.
 
 tests/conformance             clients and plugins in other languages, csi-sanity
+tests/property --many         more examples of what `make test` tries a few of
 tests/store --against=local   the store's own tests once more, on DynamoDB Local
 """
 
@@ -15,16 +16,19 @@ from infra.local import dynamodb_local, environments, say, toolchains
 from infra.local.settings import tool_environment
 
 WITHIN: Final = 45 * 60
-"""Seconds for each of the two runs."""
+"""Seconds for each of the runs."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run both; 0 when both passed and neither was empty."""
+    """Run all; 0 when each passed and none was empty."""
     try:
         go = toolchains.find(toolchains.GO)
         java = toolchains.find(toolchains.JAVA)
         environment = tool_environment(go, java)
-        codes = [_pytest(["tests/conformance", *arguments], environment)]
+        codes = [
+            _pytest([*where, *arguments], environment)
+            for where in (["tests/conformance"], ["tests/property", "--many"])
+        ]
         with tempfile.TemporaryDirectory() as folder, dynamodb_local.running(Path(folder)) as url:
             codes.append(
                 _pytest(["tests/store", "--against=local", *arguments], {**environment, "DYNAMODB_LOCAL_URL": url})

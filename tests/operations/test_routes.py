@@ -8,7 +8,7 @@ from chalicelib.domain.operation import Status
 from chalicelib.errors import PluginInDoubt, PluginRejected
 from tests.harness import Reply, System, definition
 from tests.operations.invariants import all_operations, violations
-from tests.operations.kinds import CASES, Case
+from tests.operations.kinds import CASES, CLAIM_CASES, Case
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -116,7 +116,22 @@ def test_what_is_not_there_is_not_found(system: System) -> None:
     assert system.call("GET", "/v1/operation/nowhere/more").status == 404
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", CLAIM_CASES, ids=lambda c: c.name)
+def test_an_operation_about_a_claim_ends_with_the_claim(case: Case, system: System) -> None:
+    case.prepare(system)
+    system.pumping = False
+    assert case.start(system).status == 504
+    operation_id = next(o.id for o in all_operations(system) if o.open)
+    refused = system.call("DELETE", f"/v1/operation/{operation_id}")
+    assert (refused.status, "release the claim instead" in refused.body) == (409, True)
+    system.pumping = True
+    system.call("DELETE", "/v1/volume/csi/data/claim/a")
+    system.rest(3)
+    assert violations(system) == []
+    assert system.call("GET", "/v1/volume/csi/data/claims").json == []
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c not in CLAIM_CASES], ids=lambda c: c.name)
 def test_a_cancelled_operation_frees_what_it_held(case: Case, system: System) -> None:
     case.prepare(system)
     before = (dict(system.provider.volumes), dict(system.provider.snapshots))
