@@ -17,15 +17,16 @@ from chalicelib.errors import PluginInDoubt, PluginRejected, PluginUnreachable
 
 IDENTITY_SECONDS: Final = 60
 MESSAGE_LIMIT: Final = 16 * 1024 * 1024
+CONNECT_SECONDS: Final = 5.0
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Despite its name, how long one try to connect may take, TLS included (gRPC core: min_connect_timeout).
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.keepalive_time_ms", 30_000),
 )
-CONNECT_SECONDS: Final = 5.0
 
 
 class Gone(PluginRejected):

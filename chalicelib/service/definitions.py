@@ -244,9 +244,9 @@ def _already(deps: Deps, item: Wanted, refused: TransactionRefused, mine: Operat
         return mine
     if old.exists and item.only_new:
         _refuse_known(old, item)
-    if old.operation_id:
+    if old.operation_id and old.operation_kind != Kind.EXPAND_VOLUME.value:
         return waiting.join(deps, volume.id, old.operation_id, mine.digest, old.operation_kind)
-    return old
+    return old  # an update, which joins the expansion if it is the same
 
 
 def _merged_for_register(known: Volume | None, item: Wanted) -> Volume:

@@ -89,7 +89,7 @@ def test_items_expire_in_every_table_though_the_emulators_stacks_leave_it_out(sy
 def test_no_function_has_a_permission_beyond_its_own_policy(system: private.System) -> None:
     iam = system.client("iam")
     roles = [role["RoleName"] for role in iam.list_roles()["Roles"] if role["RoleName"].startswith("moorage-e2e")]
-    assert len(roles) == 5
+    assert len(roles) == 6
     for role in roles:
         assert len(iam.list_role_policies(RoleName=role)["PolicyNames"]) == 1
         assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []

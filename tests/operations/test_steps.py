@@ -205,3 +205,22 @@ def picture(system: System) -> dict[str, Any]:
         "snapshots": sorted((s.id, s.source) for s in system.provider.snapshots.values()),
         "operations": sorted((o.kind, o.status, o.step, o.error) for o in all_operations(system)),
     }
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_the_same_request_joins_the_operation_that_is_under_way(case: Case) -> None:
+    """No worker for a while: 504. The request again: one operation, one call of each step, and its answer."""
+    with tapped_system() as tapped:
+        system = tapped.system
+        case.prepare(system)
+        operations, calls = len(all_operations(system)), len(system.provider.log)
+        system.clock.on_sleep[:] = []
+        assert case.start(system).status == 504
+        system.clock.on_sleep[:] = [tapped.pump]
+        assert case.start(system).status == 200
+        assert len(all_operations(system)) == operations + 1
+        made = [rpc for rpc, _, _ in system.provider.log[calls:]]
+        assert case.rpc in made
+        assert len(made) == len(set(made))
+        assert violations(system) == []
+        assert case.done(system)
