@@ -53,7 +53,7 @@ def test_chalice_packages_the_rendered_project_for_aws(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     resources = json.loads((out / "sam.json").read_text())["Resources"]
     functions = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::Serverless::Function"}
-    assert len(functions) == 5
+    assert len(functions) == 6
     assert {name for name, properties in functions.items() if "VpcConfig" in properties} == {
         "RunOperation",
         "AskPlugin",

@@ -23,7 +23,7 @@ from tests.operations.report import TABLE
 
 DELIVERIES = ("redelivered", "lost", "duplicated", "late")
 ROUNDS = 40
-MOST_STEPS = 25
+MOST_STEPS = 60
 FEWEST_STEPS = {"request": 4, "worker": 5}
 """Less would mean that the tap missed the calls: then nothing was tried."""
 
