@@ -40,7 +40,8 @@ class OperationStore:
         Written before the call: the attempt is counted, the call counts as unanswered, and `calls_until` says until
         when it may land.
         """
-        calls_until = max(operation.calls_until, now + call + grace)
+        # What was answered cannot land any more: only an unanswered call keeps its time.
+        calls_until = max(operation.calls_until if operation.in_flight(now) else 0.0, now + call + grace)
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.ACQUIRE).value),
             OperationRow.attempt.set(operation.attempt + 1),

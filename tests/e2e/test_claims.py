@@ -1,0 +1,78 @@
+"""Claims on real parts: attached, staged and mounted by the worker through the bridge, and back."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local import private
+from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
+
+PATH = "/v1/volume/csi/data"
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Path:
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
+    arguments = {
+        "BRIDGE_ARGS": "--deadline directory:NodePublishVolume=6",
+        "PLUGIN_ARGS": "--fault NodePublishVolume=4s@after*1",
+    }
+    with private.running(tmp_path_factory.mktemp("claims") / "system", **arguments) as running:
+        yield running
+
+
+def claim(system: private.System, mounts: Path, alloc: str = "a", **fields: Any) -> Reply:
+    paths = {"StagingPath": str(mounts / f"{alloc}.staging"), "TargetPath": str(mounts / alloc)}
+    body = {"AllocationID": alloc, "NodeID": "local", "Mode": "write"} | paths | fields
+    return request(system, "PUT", f"{PATH}/claim", body)
+
+
+def test_a_worker_that_dies_with_the_mount_in_its_hands(system: private.System, mounts: Path) -> None:
+    """The first NodePublishVolume keeps its answer; the worker is killed, and the waiting request is answered."""
+    external_id = create(system, "data").json["Volumes"][0]["ExternalID"]
+    answers: list[Reply] = []
+    client = threading.Thread(target=lambda: answers.append(claim(system, mounts)))
+    client.start()
+    wait_for((mounts / "a").exists)
+    assert kill_workers(system, "run_operation") == 1
+    client.join()
+    assert (answers[0].status, answers[0].json["Published"]) == (200, True), answers[0].text
+    (mounts / "a" / "letter").write_text("hello")
+    assert (stored(system)[0] / "letter").read_text() == "hello"
+
+    read = request(system, "GET", PATH).json
+    assert (read["WriteAllocs"], read["AccessMode"]) == ({"a": None}, "single-node-writer")
+    assert [v["ID"] for v in request(system, "GET", "/v1/volumes?type=csi&node_id=local").json] == ["data"]
+    other = claim(system, mounts, "b")
+    assert (other.status, other.text) == (500, "volume max claims reached")
+    assert request(system, "DELETE", f"{PATH}/delete").text == "volume in use: data"
+    assert [path.name for path in stored(system)] == [external_id]
+
+    assert request(system, "DELETE", f"{PATH}/claim/a").status == 200
+    assert not (mounts / "a").exists()
+    assert request(system, "GET", f"{PATH}/claims").json == []
+    published = request(system, "GET", "/v1/volumes/external?plugin_id=directory").json["Volumes"]
+    assert [v["PublishedExternalNodeIDs"] for v in published] == [None]
+    assert request(system, "DELETE", f"{PATH}/delete").status == 200
+    assert stored(system) == []
+
+
+def test_a_mount_that_cannot_be_leaves_neither_claim_nor_attachment(system: private.System, mounts: Path) -> None:
+    assert create(system, "data").status == 200
+    (mounts / "a").write_text("somebody's file")
+    refused = claim(system, mounts)
+    assert refused.status == 500
+    assert "NodePublishVolume" in refused.text
+    wait_for(lambda: request(system, "GET", f"{PATH}/claims").json == [], seconds=100)
+    assert (mounts / "a").read_text() == "somebody's file"
+    assert request(system, "DELETE", f"{PATH}/delete").status == 200
