@@ -59,12 +59,26 @@ def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @workers.schedule("rate(1 minute)", name="sweep_operations")
 def sweep_operations(_event: Any) -> None:
-    """Rescue what stands still."""
+    """Rescue what stands still; look after nodes that are silent, and what is claimed on them."""
     from chalicelib.operations.sweep import sweep
+    from chalicelib.service import claim_sweep
+    from chalicelib.service.silence import silence
 
     stores = wiring.stores()
     swept = sweep(wiring.clock(), stores["operations"], stores["index"], wiring.queue())
-    log.line("sweep", sent=swept.sent, published=swept.published, failed=swept.failed)
+    nodes = silence(wiring.deps())
+    claims = claim_sweep.sweep(wiring.deps(), down=nodes.down, fresh_since=nodes.fresh_since)
+    log.line(
+        "sweep",
+        sent=swept.sent,
+        published=swept.published,
+        failed=swept.failed + claims.failed,
+        nodes_down=nodes.down,
+        nodes_forgotten=nodes.forgotten,
+        claims_run_out=claims.run_out,
+        claims_from_down_nodes=claims.from_down_nodes,
+        claims_lost=claims.lost,
+    )
 
 
 @workers.schedule("rate(1 day)", name="audit_volumes")

@@ -77,6 +77,9 @@ class Node:
     sequence: int
     seen_at: float
     healthy: bool = True
+    """False while its bridge is silent: nothing can be done on it."""
+    down_since: float = 0.0
+    """Since when, in seconds since the epoch; zero while it is not."""
     plugin_ids: tuple[str, ...] = ()
     bridge_version: str = ""
     certificate_pem: str = ""

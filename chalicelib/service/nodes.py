@@ -16,6 +16,7 @@ from chalicelib.domain.plugin import Instance, Node
 from chalicelib.errors import RequestError, WriteConflict
 from chalicelib.service.deps import Deps
 from chalicelib.store.index import NODES
+from chalicelib.store.plugins import MovedOn
 
 PROTOCOL: Final = 1
 OLDEST_PROTOCOL: Final = 1
@@ -87,7 +88,14 @@ def deregister(deps: Deps, node: Node) -> int:
     """The node stops in order: its instances and the node itself are forgotten."""
     index, run = 0, deps.clock.new_id()
     for number, plugin_id in enumerate(node.plugin_ids):
-        index = max(index, deps.plugins.change(plugin_id, node.id, None, run=f"{run}d{number}", now=deps.clock.now()))
+        try:
+            changed = deps.plugins.change(
+                plugin_id, node.id, None, run=f"{run}d{number}", now=deps.clock.now(), read=node
+            )
+        except MovedOn:
+            # Another bridge runs there already, or the node was marked down: that message has the last word.
+            raise RequestError(f"a later message of node {node.id} is known already", status=409) from None
+        index = max(index, changed)
     deps.plugins.delete_node(node)
     ticket = deps.index.allocate(NODES, name=run, now=deps.clock.now())
     return max(index, deps.index.publish(ticket))
@@ -118,11 +126,15 @@ def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, dig
     index = deps.index.publish(ticket)
     wanted = {i.plugin_id: replace(i, update_time=deps.clock.now_ns()) for i in said.instances}
     for number, plugin_id in enumerate(node.plugin_ids):
-        changed = deps.plugins.change(
-            plugin_id, node.id, wanted.get(plugin_id), run=f"{run}c{number}x", now=deps.clock.now()
-        )
+        try:
+            changed = deps.plugins.change(
+                plugin_id, node.id, wanted.get(plugin_id), run=f"{run}c{number}x", now=deps.clock.now(), read=node
+            )
+        except MovedOn:
+            # A message of the same node that came meanwhile has the last word.
+            raise RequestError(f"a later message of node {node.id} is known already", status=409) from None
         index = max(index, changed)
-    # A message of the same bridge that came meanwhile has the last word; this one's digest is then not written.
+    # With the same words: a later message's digest is not overwritten.
     deps.plugins.put_node(replace(node, plugin_ids=ids), digest=digest, read=node)
     return index
 

@@ -17,10 +17,14 @@ from chalicelib.errors import WriteConflict
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, TransactionRefused
 from chalicelib.store.index import PLUGINS, IndexStore
-from chalicelib.store.tables import InstanceRow, NodeRow, PluginRow
+from chalicelib.store.tables import InstanceRow, NodeRow, PluginRow, SweepRow
 
 CHANGE_TRIES: Final = 10
 _SETS: Final = ("controller_capabilities", "node_capabilities", "plugin_capabilities")
+
+
+class MovedOn(Exception):
+    """The node registered anew, or was marked, since it was read: what was decided from that reading is void."""
 
 
 class PluginStore:
@@ -88,11 +92,7 @@ class PluginStore:
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
         """Write the node if nobody wrote it since it was `read`; False if somebody did."""
-        condition: Condition = (
-            NodeRow.pk.does_not_exist()
-            if read is None
-            else (NodeRow.sequence == read.sequence) & (NodeRow.instance_id == read.instance_id)
-        )
+        condition: Condition = NodeRow.pk.does_not_exist() if read is None else _unmoved(read)
         row = NodeRow(
             tables.NODES_PK,
             node.id,
@@ -111,6 +111,7 @@ class PluginStore:
             sequence=node.sequence,
             seen_at=node.seen_at,
             healthy=node.healthy,
+            down_since=node.down_since or None,
             create_index=node.create_index,
             modify_index=node.modify_index,
         )
@@ -123,9 +124,8 @@ class PluginStore:
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
         """The node is there and nothing changed: one write unit, no index, nobody woken. False if its row moved on."""
         actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
-        condition: Condition = (NodeRow.instance_id == node.instance_id) & (NodeRow.sequence == node.sequence)
         # A node that was marked down meanwhile must register in full.
-        condition &= NodeRow.healthy.is_in(True)
+        condition = _unmoved(node) & NodeRow.healthy.is_in(True)
         try:
             self._dynamo.update(NodeRow, tables.NODES_PK, node.id, actions, condition)
         except ConditionFailed:
@@ -134,10 +134,9 @@ class PluginStore:
 
     def delete_node(self, node: Node) -> None:
         """Forget a node whose instances are gone, unless it registered anew meanwhile."""
-        condition = (NodeRow.instance_id == node.instance_id) & (NodeRow.sequence == node.sequence)
         row = NodeRow(tables.NODES_PK, node.id)
         arguments = row.get_delete_kwargs_from_instance(
-            condition=condition, return_values_on_condition_failure="ALL_OLD"
+            condition=_unmoved(node), return_values_on_condition_failure="ALL_OLD"
         )
         try:
             with dynamo.translated():
@@ -145,10 +144,45 @@ class PluginStore:
         except ConditionFailed:
             return
 
-    def change(self, plugin_id: str, node_id: str, instance: Instance | None, *, run: str, now: float) -> int:
+    def mark_down(self, node: Node, *, index: int, since: float) -> bool:
+        """Its bridge is silent: the node bears `index` from now on. False if it was heard of after it was read."""
+        actions: list[Action] = [
+            NodeRow.healthy.set(False),
+            NodeRow.down_since.set(since),
+            NodeRow.modify_index.set(index),
+        ]
+        condition = _unmoved(node) & NodeRow.healthy.is_in(True) & (NodeRow.modify_index < index)
+        try:
+            self._dynamo.update(NodeRow, tables.NODES_PK, node.id, actions, condition)
+        except ConditionFailed:
+            return False
+        return True
+
+    def watched_since(self, now: float, *, gap: float) -> float:
+        """Note that the nodes are looked after at `now`; returns since when they have been, without a longer `gap`.
+
+        Seconds since the epoch. Whoever judges a node's silence counts from then at the earliest: what was not looked
+        at is not known to have been silent.
+        """
+        row = self._dynamo.get(SweepRow, "sweep", "nodes")
+        since = now if row is None or now - row.swept_at > gap else float(row.fresh_since)
+        self._dynamo.put(SweepRow("sweep", "nodes", swept_at=now, fresh_since=since))
+        return since
+
+    def change(
+        self,
+        plugin_id: str,
+        node_id: str,
+        instance: Instance | None,
+        *,
+        run: str,
+        now: float,
+        read: Node | None = None,
+    ) -> int:
         """Make `instance` what the node runs of the plugin (None: nothing); returns the index, 0 if nothing changed.
 
-        Instance and counts in one transaction; repeated against other nodes that change the same plugin at once.
+        Instance and counts in one transaction; repeated against other nodes that change the same plugin at once. With
+        `read`, only while the node is as it was read, as up or down as it was: else raises MovedOn.
         """
         for attempt in range(CHANGE_TRIES):
             old_row = self._dynamo.get(InstanceRow, tables.instances_pk(plugin_id), node_id)
@@ -158,20 +192,29 @@ class PluginStore:
             ):
                 return 0
             ticket = self._index.allocate(PLUGINS, name=f"{run}{attempt}", now=now)
+            writes = [
+                _instance_write(plugin_id, node_id, instance, old_row),
+                _counts_write(plugin_id, instance, old, ticket.index),
+            ]
+            if read is not None:
+                same = _unmoved(read) & NodeRow.healthy.is_in(read.healthy)
+                writes.append(dynamo.check("node", NodeRow, tables.NODES_PK, read.id, same))
             try:
-                self._dynamo.transact(
-                    [
-                        _instance_write(plugin_id, node_id, instance, old_row),
-                        _counts_write(plugin_id, instance, old, ticket.index),
-                    ],
-                    token=f"{run[-24:]}{attempt}",
-                )
-            except TransactionRefused:
+                self._dynamo.transact(writes, token=f"{run[-24:]}{attempt}")
+            except TransactionRefused as exc:
                 self._index.abandon(ticket)
+                if "node" in exc.old:
+                    raise MovedOn(f"node {node_id} moved on") from exc
                 continue
             self._index.publish(ticket)
             return ticket.index
         raise WriteConflict("too many nodes register this plugin at once: it will be tried again")
+
+
+def _unmoved(read: Node) -> Condition:
+    """The node has said nothing since it was read."""
+    same: Condition = (NodeRow.sequence == read.sequence) & (NodeRow.instance_id == read.instance_id)
+    return same
 
 
 def _instance_write(plugin_id: str, node_id: str, instance: Instance | None, old: InstanceRow | None) -> dynamo.Write:
@@ -270,6 +313,7 @@ def _node(row: NodeRow) -> Node:
         sequence=int(row.sequence),
         seen_at=float(row.seen_at),
         healthy=bool(row.healthy),
+        down_since=float(row.down_since or 0.0),
         plugin_ids=tuple(body["plugins"]),
         bridge_version=body.get("version", ""),
         certificate_pem=body.get("certificate", ""),

@@ -1,0 +1,130 @@
+"""Nodes whose bridge is silent: marked down with all that runs on them, and forgotten after a day.
+
+Silence is no proof of death, and it is judged only by who listened (protocols, section 5): after a gap in the sweeping
+every node has a fresh period, and when many nodes fall silent together the fault is more likely on this side, so none
+is marked. The next registration of a node brings it back.
+
+The node is marked first and its instances after it, each only while the node is as it was marked: so a registration
+that comes in between has the last word, and what a crash left undone the next sweep finds and does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from chalicelib import log
+from chalicelib.domain.plugin import Node
+from chalicelib.errors import WriteConflict
+from chalicelib.service.deps import Deps
+from chalicelib.service.nodes import SILENT_AFTER
+from chalicelib.store.index import NODES
+from chalicelib.store.plugins import MovedOn
+
+SWEEP_SECONDS: Final = 60
+"""How often the sweeper is called."""
+GAP: Final = 2 * SWEEP_SECONDS
+"""Seconds between two sweeps above which nobody is held to have listened."""
+FORGET_AFTER: Final = 24 * 3600
+FEW: Final = 2
+"""So many nodes may fall silent together however few there are: a small cluster has to go on, too."""
+SHARE: Final = 3
+"""More than one in so many nodes, and more than FEW, is too many at once."""
+DESCRIPTION: Final = "the bridge does not answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """What one sweep found. IDs of nodes in order; `fresh_since` in seconds since the epoch."""
+
+    down: tuple[str, ...]
+    """Every node that is marked down now."""
+    marked: tuple[str, ...]
+    """Those of `down` that were marked by this sweep."""
+    spared: tuple[str, ...]
+    """Silent, but too many at once: not marked."""
+    forgotten: tuple[str, ...]
+    fresh_since: float
+    """Since when the nodes have been looked after without a gap: no period of anybody's began earlier."""
+
+
+def silence(deps: Deps) -> Silence:
+    """Mark the nodes that are silent, finish those that are marked, forget those that stay away."""
+    now = deps.clock.now()
+    fresh = deps.plugins.watched_since(now, gap=GAP)
+    nodes = list(deps.plugins.nodes())
+    silent = [node for node in nodes if node.healthy and now - max(node.seen_at, fresh) > SILENT_AFTER]
+    spared = silent if _too_many(silent, nodes, now) else []
+    if spared:
+        log.line("alarm", what="many nodes fell silent together: none is marked", nodes=_ids(spared), of=len(nodes))
+    marked = [] if spared else list(filter(None, (_mark(deps, node) for node in silent)))
+    down = sorted([*marked, *(node for node in nodes if not node.healthy)], key=lambda node: node.id)
+    forgotten = []
+    for node in down:
+        _settle(deps, node)
+        # Whoever was away while nobody listened has had no chance to say so yet.
+        if now - max(node.down_since, node.seen_at) > FORGET_AFTER and now - fresh > SILENT_AFTER:
+            forgotten += [node] if _forget(deps, node) else []
+    left = [node for node in down if node not in forgotten]
+    return Silence(_ids(left), _ids(marked), _ids(spared), _ids(forgotten), fresh)
+
+
+def _too_many(silent: Sequence[Node], nodes: Sequence[Node], now: float) -> bool:
+    """Whether these fell silent with so many others that it is no accident of theirs.
+
+    Heartbeats end within one another's period, so who was marked during the last one fell silent together with them.
+    """
+    before = sum(not node.healthy and now - node.down_since <= SILENT_AFTER for node in nodes)
+    together, all_up = len(silent) + before, sum(node.healthy for node in nodes) + before
+    return bool(silent) and together > FEW and together * SHARE > all_up
+
+
+def _mark(deps: Deps, node: Node) -> Node | None:
+    """The node as it is marked; None if it was heard of meanwhile."""
+    now = deps.clock.now()
+    ticket = deps.index.allocate(NODES, name=deps.clock.new_id(), now=now)
+    if not deps.plugins.mark_down(node, index=ticket.index, since=now):
+        deps.index.abandon(ticket)
+        return None
+    deps.index.publish(ticket)
+    log.line("node down", node_id=node.id, address=node.address, silent_for=round(now - node.seen_at))
+    return replace(node, healthy=False, down_since=now, modify_index=ticket.index)
+
+
+def _settle(deps: Deps, node: Node) -> None:
+    """What runs on a node that is down is not healthy; of no effect where that is said already."""
+    run = deps.clock.new_id()
+    for number, plugin_id in enumerate(node.plugin_ids):
+        found = deps.plugins.instance(plugin_id, node.id)
+        if found is None or not found.healthy:
+            continue
+        unhealthy = replace(found, healthy=False, health_description=DESCRIPTION, update_time=deps.clock.now_ns())
+        try:
+            deps.plugins.change(plugin_id, node.id, unhealthy, run=f"{run}s{number}x", now=deps.clock.now(), read=node)
+        except MovedOn:
+            return  # it is back
+        except WriteConflict as exc:  # the next sweep finds it again
+            log.line("node not settled", node_id=node.id, plugin_id=plugin_id, error=exc.text)
+
+
+def _forget(deps: Deps, node: Node) -> bool:
+    """Remove the node with its instances, unless something is claimed on it: a claim must not lose its node's name."""
+    if next(deps.claims.on_node(node.id), None) is not None:
+        return False
+    run = deps.clock.new_id()
+    for number, plugin_id in enumerate(node.plugin_ids):
+        try:
+            deps.plugins.change(plugin_id, node.id, None, run=f"{run}f{number}x", now=deps.clock.now(), read=node)
+        except MovedOn:
+            return False
+        except WriteConflict as exc:  # the next sweep goes on here
+            log.line("node not forgotten", node_id=node.id, plugin_id=plugin_id, error=exc.text)
+            return False
+    ticket = deps.index.allocate(NODES, name=run, now=deps.clock.now())
+    deps.plugins.delete_node(node)
+    deps.index.publish(ticket)
+    log.line("node forgotten", node_id=node.id, address=node.address)
+    return True
+
+
+def _ids(nodes: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(node.id for node in nodes)

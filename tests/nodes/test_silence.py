@@ -1,0 +1,361 @@
+"""Bridges that die, move, come back and are replaced: what is shown equals what is stored (Nomad's issue 12142)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.plugin import Node
+from chalicelib.errors import WriteConflict
+from chalicelib.service import silence as rules
+from chalicelib.service.nodes import SILENT_AFTER
+from chalicelib.service.silence import FORGET_AFTER, GAP, SWEEP_SECONDS, Silence, silence
+from chalicelib.store.dynamo import Dynamo
+from tests.harness import System
+from tests.nodes.bridges import Authority, Bridge, counts, plugin, statuses
+
+BOTH = {"controllers_expected": 1, "controllers_healthy": 1, "nodes_expected": 1, "nodes_healthy": 1}
+
+
+def times(number: int, healthy: int | None = None) -> dict[str, int]:
+    """Counts of a plugin with so many instances, all or so many of them healthy."""
+    good = number if healthy is None else healthy
+    return {name: good if name.endswith("healthy") else number for name in BOTH}
+
+
+def pass_time(system: System, seconds: float, *, beating: tuple[Bridge, ...] = ()) -> Silence:
+    """Time in which the sweeper is called each minute and these bridges say that they are there; the last result.
+
+    In hours and more it is called as seldom as it may be.
+    """
+    end, found = system.clock.moment + seconds, silence(system.deps)
+    while system.clock.moment < end:
+        left = end - system.clock.moment
+        system.clock.moment += min(left, GAP if left > 3600 else SWEEP_SECONDS)
+        for bridge in beating:
+            assert bridge.beat().status == 200
+        found = silence(system.deps)
+    return found
+
+
+def test_a_bridge_that_dies_is_marked_down_and_its_instances_with_it(empty: System, authority: Authority) -> None:
+    dead, alive = authority.bridge("n1", plugin("a"), plugin("b")), authority.bridge("n2", plugin("a"))
+    dead.beat()
+    alive.beat()
+    assert pass_time(empty, SILENT_AFTER - SWEEP_SECONDS, beating=(alive,)).down == ()
+    assert (counts(empty, "a"), counts(empty, "b")) == (times(2), times(1))
+    before = int(empty.call("GET", "/v1/nodes").headers["X-Nomad-Index"])
+
+    found = pass_time(empty, 2 * SWEEP_SECONDS, beating=(alive,))
+
+    assert (found.down, found.spared, found.forgotten) == (("n1",), (), ())
+    assert statuses(empty) == {"n1": "down", "n2": "ready"}
+    assert (counts(empty, "a"), counts(empty, "b")) == (times(2, 1), times(1, 0))
+    shown = empty.call("GET", "/v1/node/n1").json
+    assert shown["ModifyIndex"] > before
+    assert shown["CSINodePlugins"]["a"]["HealthDescription"] == "the bridge does not answer"
+    node = empty.deps.plugins.node("n1")
+    assert node is not None
+    assert node.down_since == empty.clock.now()
+
+
+def test_marking_is_done_once_and_wakes_nobody_again(empty: System, authority: Authority) -> None:
+    authority.bridge("n1").beat()
+    assert pass_time(empty, 2 * SILENT_AFTER).down == ("n1",)
+    index = empty.deps.index.watch().seq
+    assert pass_time(empty, 10 * SWEEP_SECONDS).marked == ()
+    assert empty.deps.index.watch().seq == index
+
+
+def test_the_next_registration_brings_a_node_back(empty: System, authority: Authority) -> None:
+    bridge = authority.bridge("n1")
+    bridge.beat()
+    created = empty.call("GET", "/v1/node/n1").json["CreateIndex"]
+    pass_time(empty, 2 * SILENT_AFTER)
+    assert bridge.beat().status == 200
+    assert statuses(empty) == {"n1": "ready"}
+    assert counts(empty) == times(1)
+    node = empty.deps.plugins.node("n1")
+    assert node is not None
+    assert (node.down_since, node.create_index) == (0.0, created)
+    assert empty.call("GET", "/v1/node/n1").json["CSINodePlugins"]["directory"]["HealthDescription"] == "healthy"
+    assert pass_time(empty, SWEEP_SECONDS, beating=(bridge,)).down == ()
+
+
+def test_a_bridge_that_moves_takes_its_instances_along(empty: System, authority: Authority) -> None:
+    bridge = authority.bridge("n1")
+    bridge.beat()
+    bridge.restart()
+    bridge.address = "elsewhere:7443"
+    assert bridge.beat().status == 200
+    assert counts(empty) == times(1)
+    assert [i.address for i in empty.deps.plugins.instances("directory")] == ["elsewhere:7443"]
+
+
+def test_a_bridge_that_moves_while_it_is_down_comes_back_where_it_is(empty: System, authority: Authority) -> None:
+    bridge = authority.bridge("n1", plugin("a"), plugin("b"))
+    bridge.beat()
+    pass_time(empty, 2 * SILENT_AFTER)
+    bridge.restart()
+    bridge.address, bridge.plugins = "elsewhere:7443", [plugin("b"), plugin("c", Healthy=False)]
+    assert bridge.beat().status == 200
+    assert (counts(empty, "a"), counts(empty, "b"), counts(empty, "c")) == ({}, times(1), times(1, 0))
+    assert [i.address for i in empty.deps.plugins.instances("b")] == ["elsewhere:7443"]
+
+
+def test_a_replaced_node_is_forgotten_after_a_day_and_its_instances_go_along(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = 2 * 3600  # of fewer heartbeats
+    monkeypatch.setattr(rules, "FORGET_AFTER", day)
+    authority.bridge("old", plugin("a"), plugin("only-there")).beat()
+    new = authority.bridge("new", plugin("a"))
+    new.beat()
+    assert pass_time(empty, 2 * SILENT_AFTER, beating=(new,)).down == ("old",)
+    assert counts(empty, "a") == times(2, 1)
+    assert pass_time(empty, day - 2 * SILENT_AFTER, beating=(new,)).down == ("old",)
+    pass_time(empty, SILENT_AFTER + SWEEP_SECONDS, beating=(new,))
+    assert statuses(empty) == {"new": "ready"}
+    assert counts(empty, "a") == times(1)
+    assert counts(empty, "only-there") == {}
+    assert [p["ID"] for p in empty.call("GET", "/v1/plugins", query="type=csi").json] == ["a"]
+    assert empty.call("GET", "/v1/node/old").status == 404
+    assert silence(empty.deps).down == ()
+
+
+def test_a_node_that_was_forgotten_may_come_back_with_another_key(empty: System, authority: Authority) -> None:
+    authority.bridge("n1").beat()
+    other = authority.bridge("n1", host="another")
+    assert other.beat().status == 409
+    pass_time(empty, FORGET_AFTER + 2 * SILENT_AFTER)
+    assert other.beat().status == 200
+    assert counts(empty) == times(1)
+
+
+def test_a_node_with_a_claim_is_not_forgotten(system: System) -> None:
+    system.add_node()
+    body = {"AllocationID": "a", "NodeID": "node-a", "Mode": "write"}
+    body |= {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
+    registered = {"Volumes": [{"ID": "data", "Name": "data", "ExternalID": "e", "PluginID": "directory"}]}
+    registered["Volumes"][0]["RequestedCapabilities"] = [  # type: ignore[assignment]
+        {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
+    ]
+    assert system.call("PUT", "/v1/volume/csi/data", registered).status == 200
+    assert system.call("PUT", "/v1/volume/csi/data/claim", body).status == 200
+    assert pass_time(system, FORGET_AFTER + 2 * SILENT_AFTER).down == ("node-a",)
+    assert system.call("DELETE", "/v1/volume/csi/data/claim/a").status == 200
+    found = silence(system.deps)
+    assert (found.down, found.forgotten) == ((), ("node-a",))
+
+
+def test_two_that_die_and_come_back_at_once(empty: System, authority: Authority) -> None:
+    first, second, third = (authority.bridge(f"n{number}") for number in (1, 2, 3))
+    for bridge in (first, second, third):
+        bridge.beat()
+    assert pass_time(empty, 2 * SILENT_AFTER, beating=(third,)).down == ("n1", "n2")
+    assert counts(empty) == times(3, 1)
+    second.restart()
+    second.address = "moved:1"
+    assert (first.beat().status, second.beat().status) == (200, 200)
+    assert statuses(empty) == dict.fromkeys(("n1", "n2", "n3"), "ready")
+    assert counts(empty) == times(3)
+    assert (first.leave().status, second.leave().status) == (200, 200)
+    assert counts(empty) == times(1)
+    assert statuses(empty) == {"n3": "ready"}
+
+
+# Whose silence it is.
+
+
+def test_after_a_gap_in_the_sweeping_everybody_has_a_fresh_period(empty: System, authority: Authority) -> None:
+    authority.bridge("n1").beat()
+    silence(empty.deps)
+    empty.clock.moment += 10 * 3600
+    awake = empty.clock.now()
+    found = silence(empty.deps)
+    assert (found.down, found.fresh_since) == ((), awake)
+    empty.clock.moment += SILENT_AFTER
+    assert silence(empty.deps).down == ()
+    empty.clock.moment += 1
+    found = silence(empty.deps)
+    assert (found.down, found.fresh_since) == (("n1",), awake)
+
+
+def test_sweeps_that_are_late_by_less_than_a_period_are_no_gap(empty: System, authority: Authority) -> None:
+    authority.bridge("n1").beat()
+    began = silence(empty.deps).fresh_since
+    empty.clock.moment += GAP
+    found = silence(empty.deps)
+    assert (found.down, found.fresh_since) == (("n1",), began)
+
+
+def test_nobody_is_forgotten_right_after_a_gap(empty: System, authority: Authority) -> None:
+    bridge = authority.bridge("n1")
+    bridge.beat()
+    pass_time(empty, 2 * SILENT_AFTER)
+    empty.clock.moment += 2 * FORGET_AFTER
+    assert silence(empty.deps).forgotten == ()
+    assert bridge.beat().status == 200
+    assert pass_time(empty, SWEEP_SECONDS, beating=(bridge,)).down == ()
+    assert counts(empty) == times(1)
+
+
+def test_more_than_a_third_and_more_than_two_at_once_are_not_marked(
+    empty: System, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = [authority.bridge(f"n{number}") for number in range(6)]
+    for bridge in every:
+        bridge.beat()
+    found = pass_time(empty, 2 * SILENT_AFTER, beating=tuple(every[3:]))
+    assert (found.down, found.spared) == ((), ("n0", "n1", "n2"))
+    assert counts(empty) == times(6)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    alarms = [line for line in lines if line["event"] == "alarm"]
+    assert alarms[-1] == {
+        "event": "alarm",
+        "what": "many nodes fell silent together: none is marked",
+        "nodes": ["n0", "n1", "n2"],
+        "of": 6,
+    }
+    assert not [line for line in lines if line["event"] == "node down"]
+
+
+def test_a_third_at_once_is_marked(empty: System, authority: Authority) -> None:
+    every = [authority.bridge(f"n{number}") for number in range(9)]
+    for bridge in every:
+        bridge.beat()
+    assert pass_time(empty, 2 * SILENT_AFTER, beating=tuple(every[3:])).down == ("n0", "n1", "n2")
+    assert counts(empty) == times(9, 6)
+
+
+def test_those_that_fell_silent_a_moment_before_count_as_together(empty: System, authority: Authority) -> None:
+    """Heartbeats end over half a minute: a fault on this side must not take the nodes two at a time."""
+    every = [authority.bridge(f"n{number}") for number in range(6)]
+    for bridge in every:
+        bridge.beat()
+    pass_time(empty, SILENT_AFTER - SWEEP_SECONDS / 2, beating=tuple(every[2:]))
+    assert pass_time(empty, SWEEP_SECONDS, beating=tuple(every[5:])).down == ("n0", "n1")
+    found = pass_time(empty, SWEEP_SECONDS, beating=tuple(every[5:]))
+    assert (found.down, found.spared) == (("n0", "n1"), ("n2", "n3", "n4"))
+
+
+# What comes in between.
+
+
+class Between:
+    """Lets something happen right before the first write of one kind."""
+
+    def __init__(self, dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch, call: str, action: Any) -> None:
+        self._send, self._call, self._action = dynamo.client._make_api_call, call, action
+        monkeypatch.setattr(dynamo.client, "_make_api_call", self.send)
+
+    def send(self, call: str, arguments: Any) -> Any:
+        text = json.dumps(arguments, default=str)
+        if self._action is not None and call == self._call and '"node"' in text:
+            action, self._action = self._action, None
+            action()
+        return self._send(call, arguments)
+
+
+@pytest.mark.parametrize("call", ["UpdateItem", "TransactWriteItems"])
+def test_a_heartbeat_between_reading_and_marking_has_the_last_word(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    bridge = authority.bridge("n1", plugin("a"), plugin("b"))
+    bridge.beat()
+    silence(empty.deps)
+    empty.clock.moment += GAP
+    Between(empty.deps.dynamo, monkeypatch, call, bridge.beat)
+    silence(empty.deps)
+    assert bridge.beat().status == 200
+    assert statuses(empty) == {"n1": "ready"}
+    assert (counts(empty, "a"), counts(empty, "b")) == (times(1), times(1))
+    assert pass_time(empty, SWEEP_SECONDS, beating=(bridge,)).down == ()
+
+
+def test_a_sweeper_that_dies_half_way_is_finished_by_the_next(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """The function is ended."""
+
+    def die() -> None:
+        raise Killed
+
+    authority.bridge("n1", plugin("a"), plugin("b")).beat()
+    silence(empty.deps)
+    empty.clock.moment += GAP
+    Between(empty.deps.dynamo, monkeypatch, "TransactWriteItems", die)
+    with pytest.raises(Killed):
+        silence(empty.deps)
+    assert statuses(empty) == {"n1": "down"}
+    assert counts(empty, "a") == times(1)
+    empty.clock.moment += SWEEP_SECONDS
+    assert silence(empty.deps).down == ("n1",)
+    assert (counts(empty, "a"), counts(empty, "b")) == (times(1, 0), times(1, 0))
+
+
+def test_a_node_that_comes_back_while_it_is_being_forgotten_stays(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = authority.bridge("n1", plugin("a"), plugin("b"))
+    bridge.beat()
+    pass_time(empty, FORGET_AFTER + SILENT_AFTER)
+    Between(empty.deps.dynamo, monkeypatch, "TransactWriteItems", bridge.beat)
+    found = pass_time(empty, 2 * SWEEP_SECONDS)
+    assert found.forgotten == ()
+    assert statuses(empty) == {"n1": "ready"}
+    assert (counts(empty, "a"), counts(empty, "b")) == (times(1), times(1))
+
+
+def test_a_message_that_comes_late_cannot_undo_a_later_one(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old message is half done when the new one comes: the new one's word on health stays."""
+    bridge = authority.bridge("n1")
+    bridge.beat()
+    bridge.plugins = [plugin("directory", Healthy=False)]
+    old = bridge.message()
+    bridge.plugins = [plugin("directory", ProviderVersion="2")]
+    Between(empty.deps.dynamo, monkeypatch, "TransactWriteItems", bridge.beat)
+    reply = bridge.say("PUT", old)
+    assert (reply.status, "a later message of node n1 is known already" in reply.body) == (409, True)
+    assert bridge.beat().status == 200
+    assert counts(empty) == times(1)
+    assert [(i.healthy, i.provider_version) for i in empty.deps.plugins.instances("directory")] == [(True, "2")]
+
+
+def test_a_plugin_that_cannot_be_written_does_not_hold_up_the_other_nodes(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for node_id in ("n1", "n2"):
+        authority.bridge(node_id).beat()
+    silence(empty.deps)
+    empty.clock.moment += GAP
+    change = type(empty.deps.plugins).change
+
+    def fails_for_one(self: Any, plugin_id: str, node_id: str, *arguments: Any, **named: Any) -> int:
+        if node_id == "n1":
+            raise WriteConflict("too many at once")
+        return change(self, plugin_id, node_id, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(empty.deps.plugins), "change", fails_for_one)
+        assert silence(empty.deps).down == ("n1", "n2")
+    assert counts(empty) == times(2, 1)
+    assert '"event": "node not settled"' in capsys.readouterr().out
+    empty.clock.moment += SWEEP_SECONDS
+    silence(empty.deps)
+    assert counts(empty) == times(2, 0)
+
+
+def test_a_node_row_of_before_has_no_moment_of_going_down(empty: System) -> None:
+    """One that was marked without it counts from its last heartbeat."""
+    old = Node("n1", "n1", "a:1", "k", "i", 1, empty.clock.now(), healthy=False)
+    assert empty.deps.plugins.put_node(old, digest="", read=None)
+    found = empty.deps.plugins.node("n1")
+    assert found is not None
+    assert found.down_since == 0.0
+    assert pass_time(empty, FORGET_AFTER).down == ("n1",)
+    assert pass_time(empty, SWEEP_SECONDS).down == ()
+    assert statuses(empty) == {}
