@@ -6,14 +6,14 @@ differs from runtime to runtime.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import boto3
 import botocore.exceptions
 from botocore.config import Config
 
-from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable, StoreUnavailable
+from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable, StoreUnavailable, Throttled
 
 DEADLINE: Final = 20.0
 """Seconds a question may take, within the gateway's limit."""
@@ -21,6 +21,10 @@ READ_TIMEOUT: Final = DEADLINE + 4
 CONFIG: Final = Config(
     connect_timeout=2, read_timeout=READ_TIMEOUT, retries={"mode": "standard", "total_max_attempts": 1}
 )
+"""One try: a second one after a timeout would not fit into a request. Throttles come at once and are repeated here."""
+THROTTLE_TRIES: Final = 4
+THROTTLE_DELAY: Final = 0.1
+_THROTTLES: Final = frozenset({"TooManyRequestsException", "ThrottlingException", "EC2ThrottledException"})
 
 _KINDS: Final[dict[str, type[PluginError]]] = {
     "rejected": PluginRejected,
@@ -32,8 +36,17 @@ _KINDS: Final[dict[str, type[PluginError]]] = {
 class Asker:
     """Invokes the function that may speak to plugins, and the one that audits them."""
 
-    def __init__(self, function: str, audit_function: str, *, region: str) -> None:
+    def __init__(
+        self,
+        function: str,
+        audit_function: str,
+        *,
+        region: str,
+        sleep: Callable[[float], None],
+        jitter: Callable[[], float],
+    ) -> None:
         self._function, self._audit_function, self._region = function, audit_function, region
+        self._sleep, self._jitter = sleep, jitter
         self._client: Any = None
 
     def ask(self, question: str, **arguments: Any) -> Any:
@@ -41,10 +54,7 @@ class Asker:
         failed.
         """
         payload = json.dumps({"ask": question, "deadline": DEADLINE, **arguments}).encode()
-        try:
-            answer = self._lambda().invoke(FunctionName=self._function, Payload=payload)
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as exc:
-            raise StoreUnavailable("the worker that asks plugins does not answer: try again in a moment") from exc
+        answer = self._invoke("the worker that asks plugins", FunctionName=self._function, Payload=payload)
         body = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):
             raise StoreUnavailable("the worker that asks plugins failed: its log says why")
@@ -57,10 +67,22 @@ class Asker:
         """
         event = dict.fromkeys(("version", "account", "region", "source", "time", "id", "detail-type"), "")
         payload = json.dumps({**event, "resources": [], "detail": {"plugin_id": plugin_id, "run": run}}).encode()
-        try:
-            self._lambda().invoke(FunctionName=self._audit_function, InvocationType="Event", Payload=payload)
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as exc:
-            raise StoreUnavailable("the function that audits does not answer: try again in a moment") from exc
+        self._invoke(
+            "the function that audits", FunctionName=self._audit_function, InvocationType="Event", Payload=payload
+        )
+
+    def _invoke(self, who: str, **arguments: Any) -> Any:
+        """One invocation; while AWS says that too many run, again with growing delays, a few times."""
+        for attempt in range(THROTTLE_TRIES):
+            try:
+                return self._lambda().invoke(**arguments)
+            except botocore.exceptions.ClientError as exc:
+                if exc.response.get("Error", {}).get("Code") not in _THROTTLES:
+                    raise StoreUnavailable(f"{who} does not answer: try again in a moment") from exc
+            except botocore.exceptions.BotoCoreError as exc:
+                raise StoreUnavailable(f"{who} does not answer: try again in a moment") from exc
+            self._sleep(THROTTLE_DELAY * 2**attempt * (0.5 + self._jitter()))
+        raise Throttled(f"{who} is busy: try again in a moment")
 
     def _lambda(self) -> Any:
         if self._client is None:

@@ -7,7 +7,7 @@ to what it belongs to: copied to another volume it does not open. The SDK does n
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from chalicelib.errors import StoreUnavailable
 
@@ -20,6 +20,14 @@ def volume_context(namespace: str, volume_id: str) -> dict[str, str]:
 WORKER_KEY_CONTEXT = {"moorage": "worker-key"}
 
 
+CLIENT: Final[Mapping[str, Any]] = {
+    "connect_timeout": 1,
+    "read_timeout": 3,
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+}
+"""Of the KMS client: throttles and lost connections are tried three times more with jitter, within a request's time."""
+
+
 class Sealer:
     """Seals and opens with one KMS key, named by its ARN or its alias."""
 
@@ -28,6 +36,7 @@ class Sealer:
         self._sealing: Any = None
         self._opening: Any = None
         self._client: Any = None
+        self.session: Any = None
 
     def seal_secrets(self, secrets: Mapping[str, str] | None, context: Mapping[str, str]) -> bytes:
         """Ciphertext of a map of secrets; nothing for an empty one, which costs no call."""
@@ -39,11 +48,12 @@ class Sealer:
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
         """Ciphertext bound to `context`; raises StoreUnavailable when KMS does not answer or refuses."""
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+        from botocore.exceptions import BotoCoreError
 
         self._prepare()
         try:
             sealed, _ = self._client.encrypt(source=plain, key_provider=self._sealing, encryption_context=dict(context))
-        except AWSEncryptionSDKClientError as exc:
+        except (AWSEncryptionSDKClientError, BotoCoreError) as exc:
             raise StoreUnavailable(
                 "the key service does not answer: nothing was stored, try again in a moment"
             ) from exc
@@ -52,11 +62,12 @@ class Sealer:
     def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
         """The plain bytes; raises StoreUnavailable when KMS refuses or the ciphertext belongs to something else."""
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+        from botocore.exceptions import BotoCoreError
 
         self._prepare()
         try:
             plain, header = self._client.decrypt(source=sealed, key_provider=self._opening)
-        except AWSEncryptionSDKClientError as exc:
+        except (AWSEncryptionSDKClientError, BotoCoreError) as exc:
             raise StoreUnavailable("the key service does not open the stored secrets") from exc
         if any(header.encryption_context.get(name) != value for name, value in context.items()):
             raise StoreUnavailable("the stored secrets belong to something else: they were not used")
@@ -69,9 +80,12 @@ class Sealer:
         import aws_encryption_sdk
         import botocore.session
         from aws_encryption_sdk.identifiers import Algorithm, CommitmentPolicy
+        from botocore.config import Config
 
-        session = botocore.session.Session()
+        self.session = session = botocore.session.Session()
         session.set_config_variable("region", self._region)
+        # The SDK builds its own KMS client of the session, and gives it nothing but its name.
+        session.set_default_client_config(Config(**CLIENT))
         self._sealing = aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(key_ids=[self._key], botocore_session=session)
         self._opening = aws_encryption_sdk.DiscoveryAwsKmsMasterKeyProvider(botocore_session=session)
         client = aws_encryption_sdk.EncryptionSDKClient(

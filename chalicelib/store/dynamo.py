@@ -33,6 +33,7 @@ CONFLICT_TRIES: Final = 8
 PK_LIMIT: Final = 2048
 SK_LIMIT: Final = 1024
 CONFLICT_DELAY: Final = 0.02
+CONFLICT_TEXT: Final = "too many writers at once: try again in a moment"
 _THROTTLES: Final = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -42,6 +43,7 @@ _THROTTLES: Final = frozenset(
         "ProvisionedThroughputExceeded",
     }
 )
+_PASSING: Final = frozenset({"InternalServerError", "InternalFailure", "ServiceUnavailable"})
 _CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictException", "TransactionInProgressException"})
 
 
@@ -209,8 +211,7 @@ class Dynamo:
     ) -> R:
         """Update one item and return it as it is then; raises ConditionFailed with the old item."""
         arguments = _update_arguments(row, pk, sk, actions, condition)
-        with translated():
-            answer = self.client.update_item(**arguments, ReturnValues="ALL_NEW")
+        answer = self._alone(lambda: self.client.update_item(**arguments, ReturnValues="ALL_NEW"))
         loaded = load(row, answer["Attributes"])
         if loaded is None:  # pragma: no cover - ALL_NEW always has the item
             raise StoreUnavailable("the store answered without the item")
@@ -221,8 +222,19 @@ class Dynamo:
         arguments = item.get_save_kwargs_from_instance(
             condition=condition, return_values_on_condition_failure="ALL_OLD"
         )
-        with translated():
-            self.client.put_item(**arguments)
+        self._alone(lambda: self.client.put_item(**arguments))
+
+    def _alone(self, send: Callable[[], Any]) -> Any:
+        """One write by itself; a transaction that has the item at this moment (AWS: TransactionConflictException) is
+        waited for, a bounded number of times.
+        """
+        for attempt in range(CONFLICT_TRIES):
+            try:
+                with translated():
+                    return send()
+            except _Cancelled:
+                self._pause(attempt)
+        raise WriteConflict(CONFLICT_TEXT)
 
     def transact(self, writes: Sequence[Write], *, token: str) -> None:
         """All writes or none; raises TransactionRefused with the old items by label.
@@ -255,7 +267,7 @@ class Dynamo:
             self._pause(attempt)
         if throttled:
             raise Throttled("the store is busy: try again in a moment")
-        raise WriteConflict("too many writers at once: try again in a moment")
+        raise WriteConflict(CONFLICT_TEXT)
 
     def _pause(self, attempt: int) -> None:
         self._sleep(CONFLICT_DELAY * 2**attempt * (0.5 + self._jitter()))
@@ -316,9 +328,11 @@ def _update_arguments(
     )
 
 
-class _Cancelled(Exception):
+class _Cancelled(WriteConflict):
+    """A transaction, or a write that met one, was cancelled; an answer only where nobody repeats it."""
+
     def __init__(self, reasons: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__("cancelled")
+        super().__init__(CONFLICT_TEXT)
         self.reasons = reasons
 
 
@@ -337,6 +351,8 @@ def translated() -> Iterator[None]:
             raise _Cancelled([{"Code": "TransactionConflict"}]) from exc
         if code in _THROTTLES:
             raise Throttled("the store is busy: try again in a moment") from exc
+        if code in _PASSING:
+            raise StoreUnavailable("the store does not answer: try again in a moment") from exc
         raise StoreUnavailable(f"the store refused a request: {code}") from exc
     except botocore.exceptions.BotoCoreError as exc:
         raise StoreUnavailable("the store does not answer: try again in a moment") from exc

@@ -327,7 +327,9 @@ class FakeLambda:
 def test_the_function_understands_what_the_api_sends(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     system.asker.answers["list_volumes"] = lambda **_: entries("vol-1")
     client = FakeLambda()
-    asker = ask.Asker("moorage-test-ask_plugin", wiring.settings().audit_function, region=harness.REGION)
+    names = ("moorage-test-ask_plugin", wiring.settings().audit_function)
+    clock = system.clock
+    asker = ask.Asker(*names, region=harness.REGION, sleep=clock.sleep, jitter=clock.jitter)
     monkeypatch.setattr(asker, "_client", client)
     asker.start_audit("directory", "r")
     assert client.called == ["moorage-test-audit_volumes"]
