@@ -1,37 +1,17 @@
 """What requests cost at 100, 10,000 and 100,000 volumes, in the capacity units that DynamoDB Local counts."""
 
-import itertools
-import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
 from chalicelib.domain.claim import Claim
-from chalicelib.domain.plugin import Instance, Node
-from chalicelib.domain.volume import Capability, Volume
 from chalicelib.service import claims, listing, volumes
 from chalicelib.service.deps import Deps
 from chalicelib.service.listing import Query
-from chalicelib.settings import Settings
-from chalicelib.store import tables
-from chalicelib.store import volumes as store
-from chalicelib.store.claims import ClaimStore
-from chalicelib.store.dynamo import Consumed, Dynamo, consumed
-from chalicelib.store.index import IndexStore
-from chalicelib.store.namespaces import NamespaceStore
-from chalicelib.store.operations import OperationStore
-from chalicelib.store.plugins import PluginStore
-from chalicelib.store.tables import MemberRow
-from chalicelib.store.volumes import VolumeStore
-from chalicelib.store.waits import WaitStore
+from chalicelib.store.dynamo import Consumed, consumed
 from infra.local import dynamodb_local
-from tests.fakes.clock import FakeClock
-from tests.harness import REGION, FakeQueue, NoAsker, make_tables
+from tests.bench.loaded import load, services, volume_id
 
 pytestmark = [
     pytest.mark.conformance,
@@ -43,18 +23,6 @@ SPARE = 10
 """More than are deregistered on the way, so that a page of 100 is full."""
 ALLOWED = 0.2
 """Share by which a cost may differ from the smallest size's."""
-SOME = Volume(
-    namespace="default",
-    id="",
-    plugin_id="p",
-    name="a volume like many",
-    external_id="vol-0123456789abcdef0",
-    capabilities=(Capability("multi-node-multi-writer", "file-system"),),
-    parameters={"type": "fast", "encrypted": "true"},
-    topologies=({"topology.example.com/zone": "zone-a"},),
-    create_index=2,
-    modify_index=2,
-)
 
 
 @pytest.fixture(scope="module")
@@ -66,65 +34,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def deps(address: str, monkeypatch: pytest.MonkeyPatch) -> Deps:
-    """The services on empty tables, with a plugin that only mounts, on one node."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", address)
-    settings, clock = Settings(stage=f"t{secrets.token_hex(4)}"), FakeClock()
-    make_tables(settings)
-    dynamo = Dynamo(settings.table, region=REGION, sleep=clock.sleep, jitter=clock.jitter)
-    index = IndexStore(dynamo)
-    plugins = PluginStore(dynamo, index)
-    assert plugins.put_node(
-        Node("node-a", "a", "127.0.0.1:1", "key", "i", 1, clock.now(), plugin_ids=("p",)), digest="", read=None
-    )
-    plugins.change(
-        "p", "node-a", Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True), run="r", now=clock.now()
-    )
-    return Deps(
-        clock=clock,
-        dynamo=dynamo,
-        index=index,
-        volumes=VolumeStore(dynamo),
-        claims=ClaimStore(dynamo),
-        operations=OperationStore(dynamo),
-        plugins=plugins,
-        namespaces=NamespaceStore(dynamo),
-        waits=WaitStore(dynamo, limit=10),
-        sealer=None,  # type: ignore[arg-type] # no secrets here
-        queue=FakeQueue(),  # type: ignore[arg-type]
-        asker=NoAsker(),  # type: ignore[arg-type]
-        wait_seconds=25,
-    )
-
-
-def load(deps: Deps, numbers: range) -> None:
-    """Volumes and their memberships as the transactions leave them, 25 items at a time, on a few connections."""
-    table = deps.dynamo.table("volumes")
-    volume = store._row(replace(SOME, id="x")).serialize()
-    member = MemberRow(tables.members_pk("p"), tables.member_sk("default", "x")).serialize()
-
-    def items() -> Iterator[dict[str, Any]]:
-        for number in numbers:
-            name = volume_id(number)
-            yield volume | {"sk": {"S": name}}
-            yield member | {"sk": {"S": tables.member_sk("default", name)}}
-
-    client = boto3.client("dynamodb", region_name=REGION)
-
-    def put(batch: list[dict[str, Any]]) -> None:
-        left: Any = {table: [{"PutRequest": {"Item": item}} for item in batch]}
-        while left:
-            left = client.batch_write_item(RequestItems=left)["UnprocessedItems"]
-
-    waiting = items()
-    batches = iter(lambda: list(itertools.islice(waiting, 25)), [])
-    with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(put, batches):
-            pass
-
-
-def volume_id(number: int) -> str:
-    """Spread over the order of IDs, so that the new ones lie between the old ones."""
-    return f"v-{(number * 7919) % 1_000_003:07}"
+    return services(address, monkeypatch)
 
 
 def claim(deps: Deps, size: int) -> object:
