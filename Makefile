@@ -18,7 +18,7 @@ lock:  ## write requirements*.txt anew from requirements*.in
 
 LOCAL = @$(FOUND) -m infra.local
 
-.PHONY: run stop status clean
+.PHONY: run stop status clean plugin
 run:  ## the whole system on this machine; Ctrl-C stops it and keeps its state
 	$(LOCAL) run
 stop:  ## stop it from another terminal
@@ -27,6 +27,8 @@ status:  ## what runs, and where
 	$(LOCAL) status
 clean:  ## stop it and forget its state, volumes too
 	$(LOCAL) clean
+plugin:  ## ID=mine SOCKET=/path/csi.sock: any CSI plugin beside it, while it runs; Ctrl-C takes it away
+	$(LOCAL) plugin "$(ID)" "$(SOCKET)"
 
 DEV_PYTHON = .venv/bin/python
 PYTEST = $(DEV_PYTHON) -m pytest

@@ -1,4 +1,4 @@
-"""`python -m infra.local run|stop|status|clean`: the local system's commands, as `make` calls them.
+"""`python -m infra.local run|stop|status|clean|plugin`: the local system's commands, as `make` calls them.
 
 `run` begins on the bare Python: it makes the environments first and goes on inside .venv, as the same process.
 """
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
                 return 0
             os.chdir(environments.ROOT)
             os.execv(environments.RUN.python, [str(environments.RUN.python), "-m", "infra.local", *arguments])  # noqa: S606
-        return COMMANDS[command]()
+        return COMMANDS[command](arguments[1:])
     except say.Trouble as exc:
         say.trouble(str(exc))
         return 1
@@ -36,35 +36,48 @@ def _inside() -> bool:
     return os.path.realpath(sys.prefix) == os.path.realpath(environments.RUN.path)
 
 
-def _run() -> int:
+def _run(_: list[str]) -> int:
     from infra.local.settings import Settings
     from infra.local.system import System
 
     return System(Settings.from_env()).run()
 
 
-def _stop() -> int:
+def _stop(_: list[str]) -> int:
     from infra.local import control
     from infra.local.settings import Settings
 
     return control.stop(Settings.from_env())
 
 
-def _status() -> int:
+def _status(_: list[str]) -> int:
     from infra.local import control
     from infra.local.settings import Settings
 
     return control.status(Settings.from_env())
 
 
-def _clean() -> int:
+def _clean(_: list[str]) -> int:
     from infra.local import control
     from infra.local.settings import Settings
 
     return control.clean(Settings.from_env())
 
 
-COMMANDS: Final[dict[str, Callable[[], int]]] = {"run": _run, "stop": _stop, "status": _status, "clean": _clean}
+def _plugin(arguments: list[str]) -> int:
+    from infra.local import attach
+    from infra.local.settings import Settings
+
+    return attach.attach(Settings.from_env(), arguments)
+
+
+COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {
+    "run": _run,
+    "stop": _stop,
+    "status": _status,
+    "clean": _clean,
+    "plugin": _plugin,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

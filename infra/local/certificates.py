@@ -46,6 +46,14 @@ def ensure(settings: Settings) -> bool:
     return True
 
 
+def for_node(settings: Settings, node_id: str) -> None:
+    """A bridge's certificate for one more node, in a folder of its own, unless there is one that lasts."""
+    out = settings.certs / node_id
+    if _ends_soon(out / "bridge.pem"):
+        ca = str(settings.certs / "ca")
+        _moorage(settings, f"Making a certificate for node {node_id}", "certs", "bridge", ca, node_id, str(out))
+
+
 def _published(settings: Settings) -> str | None:
     table = f"moorage-{settings.stage}-meta"
     key = {"pk": {"S": "worker"}, "sk": {"S": "tls"}}
