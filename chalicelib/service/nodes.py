@@ -19,7 +19,7 @@ from chalicelib.store.index import NODES
 from chalicelib.store.plugins import MovedOn
 
 PROTOCOL: Final = 1
-OLDEST_PROTOCOL: Final = 1
+"""What is spoken with bridges. A bridge that is one behind or one ahead is understood, and understands."""
 HEARTBEAT_SECONDS: Final = 30
 SILENT_AFTER: Final = 3 * HEARTBEAT_SECONDS
 
@@ -41,10 +41,13 @@ class Registration:
 def parse(node_id: str, body: Mapping[str, Any]) -> Registration:
     """The registration of a body; raises RequestError that names the field."""
     protocol = _field(body, "Protocol", int)
-    if protocol < OLDEST_PROTOCOL:
+    if protocol < max(1, PROTOCOL - 1):
         raise RequestError(
-            f"bridge protocol {protocol} is too old: update the bridge, {OLDEST_PROTOCOL} or newer is served",
-            status=426,
+            f"bridge protocol {protocol} is too old, {PROTOCOL} is spoken: update the bridge", status=426
+        )
+    if protocol > PROTOCOL + 1:
+        raise RequestError(
+            f"bridge protocol {protocol} is too new, {PROTOCOL} is spoken: update the control plane first", status=426
         )
     if _field(body, "NodeID", str) != node_id:
         raise RequestError("NodeID in the body does not match the request path")

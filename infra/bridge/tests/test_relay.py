@@ -170,8 +170,10 @@ def test_other_services_are_not_forwarded(plugin: FakePlugin, worker: Worker, me
     [
         ({"moorage_plugin": "other"}, "it has fake"),
         ({"moorage_plugin": ""}, 'no plugin ""'),
-        ({"moorage_protocol": "2"}, "speaks protocol 1"),
-        ({"moorage_protocol": ""}, "speaks protocol 1"),
+        ({"moorage_protocol": "3"}, "speaks protocol 1, the call 3: update"),
+        ({"moorage_protocol": ""}, "speaks protocol 1, the call none: update"),
+        ({"moorage_protocol": "0"}, "speaks protocol 1, the call 0: update"),
+        ({"moorage_protocol": "one"}, "speaks protocol 1, the call one: update"),
         ({"moorage_operation": "o"}, "belong together"),
         ({"moorage_attempt": "1"}, "belong together"),
         ({"moorage_operation": "o", "moorage_attempt": "-1"}, "belong together"),

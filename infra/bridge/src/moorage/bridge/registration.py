@@ -18,7 +18,7 @@ from typing import Any, Final
 import aiohttp
 
 from moorage import __version__
-from moorage.bridge.relay import PROTOCOL
+from moorage.bridge.relay import PROTOCOL, understands
 from moorage.bridge.tls import Identity
 
 FIRST_PAUSE: Final = 0.5
@@ -28,6 +28,8 @@ SHORTEST_HEARTBEAT: Final = 1.0
 ANSWER_SECONDS: Final = 10.0
 FAREWELL_SECONDS: Final = 3.0
 LEAST_BETWEEN: Final = 0.2
+TOO_FAR_APART: Final = 426
+"""What the control plane answers to a bridge whose protocol it does not know any more."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -92,6 +94,10 @@ class Registration:
     def _heard(self, answer: dict[str, Any]) -> float:
         if not isinstance(answer, dict):
             raise ValueError("not an object")  # noqa: TRY004 - what json.loads raises for the other broken answers
+        theirs = answer.get("Protocol", PROTOCOL)
+        if not understands(str(theirs)):
+            text = f"the control plane speaks protocol {theirs}, this bridge {PROTOCOL}: update the older of the two"
+            return self._not_heard(text, TOO_FAR_APART)
         if self._failures or not self.registered.is_set():
             log.info("registered", extra={"node": self.node_id, "address": self.address})
         self._failures, self._last_trouble = 0, ""

@@ -129,8 +129,8 @@ class Relay(grpc.GenericRpcHandler):
         note.serial, reason = self.admission.reason_to_refuse(context.auth_context())
         if reason:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{reason}: this bridge takes calls from the worker only")
-        if ours.get("moorage-protocol") != str(PROTOCOL):
-            text = f"this bridge speaks protocol {PROTOCOL}, the call {ours.get('moorage-protocol', 'none')}: update"
+        if not understands(ours.get("moorage-protocol", "")):
+            text = f"this bridge speaks protocol {PROTOCOL}, the call {ours.get('moorage-protocol') or 'none'}: update"
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
         note.plugin = ours.get("moorage-plugin", "")
         route = self.routes.get(note.plugin)
@@ -154,6 +154,11 @@ class Relay(grpc.GenericRpcHandler):
         if later is not None:
             text = f"attempt {note.attempt} of operation {note.operation} is over: attempt {later} was seen"
             raise Refusal(grpc.StatusCode.ABORTED, text)
+
+
+def understands(protocol: str) -> bool:
+    """Whether a worker of that protocol may call: this one, the one before, and the next, which knows this one."""
+    return re.fullmatch("[1-9][0-9]{0,8}", protocol) is not None and abs(int(protocol) - PROTOCOL) <= 1
 
 
 def forwarded(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
