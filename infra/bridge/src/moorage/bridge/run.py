@@ -54,6 +54,7 @@ class Bridge:
         certificate = OwnCertificate(settings.certs)
         state = State(settings.state, certificate.current().issued.node_id or "")
         try:
+            state.keep_api(settings.api)
             return await cls._start(settings, certificate, state)
         except BaseException:
             state.release()

@@ -1,4 +1,4 @@
-"""The bridge's state folder: the node's ID, kept, and the proof that one bridge runs on it."""
+"""The bridge's state folder: the node's ID and the API's address, kept, and the proof that one bridge runs on it."""
 
 import fcntl
 from pathlib import Path
@@ -20,6 +20,10 @@ class State:
         except BaseException:
             self.release()
             raise
+
+    def keep_api(self, url: str) -> None:
+        """Where the control plane is, for the commands on this machine (`moorage mount`)."""
+        write_whole(self._folder / "api", f"{url}\n".encode())
 
     def release(self) -> None:
         """Let another bridge have the folder."""

@@ -1,0 +1,217 @@
+"""What is to be mounted on this machine, one file per target in the bridge's state folder.
+
+An entry is written, whole and durably, before the step that it names: so a claim's allocation ID is known here before
+the claim is taken, and no crash leaves something that nobody can finish. Commands and the bridge change an entry only
+while they hold its lock.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Final
+
+from moorage.files import write_whole
+
+FOLDER: Final = "mounts"
+STAGING: Final = "staging"
+
+
+class JournalTrouble(Exception):
+    """The journal cannot be used; the text says what to do."""
+
+
+class Stage(StrEnum):
+    """How far a mount is."""
+
+    WANTED = "wanted"
+    """To be claimed and mounted; either may have happened already."""
+    MOUNTED = "mounted"
+    """The control plane said that it is published, and the target showed it."""
+    LOSING = "losing"
+    """Its claim is no longer ours: the bridge is unmounting it."""
+    LOST = "lost"
+    """Unmounted because its claim was no longer ours, or not mounted again; still wanted here."""
+    UNMOUNTING = "unmounting"
+    """To be unmounted and released; either may have happened already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One mount; times in seconds since the epoch."""
+
+    target: str
+    namespace: str
+    volume: str
+    allocation: str
+    node: str
+    mode: str
+    """`read` or `write`."""
+    access_mode: str
+    attachment_mode: str
+    """Both are what the claim has; empty until it is taken, if the command did not name them."""
+    staging: str
+    lease: int
+    """Seconds; 0 for a claim that lasts until it is released."""
+    plugin: str
+    external_id: str
+    stage: Stage
+    settled: bool = False
+    """Whether it was mounted before: then a mount that fails is tried again by the next reconcile, not forgotten."""
+    folder_mode: int | None = None
+    """Permissions of the empty folder that was at the target, made again when it is unmounted; None if none was."""
+    shows: str = ""
+    """What was at the target when it was mounted (moorage.mounts.paths.sight)."""
+    capacity: int = 0
+    """Bytes that the file system was last told to fill."""
+    renewed_at: float = 0.0
+    """When the last request that renewed the lease was sent."""
+    reason: str = ""
+    """Why it was lost."""
+
+    @property
+    def key(self) -> str:
+        return key_of(self.target)
+
+    @property
+    def name(self) -> str:
+        return f"{self.namespace}/{self.volume}"
+
+    def at(self, stage: Stage, **fields: object) -> "Entry":
+        """This entry at another stage."""
+        return dataclasses.replace(self, stage=stage, **fields)  # type: ignore[arg-type]
+
+
+class Journal:
+    """The entries of one state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self._state, self._folder = state, state / FOLDER
+
+    def open(self) -> None:
+        """Make the folder, the bridge's own as the state folder is. Raises JournalTrouble."""
+        with _told(self._folder):
+            if not self._folder.is_dir():
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                self._belongs_to_bridge(self._folder)
+            if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+                raise JournalTrouble(f"{self._folder} is not yours to write: run this as the bridge's user, or as root")
+
+    def entries(self) -> list[Entry]:
+        """All of them, in order of their targets. Raises JournalTrouble."""
+        with _told(self._folder):
+            found = [self._read(path) for path in self._folder.glob("*.json")]
+        return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.target)
+
+    def get(self, key: str) -> Entry | None:
+        """The entry as it is now. Raises JournalTrouble."""
+        with _told(self._folder):
+            return self._read(self._folder / f"{key}.json")
+
+    def put(self, entry: Entry) -> Entry:
+        """Write it; on the disk when this returns. Raises JournalTrouble."""
+        path = self._folder / f"{entry.key}.json"
+        with _told(path):
+            write_whole(path, json.dumps(dataclasses.asdict(entry), indent=1).encode(), mode=0o600)
+            self._belongs_to_bridge(path)
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """Remove it. Raises JournalTrouble."""
+        with _told(self._folder):
+            (self._folder / f"{entry.key}.json").unlink(missing_ok=True)
+
+    def staging_of(self, namespace: str, volume: str) -> Path:
+        """Where a volume is staged on this node, whatever number of targets it has (CSI spec, NodeStageVolume)."""
+        return self._state / STAGING / hashlib.sha256(f"{namespace}\n{volume}".encode()).hexdigest()[:32]
+
+    def make_staging(self, entry: Entry) -> None:
+        """The staging folder, which is ours to make (CSI spec, NodeStageVolume, staging_target_path)."""
+        path = Path(entry.staging)
+        with _told(path):
+            for folder in (path.parent, path):
+                if not folder.is_dir():
+                    folder.mkdir(exist_ok=True)
+                    self._belongs_to_bridge(folder)
+
+    def drop_staging(self, entry: Entry) -> None:
+        """Remove it if no other entry has it; what a plugin left in it is the plugin's, and stays."""
+        path = Path(entry.staging)
+        if any(other.staging == entry.staging for other in self.entries() if other.key != entry.key):
+            return
+        with _told(path):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+    @contextmanager
+    def held(self, key: str) -> Iterator[bool]:
+        """Try to hold the entry's lock in this block; False when another process has it. Never waits."""
+        path = self._folder / f"{key}.lock"
+        with _told(path):
+            lock = _lock(path)
+            if lock is not None:
+                self._belongs_to_bridge(path)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                path.unlink(missing_ok=True)
+                lock.close()
+
+    def _read(self, path: Path) -> Entry | None:
+        try:
+            stored = json.loads(path.read_bytes())
+            return Entry(**{**stored, "stage": Stage(stored["stage"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as exc:
+            raise JournalTrouble(
+                f"{path} is not an entry of this version's journal ({exc}): use the moorage that wrote it, or look at "
+                "what it names, release that claim, and remove the file"
+            ) from exc
+
+    def _belongs_to_bridge(self, path: Path) -> None:
+        """What root makes is given to the owner of the state folder: the bridge reads it."""
+        if os.geteuid() == 0:
+            owner = self._state.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def key_of(target: str) -> str:
+    """The name of a target's entry."""
+    return hashlib.sha256(target.encode()).hexdigest()[:32]
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """The lock file, held; None when somebody else holds it."""
+    while True:
+        handle = path.open("ab")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one before removed its file when it was done: a lock on a removed file keeps nobody out.
+            if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
+                return handle
+        except BlockingIOError:
+            handle.close()
+            return None
+        except FileNotFoundError:
+            handle.close()
+            continue
+        handle.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        where = exc.filename or path
+        raise JournalTrouble(
+            f"{where}: {exc.strerror}: is this the bridge's state folder, and are you its user or root?"
+        ) from exc
