@@ -26,6 +26,9 @@ FIELDS: Final = (
     "healthy",
     "until",
     "source",
+    "volume",
+    "target",
+    "allocation",
 )
 _HANDSHAKE: Final = (
     ("certificate has expired", "the client's certificate has expired"),

@@ -13,6 +13,7 @@ import grpc
 
 from moorage import certificates
 from moorage.bridge.admission import Admission
+from moorage.bridge.leases import Leases
 from moorage.bridge.registration import Registration
 from moorage.bridge.relay import LARGEST_MESSAGE, Relay, Route
 from moorage.bridge.settings import BadSetting, Settings, parse_address
@@ -20,6 +21,8 @@ from moorage.bridge.state import State
 from moorage.bridge.tls import OwnCertificate
 from moorage.bridge.watch import Watch, described
 from moorage.certificates import CertificateTrouble
+from moorage.mounts.api import TOKEN_FILE, connected
+from moorage.mounts.journal import Journal
 
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
@@ -90,6 +93,7 @@ class Bridge:
         """Serve until `stop`, then end in order: deregister, let calls end, close."""
         tasks = [asyncio.create_task(watch.run()) for watch in self.watches]
         tasks += [asyncio.create_task(self.registration.run()), asyncio.create_task(self._look_after_certificate())]
+        tasks.append(asyncio.create_task(self._look_after_mounts()))
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
@@ -107,6 +111,14 @@ class Bridge:
         await asyncio.gather(*(watch.channel.close() for watch in self.watches))
         self.state.release()
         log.info("stopped")
+
+    async def _look_after_mounts(self) -> None:
+        """Renew the leases of what `moorage mount` mounted here, and unmount what is no longer ours."""
+        journal = Journal(self.settings.state)
+        journal.open()
+        watches = {watch.settings.plugin_id: watch for watch in self.watches}
+        async with connected(self.settings.api, self.settings.state / TOKEN_FILE) as api:
+            await Leases(journal, api, watches).run()
 
     async def _look_after_certificate(self) -> None:
         """Renew it where the CA is at hand, else warn in time."""

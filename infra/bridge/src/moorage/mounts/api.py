@@ -6,6 +6,7 @@ Secrets and contexts never come to this machine's users: the worker makes the no
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,6 +16,10 @@ from moorage.mounts.journal import Entry
 
 ANSWER_SECONDS: Final = 40.0
 """The control plane answers within 30 s, whatever goes on."""
+TOKEN_FILE: Final = "token"  # noqa: S105 - a file's name
+"""In the bridge's state folder; the operator puts it there where the control plane asks for ACL tokens."""
+NO_VOLUME: Final = "volume not found"
+"""The control plane's word, as Nomad's: with the volume all its claims are gone."""
 _BUSY: Final = (408, 425, 429, 502, 503)
 _PENDING: Final = (202, 504)
 
@@ -50,9 +55,8 @@ class Refused(ApiTrouble):
 class ControlPlane:
     """One control plane's claims."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, token: str = "") -> None:
-        self._url, self._session = url.rstrip("/"), session
-        self._headers = {"X-Nomad-Token": token} if token else {}
+    def __init__(self, url: str, session: aiohttp.ClientSession, token_file: Path | None = None) -> None:
+        self._url, self._session, self._token_file = url.rstrip("/"), session, token_file
 
     @property
     def url(self) -> str:
@@ -79,8 +83,8 @@ class ControlPlane:
         taken: dict[str, Any] = await self._ask("PUT", _path(entry.namespace, entry.volume, "/claim"), body)
         return taken
 
-    async def renew(self, entry: Entry, *, seconds: float) -> None:
-        """The claim lasts its lease from now on; waits `seconds` for the answer."""
+    async def renew(self, entry: Entry, *, seconds: float = ANSWER_SECONDS) -> None:
+        """The claim lasts its lease from now on; waits `seconds` for the answer. Conflict: it has run out."""
         path = _path(entry.namespace, entry.volume, f"/claim/{quote(entry.allocation, safe='')}/renew")
         await self._ask("PUT", path, {"LeaseSeconds": entry.lease}, seconds=seconds)
 
@@ -88,7 +92,9 @@ class ControlPlane:
         """The allocation's claim on the volume, also one that is on its way out; None when there is none."""
         try:
             claims = await self._ask("GET", _path(entry.namespace, entry.volume, "/claims"), seconds=seconds)
-        except Missing:
+        except Missing as exc:
+            if str(exc) != NO_VOLUME:  # a wrong address answers 404, too, and knows nothing of claims
+                raise Refused(f"404: {exc}") from exc
             return None
         return next((one for one in claims if one["AllocationID"] == entry.allocation), None)
 
@@ -97,14 +103,15 @@ class ControlPlane:
         path = _path(entry.namespace, entry.volume, f"/claim/{quote(entry.allocation, safe='')}")
         try:
             await self._ask("DELETE", path)
-        except Missing:
-            return
+        except Missing as exc:
+            if await self.claim_of(entry) is not None:
+                raise Refused(f"404: {exc}") from exc
 
     async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = ANSWER_SECONDS) -> Any:
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._session.request(
-                method, self._url + path, json=body, headers=self._headers, timeout=timeout
+                method, self._url + path, json=body, headers=self._headers(), timeout=timeout
             ) as answer:
                 status, text, headers = answer.status, (await answer.text()).strip(), answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
@@ -123,12 +130,22 @@ class ControlPlane:
         except ValueError as exc:
             raise Refused(f"{method} {path}: the answer is no JSON: is {self._url} a Moorage?") from exc
 
+    def _headers(self) -> dict[str, str]:
+        """The ACL token is read for each request: a file that was replaced counts at once."""
+        try:
+            token = self._token_file.read_text().strip() if self._token_file else ""
+        except FileNotFoundError:
+            token = ""
+        except OSError as exc:
+            raise Away(f"{self._token_file} cannot be read: {exc.strerror}") from exc
+        return {"X-Nomad-Token": token} if token else {}
+
 
 @asynccontextmanager
-async def connected(url: str, token: str = "") -> AsyncIterator[ControlPlane]:
-    """The control plane at `url`."""
+async def connected(url: str, token_file: Path | None = None) -> AsyncIterator[ControlPlane]:
+    """The control plane at `url`; `token_file` holds an ACL token, if it is there."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        yield ControlPlane(url, session, token)
+        yield ControlPlane(url, session, token_file)
 
 
 def live(claim: dict[str, Any] | None) -> bool:

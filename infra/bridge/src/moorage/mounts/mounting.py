@@ -207,12 +207,13 @@ class Mounts:
                 "in a container, its mounts must reach this machine (mount propagation, CSI spec, NodePublishVolume)"
             )
             raise self._failure(entry, MountTrouble(text))
-        volume = await self._retried(lambda: self.api.volume(entry.namespace, entry.volume), entry, end)
+        volume, sent_at = await self._ours(entry, end)
         return self.journal.put(
             entry.at(
                 Stage.MOUNTED,
                 settled=True,
                 reason="",
+                renewed_at=sent_at,
                 shows=shows,
                 access_mode=taken["AccessMode"],
                 attachment_mode=taken["AttachmentMode"],
@@ -221,6 +222,24 @@ class Mounts:
                 capacity=volume["Capacity"],
             )
         )
+
+    async def _ours(self, entry: Entry, end: float) -> tuple[dict[str, Any], float]:
+        """The volume, once the claim is proven to be ours still; and when its lease was renewed last."""
+        sent_at = time.time()
+
+        async def ask() -> dict[str, Any]:
+            nonlocal sent_at
+            if entry.lease:
+                sent_at = time.time()
+                await self.api.renew(entry)
+            return await self.api.volume(entry.namespace, entry.volume)
+
+        try:
+            volume: dict[str, Any] = await self._retried(ask, entry, end)
+        except ApiTrouble as exc:
+            text = f"{entry.volume} was mounted, and its claim does not stand: {exc}"
+            raise self._failure(entry, MountTrouble(text)) from exc
+        return volume, sent_at
 
     def _failure(self, entry: Entry, error: MountTrouble) -> Exception:
         """What to raise for a mount that failed; one that was there before stays wanted, and the bridge cleans up."""

@@ -149,7 +149,7 @@ async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
     url = parse_api(place.api_url or _kept(place.state, "api", "--api URL"))
     node = place.node or _kept(place.state, "node-id", "--node ID")
     progress = Progress()
-    async with api.connected(url, token_in(place.state)) as connected:
+    async with api.connected(url, place.state / api.TOKEN_FILE) as connected:
         telling = asyncio.create_task(progress.run())
         try:
             return await work(Mounts(journal, connected, node, place.wait, progress.say))
@@ -158,16 +158,6 @@ async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
             with contextlib.suppress(asyncio.CancelledError):
                 await telling
             sys.stderr.flush()
-
-
-def token_in(state: Path) -> str:
-    """The ACL token for claims of this machine, if there is a file `token` in the state folder. Raises BadSetting."""
-    try:
-        return (state / "token").read_text().strip()
-    except FileNotFoundError:
-        return ""
-    except OSError as exc:
-        raise BadSetting(f"{state / 'token'}: {exc.strerror}") from exc
 
 
 def _kept(state: Path, name: str, option: str) -> str:
