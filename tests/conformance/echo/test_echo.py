@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.csi import controller
+from chalicelib.csi import controller, publishing
+from chalicelib.domain.claim import Use
 from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
 from tests.conformance.echo import peer
 from tests.conformance.echo.peer import ATTEMPT, Peer
@@ -195,6 +196,52 @@ def test_lists(echo: Peer) -> None:
     assert echo.decoded("ListSnapshots") == {"max_entries": 3, "starting_token": "t", "secrets": SECRETS}
     entry = {"id": "s", "source": "v", "size": LARGE, "create_time": 1700000000, "ready": True}
     assert found == {"entries": [entry], "next_token": "t+"}
+
+
+@pytest.mark.parametrize("pair", range(len(EVERY_PAIR)))
+@pytest.mark.parametrize("read_only", [True, False])
+def test_publish_on_the_controller(echo: Peer, pair: int, read_only: bool) -> None:
+    use = Use(EVERY_PAIR[pair], read_only)
+    context = publishing.publish(
+        echo.controller, volume(), use, external_node_id="node ü", secrets=SECRETS, seconds=10, attempt=ATTEMPT
+    )
+    assert context == {"device": "node ü/dev"}
+    assert echo.decoded("ControllerPublishVolume") == {
+        "volume_id": "provider's id/ü",
+        "node_id": "node ü",
+        "volume_capability": EVERY_PAIR_DECODED[pair],
+        "secrets": SECRETS,
+        "volume_context": {"server": "10.0.0.1", "empty": ""},
+    } | ({"readonly": True} if read_only else {})
+
+
+def test_unpublish_on_the_controller(echo: Peer) -> None:
+    publishing.unpublish(
+        echo.controller, "provider's id/ü", external_node_id="node ü", secrets=SECRETS, seconds=10, attempt=ATTEMPT
+    )
+    decoded = {"volume_id": "provider's id/ü", "node_id": "node ü", "secrets": SECRETS}
+    assert echo.decoded("ControllerUnpublishVolume") == decoded
+
+
+def test_on_the_node(echo: Peer) -> None:
+    node = publishing.NodePlugin(peer.PLUGIN_ID, "n1", echo.instance, echo.channels)
+    use = Use(EVERY_PAIR[1], True, {"device": "/dev/ü"}, "/stage", "/target ü")
+    assert publishing.stage(node, volume(), use, secrets=SECRETS, seconds=10, attempt=ATTEMPT)
+    staged = {
+        "volume_id": "provider's id/ü",
+        "publish_context": {"device": "/dev/ü"},
+        "staging_target_path": "/stage",
+        "volume_capability": EVERY_PAIR_DECODED[1],
+        "secrets": SECRETS,
+        "volume_context": {"server": "10.0.0.1", "empty": ""},
+    }
+    assert echo.decoded("NodeStageVolume") == staged
+    publishing.mount(node, volume(), use, secrets=SECRETS, seconds=10, attempt=ATTEMPT)
+    assert echo.decoded("NodePublishVolume") == staged | {"target_path": "/target ü", "readonly": True}
+    publishing.unmount(node, "provider's id/ü", path="/target ü", seconds=10, attempt=ATTEMPT)
+    assert echo.decoded("NodeUnpublishVolume") == {"volume_id": "provider's id/ü", "target_path": "/target ü"}
+    publishing.unstage(node, "provider's id/ü", path="/stage", seconds=10, attempt=ATTEMPT)
+    assert echo.decoded("NodeUnstageVolume") == {"volume_id": "provider's id/ü", "staging_target_path": "/stage"}
 
 
 def test_the_bridge_understands_every_capability_and_the_node(echo: Peer) -> None:
