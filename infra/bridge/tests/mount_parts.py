@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from click.testing import CliRunner, Result
 
@@ -45,7 +45,9 @@ class Played:
         return [moment for moment, asked, _, _ in self.asked if asked == name]
 
     def answer(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
-        parts = urlsplit(path).path.split("/")[4:]  # VOLUME[/claims|/claim[/ALLOCATION[/renew]]]
+        parts = [unquote(word) for word in urlsplit(path).path.split("/")][
+            4:
+        ]  # VOLUME[/claims|/claim[/ALLOCATION[/renew]]]
         name = f"{method} {_name(parts)}"
         if "bridge" not in path:
             assert parse_qs(urlsplit(path).query)["namespace"] == ["default"]

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from infra.bridge.tests.parts import ControlPlane, FakePlugin, Pki, eventually
 from moorage.bridge import registration
 from moorage.cli import main
-from moorage.commands.bridge import UNIT_PROGRAM, bridge
+from moorage.commands.bridge import bridge
+from moorage.commands.units import UNIT_PROGRAM
 
 UNIT = resources.files("moorage").joinpath("systemd/moorage-bridge.service").read_text("utf-8")
 RUN = [sys.executable, "-c", "from moorage.cli import main; main()"]

@@ -1,8 +1,6 @@
 """moorage bridge: run a bridge."""
 
 import asyncio
-import sys
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -10,18 +8,7 @@ import click
 from moorage.bridge import log, settings
 from moorage.bridge.run import run
 from moorage.certificates import CertificateTrouble
-
-UNIT_PROGRAM = "/opt/moorage/bin/moorage"
-
-
-def _print_unit(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    """Print the systemd unit for the program that runs, and end."""
-    if not wanted or ctx.resilient_parsing:
-        return
-    unit = resources.files("moorage").joinpath("systemd/moorage-bridge.service").read_text("utf-8")
-    click.echo(unit.replace(UNIT_PROGRAM, str(Path(sys.argv[0]).absolute())), nl=False)
-    ctx.exit()
-
+from moorage.commands.units import unit_option
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -42,14 +29,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--drain", type=click.FloatRange(min=0), default=30.0, help="Seconds that calls have to end at a stop.")
 @click.option("--renew-from", type=FOLDER, default=None, help="Folder of the CA, to renew the own certificate from.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info")
-@click.option(
-    "--unit",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_unit,
-    help="Print a systemd unit for this program, and end.",
-)
+@unit_option("moorage-bridge.service")
 def bridge(  # noqa: PLR0913 - one parameter per option
     *,
     api: str,

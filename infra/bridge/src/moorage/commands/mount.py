@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from moorage.commands.units import unit_option
 from moorage.mounts import paths
 from moorage.mounts.journal import Entry
 from moorage.mounts.mounting import Mounts, Wanted
@@ -25,6 +26,7 @@ LEASE_LIMITS = (5, 24 * 3600)
 )
 @click.option("--json", "json_wanted", is_flag=True, help="Print the mount as JSON instead of its path.")
 @place_options
+@unit_option("moorage-mount@.service")
 def mount(  # noqa: PLR0913 - one parameter per option
     *,
     volume: str,

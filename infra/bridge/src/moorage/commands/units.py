@@ -1,0 +1,32 @@
+"""The option --unit: a systemd unit for the program that runs."""
+
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+UNIT_PROGRAM: Final = "/opt/moorage/bin/moorage"
+
+
+def unit_option(name: str) -> Callable[[F], F]:
+    """--unit prints `name` of moorage/systemd with the path of this program, and ends."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if not wanted or context.resilient_parsing:
+            return
+        unit = resources.files("moorage").joinpath("systemd", name).read_text("utf-8")
+        click.echo(unit.replace(UNIT_PROGRAM, str(Path(sys.argv[0]).absolute())), nl=False)
+        context.exit()
+
+    return click.option(
+        "--unit",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help=f"Print a systemd unit for this program, {name}, and end.",
+    )
