@@ -35,8 +35,10 @@ PYTEST = $(DEV_PYTHON) -m pytest
 APART = tests/conformance tests/bench tests/soak
 
 .PHONY: test lint check conformance bench soak format
-test: venv emulator  ## all tests but those against other people's programs
-	$(PYTEST) $(addprefix --ignore=,$(APART)) $(ARGS)
+# One process more than there are processors: tests of whole local systems wait more than they work.
+JOBS ?= $(shell $(FOUND) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
+test: venv emulator  ## all tests but those against other people's programs; JOBS=1 for one at a time
+	$(PYTEST) -n $(JOBS) --dist loadgroup $(addprefix --ignore=,$(APART)) $(ARGS)
 lint: venv  ## ruff and mypy
 	$(DEV_PYTHON) -m ruff check .
 	$(DEV_PYTHON) -m ruff format --check .

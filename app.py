@@ -10,7 +10,7 @@ from chalicelib.routes import endpoint
 from chalicelib.routes.endpoint import METHODS
 from chalicelib.workers import workers
 
-app = Chalice(app_name="moorage")
+app = Chalice(app_name="moorage", configure_logs=False)
 app.register_blueprint(workers)
 
 GATEWAY_PATHS = (

@@ -18,7 +18,7 @@
 
 Status and text belong together to one route, so whoever raises chooses both. No text may hold anything that a client
 could take for a status code: no AWS request ids, no ARNs, and operation ids are letters only
-(tests/unit/test_error_texts.py).
+(tests/http/test_error_texts.py).
 """
 
 from collections.abc import Sequence

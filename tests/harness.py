@@ -1,4 +1,4 @@
-"""The whole control plane in one process: moto's DynamoDB, SQS and KMS, the real handlers and engine, a fake provider
+"""The whole control plane in one process: an emulator's DynamoDB and KMS, the real handlers and engine, a fake provider
 and clock.
 
 The queue is pumped whenever somebody sleeps, as a worker would run while a request waits.
@@ -23,6 +23,7 @@ from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store.turns import TurnStore
 from chalicelib.store.waits import WaitStore
+from tests.emulated import STAGE, Place
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import FakeProvider
 
@@ -181,16 +182,10 @@ def definition(volume_id: str = "data", **fields: Any) -> dict[str, Any]:
     return {"Volumes": [given]}
 
 
-def make_tables(settings: Settings, endpoint_url: str | None = None) -> None:
-    client = boto3.client("dynamodb", region_name=REGION, endpoint_url=endpoint_url)
+def make_tables(settings: Settings, client: Any = None) -> None:
+    client = client or boto3.client("dynamodb", region_name=REGION)
     for table in tables.definitions(settings.table("")):
         client.create_table(**table)
-
-
-def make_key(settings: Settings) -> None:
-    kms = boto3.client("kms", region_name=REGION)
-    key = kms.create_key()["KeyMetadata"]["KeyId"]
-    kms.create_alias(AliasName=settings.key_alias, TargetKeyId=key)
 
 
 CACHED = (
@@ -205,16 +200,15 @@ def forget() -> None:
         cached.cache_clear()
 
 
-def make_system(monkeypatch: Any) -> System:
-    """Build it inside a running moto mock; wiring is replaced by what is built here."""
+def make_system(monkeypatch: Any, place: Place, *, wait_seconds: float = 25.0) -> System:
+    """Build it on the AWS that boto3 finds; wiring is replaced by what is built here. Requests wait `wait_seconds`."""
     forget()
-    settings = Settings(stage="test")
+    settings = Settings(stage=STAGE, key_arn=place.key_arn)
     monkeypatch.setattr(wiring, "settings", lambda: settings)
-    make_tables(settings)
-    make_key(settings)
     clock, queue, provider, asker = FakeClock(), FakeQueue(), FakeProvider(), NoAsker()
     monkeypatch.setattr(wiring, "clock", lambda: clock)
     stores = wiring.stores()
+    make_tables(settings, place.tables)
     sealer = wiring.sealer()
     deps = Deps(
         clock=clock,
@@ -222,7 +216,7 @@ def make_system(monkeypatch: Any) -> System:
         queue=queue,  # type: ignore[arg-type]
         asker=asker,  # type: ignore[arg-type]
         waits=WaitStore(stores["dynamo"], limit=settings.max_waits),
-        wait_seconds=25,
+        wait_seconds=wait_seconds,
         **stores,
     )
     context = Context(

@@ -117,6 +117,10 @@ class Operation:
         """Whether a waiting request can be answered, though an undo may still go on."""
         return not self.open or bool(self.error) or self.status is Status.IN_DOUBT
 
+    def backs_off(self, now: float) -> bool:
+        """Whether it waits only because tries failed, not because a call may still land: it may be tried earlier."""
+        return self.status is Status.PENDING and self.tries > 0 and self.not_before > now and not self.in_flight(now)
+
     def in_flight(self, now: float) -> int:
         """How many earlier calls may still land at the provider."""
         return self.unanswered if now < self.calls_until else 0

@@ -135,7 +135,7 @@ def problems(volume: Volume) -> list[str]:
 def limits(volume: Volume) -> list[str]:
     """What does not fit into our store, though Nomad would take it."""
     if len(volume.id.encode()) > ID_LIMIT:
-        # Not in figures: 512 could be taken for a status (tests/unit/test_error_texts.py).
+        # Not in figures: 512 could be taken for a status (tests/http/test_error_texts.py).
         return ["volume id is longer than half a kilobyte"]
     if any(ord(c) < 32 or ord(c) == 127 for c in volume.id):
         return ["volume id contains a control character"]

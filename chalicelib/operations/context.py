@@ -187,8 +187,10 @@ class Context:
 
 Run = Callable[[Context, Operation, float], Operation | None]
 """One attempt of a step, with the seconds its call may take; the operation when another step follows at once."""
-Rejected = Callable[[Context, Operation, PluginRejected], None]
-"""What follows from a final error of this attempt, when no other call of the operation is in flight."""
+Rejected = Callable[[Context, Operation, PluginRejected], Operation | None]
+"""What follows from a final error of this attempt, when no other call of the operation is in flight; the operation when
+its undo can begin at once.
+"""
 
 
 @dataclass(frozen=True, slots=True)

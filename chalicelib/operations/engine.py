@@ -126,7 +126,7 @@ def _call(ctx: Context, step: Step, acquired: Operation, seconds: float) -> tupl
             # An older call may still land: what this answer says of the storage may be over by then. Once more, alone.
             ctx.operations.postpone(acquired, now=now, until=acquired.calls_until, last_error=exc.text, answered=True)
         else:
-            step.rejected(ctx, acquired, exc)
+            following = step.rejected(ctx, acquired, exc)
     except PluginInDoubt as exc:
         answered = False
         ctx.retry(acquired, exc.text, answered=False, now=ctx.clock.now())

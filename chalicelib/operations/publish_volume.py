@@ -5,7 +5,7 @@ claim's own condition), and the unpublish of another claim on that node (one cal
 
 After a crash: every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
 at once; any other releases it, and the operation goes on as its own undo until the volume is off the node: only then
-the claim goes.
+the claim goes. The undo begins at once, unless the call that failed may still land.
 """
 
 from typing import Final
@@ -64,22 +64,22 @@ def mount(ctx: Context, operation: Operation, seconds: float) -> None:
     _published(ctx, operation, dict(operation.params.get("publish_context") or {}))
 
 
-def attach_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def attach_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
     """Not attached: the claim goes. Or nobody knows: it is detached first."""
     if error.code in _PROVES_UNATTACHED:
         release.free(ctx, operation, error.text)
-    else:
-        _undo(ctx, operation, error, release.DETACH)
+        return None
+    return _undo(ctx, operation, error, release.DETACH)
 
 
-def stage_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def stage_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
     """What was staged may be half there."""
-    _undo(ctx, operation, error, release.UNSTAGE)
+    return _undo(ctx, operation, error, release.UNSTAGE)
 
 
-def mount_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def mount_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
     """What was mounted may be half there."""
-    _undo(ctx, operation, error, release.UNMOUNT)
+    return _undo(ctx, operation, error, release.UNMOUNT)
 
 
 def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> None:
@@ -93,10 +93,11 @@ def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> N
     ctx.record_claim(operation, writes=writes)
 
 
-def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) -> None:
+def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
     """The client has its answer; the claim is past, and this operation goes on by itself."""
     now = ctx.clock.now()
-    until = max(operation.calls_until if error.code == "UNKNOWN" else now, now + retry_delay(1, ctx.clock.jitter()))
+    may_land = error.code == "UNKNOWN"
+    until = max(operation.calls_until, now + retry_delay(1, ctx.clock.jitter())) if may_land else now
 
     def writes(ticket: Ticket) -> list[Write]:
         claim = release.the_claim(ctx, operation)
@@ -106,6 +107,7 @@ def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) 
         ]
 
     ctx.record_claim(operation, writes=writes)
+    return None if may_land else ctx.operations.get(operation.id)
 
 
 def _use(operation: Operation) -> Use:

@@ -75,8 +75,18 @@ class Call:
     @property
     def asynchronous(self) -> bool:
         """Whether the client wants the answer before the work is done (RFC 7240, respond-async)."""
-        preferences = self.header("Prefer").lower().split(",")
-        return any(p.partition(";")[0].strip() == "respond-async" for p in preferences)
+        return "respond-async" in self._preferences
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the client wants to wait for the work at most (RFC 7240, wait); None: as long as may be."""
+        given = self._preferences.get("wait", "")
+        return float(given) if given.isascii() and given.isdigit() and len(given) < 10 else None
+
+    @property
+    def _preferences(self) -> dict[str, str]:
+        parts = [p.partition(";")[0].partition("=") for p in self.header("Prefer").lower().split(",")]
+        return {name.strip(): value.strip().strip('"') for name, _, value in parts}
 
     def header(self, name: str) -> str:
         return self.headers.get(name.lower(), "")

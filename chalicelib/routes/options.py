@@ -46,9 +46,11 @@ def region(call: Call) -> None:
 
 
 def writing(call: Call) -> Deps:
-    """What a write is done with: a client that asked for it is not kept waiting."""
-    deps = wiring.deps()
-    return replace(deps, wait_seconds=0.0) if call.asynchronous else deps
+    """What a write is done with: a client is kept waiting only as long as it wants to be (RFC 7240)."""
+    deps, patience = wiring.deps(), call.patience
+    if patience is None:
+        patience = 0.0 if call.asynchronous else deps.wait_seconds
+    return replace(deps, wait_seconds=min(patience, deps.wait_seconds))
 
 
 def _wait(call: Call) -> float:

@@ -104,7 +104,11 @@ def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> i
     """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none."""
     claim = _claim(deps, namespace, volume_id, allocation_id)
     operation = let_go(deps, claim, force=True)
-    return finished(deps, [operation] if operation else [])
+    index = finished(deps, [operation] if operation else [])
+    if index:
+        return index
+    volume = deps.volumes.get(namespace, volume_id)
+    return volume.modify_index if volume else 0
 
 
 def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool) -> int:
@@ -165,15 +169,23 @@ def let_go(deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = Tru
 
 
 def finished(deps: Deps, operations: Sequence[Operation]) -> int:
-    """Wait for releases; the highest index. Raises Refused with the first failure, or OperationPending."""
-    done = waiting.wait(deps, operations).values()
-    failed = next((o for o in done if o.answered and not o.result), None)
-    if failed is not None:
-        raise Refused(failed.error or failed.last_error)
-    pending = waiting.unanswered(done)
+    """Wait until their claims are free; the highest index, 0 if none is known. Raises Refused with the last error of
+    one that was given up, or OperationPending.
+
+    A publish that failed has answered its client long before the claim is free: here only the end counts.
+    """
+    done = waiting.wait(deps, operations, over=_is_over).values()
+    given_up = next((o for o in done if o.status is Status.IN_DOUBT), None)
+    if given_up is not None:
+        raise Refused(given_up.last_error)
+    pending = waiting.unanswered(done, over=_is_over)
     if pending:
         raise pending
     return max((int(o.result.get("index") or 0) for o in done), default=0)
+
+
+def _is_over(operation: Operation) -> bool:
+    return not operation.open or operation.status is Status.IN_DOUBT
 
 
 def _release_writes(deps: Deps, claim: Claim, operation: Operation | None, ticket: Ticket) -> list[Write]:
@@ -375,9 +387,7 @@ def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> He
     if held.published:
         return Held(volume.modify_index, held)
     operation = deps.operations.get(held.operation_id)
-    if operation is not None and operation.status is Status.IN_DOUBT:
-        operation = deps.operations.resume(operation, now=deps.clock.now())
-    return _settled(deps, held, operation)
+    return _settled(deps, held, operation and waiting.taken_up(deps, operation))
 
 
 def _settled(deps: Deps, claim: Claim, operation: Operation | None) -> Held:
@@ -396,12 +406,9 @@ def _settled(deps: Deps, claim: Claim, operation: Operation | None) -> Held:
 
 
 def _resumed(deps: Deps, operation_id: str) -> Operation | None:
-    """The operation that frees the claim, taken up again if it was given up."""
+    """The operation that frees the claim, taken up again."""
     found = deps.operations.get(operation_id)
-    if found is not None and found.status is Status.IN_DOUBT:
-        found = deps.operations.resume(found, now=deps.clock.now())
-        waiting.send(deps, found)
-    return found
+    return found and waiting.taken_up(deps, found)
 
 
 def _node_named(deps: Deps, node: str, held: Sequence[Claim]) -> str:

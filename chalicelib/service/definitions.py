@@ -245,7 +245,9 @@ def _already(deps: Deps, item: Wanted, refused: TransactionRefused, mine: Operat
     if old.exists and item.only_new:
         _refuse_known(old, item)
     if old.operation_id and old.operation_kind != Kind.EXPAND_VOLUME.value:
-        return waiting.join(deps, volume.id, old.operation_id, mine.digest, old.operation_kind)
+        return waiting.join(
+            deps, volume.id, old.operation_id, mine.digest, old.operation_kind, secrets=mine.sealed_secrets
+        )
     return old  # an update, which joins the expansion if it is the same
 
 

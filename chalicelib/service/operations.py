@@ -66,15 +66,17 @@ def list_operations(deps: Deps, query: Query) -> Listed:
 
 
 def resume(deps: Deps, operation_id: str) -> Operation:
-    """Try one again that was given up in doubt; raises RequestError 409 for any other."""
+    """Try one again that was given up in doubt, or one now that waits for its next try; raises RequestError 409 for
+    any other.
+    """
     found = read(deps, operation_id)
-    if found.status is not Status.IN_DOUBT:
+    if found.status is not Status.IN_DOUBT and not found.backs_off(deps.clock.now()):
         raise RequestError(
-            f"operation {operation_id} is {found.status}: only one that is in doubt can be resumed", status=409
+            f"operation {operation_id} is {found.status}: only one that is in doubt, or waits for its next try, can be "
+            "resumed",
+            status=409,
         )
-    resumed = deps.operations.resume(found, now=deps.clock.now())
-    waiting.send(deps, resumed)
-    return resumed
+    return waiting.taken_up(deps, found)
 
 
 def cancel(deps: Deps, operation_id: str) -> Operation:

@@ -165,7 +165,9 @@ def _start(deps: Deps, operation: Operation, sealed: bytes) -> Operation:
                 found = deps.operations.get(holder)
                 if found is None or not found.open:
                     continue  # it ended between the two reads: the lock is free now
-                return waiting.join(deps, operation.external_id, holder, operation.digest, operation.kind.value)
+                return waiting.join(
+                    deps, operation.external_id, holder, operation.digest, operation.kind.value, secrets=sealed
+                )
         waiting.send(deps, operation)
         return operation
     raise Refused(f"snapshot of {operation.external_id} is being changed by others: try again in a moment")

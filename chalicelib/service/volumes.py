@@ -63,7 +63,8 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
         found = _existing(deps, namespace, volume_id)
         wanted = waiting.digest(Kind.DELETE_VOLUME.value, namespace, volume_id)
         if found.operation_id:
-            operation = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind)
+            sealed = deps.sealer.seal_secrets(secrets, volume_context(found.namespace, found.id))
+            operation = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind, secrets=sealed)
         else:
             started = _start_delete(deps, found, secrets, wanted)
             if started is None:

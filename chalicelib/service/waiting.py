@@ -3,17 +3,22 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from chalicelib.domain.operation import Operation, Status
-from chalicelib.errors import OperationInProgress, OperationPending, StoreUnavailable
+from chalicelib.errors import LeaseLost, OperationInProgress, OperationPending, StoreUnavailable
 from chalicelib.service.deps import Deps
 
 FIRST_POLL: Final = 0.01
 LONGEST_POLL: Final = 1.0
 POLL_GROWTH: Final = 1.5
+
+
+def answered(operation: Operation) -> bool:
+    """Whether there is something to tell; an undo may still go on."""
+    return operation.answered
 
 
 def digest(*parts: Any) -> str:
@@ -29,20 +34,42 @@ def send(deps: Deps, operation: Operation) -> None:
         return
 
 
-def join(deps: Deps, volume_id: str, operation_id: str, wanted: str, kind: str) -> Operation:
+def join(deps: Deps, volume_id: str, operation_id: str, wanted: str, kind: str, *, secrets: bytes = b"") -> Operation:
     """The open operation that holds a volume, if it is the same request; raises OperationInProgress if not."""
     found = deps.operations.get(operation_id)
     if found is None or found.digest != wanted:
         name = found.kind.value if found else kind
         raise OperationInProgress(f"volume {volume_id} has an operation in progress: {name}")
-    if found.status is Status.IN_DOUBT:
-        found = deps.operations.resume(found, now=deps.clock.now())
-        send(deps, found)
-    return found
+    return taken_up(deps, found, secrets=secrets)
 
 
-def wait(deps: Deps, operations: Sequence[Operation], *, seconds: float | None = None) -> dict[str, Operation]:
-    """The operations as they stand when all are answered or the time is up.
+def taken_up(deps: Deps, found: Operation, *, secrets: bytes = b"") -> Operation:
+    """An open operation that somebody asks for again: one that was given up has fresh tries, one that waits for its
+    next try has it now. Further calls are made with the secrets of this request, if it has some (sealed): the first
+    ones may have been what was wrong.
+    """
+    now = deps.clock.now()
+    try:
+        if found.status is Status.IN_DOUBT:
+            again = deps.operations.resume(found, now=now, secrets=secrets)
+        elif found.backs_off(now):
+            again = deps.operations.bring_forward(found, now=now, secrets=secrets)
+        else:
+            return found
+    except LeaseLost:
+        return deps.operations.get(found.id) or found  # somebody else was faster
+    send(deps, again)
+    return again
+
+
+def wait(
+    deps: Deps,
+    operations: Sequence[Operation],
+    *,
+    seconds: float | None = None,
+    over: Callable[[Operation], bool] = answered,
+) -> dict[str, Operation]:
+    """The operations as they stand when all are `over` or the time is up.
 
     Polls grow from 10 ms to 1 s and may be eventually consistent: half a read unit each. A message that seems lost,
     or a step that is to be repeated, is sent again from here, so a waiting client never waits for the sweeper.
@@ -50,7 +77,7 @@ def wait(deps: Deps, operations: Sequence[Operation], *, seconds: float | None =
     found = {operation.id: operation for operation in operations}
     limit = deps.wait_seconds if seconds is None else min(seconds, deps.wait_seconds)
     end, pause = deps.clock.monotonic() + limit, FIRST_POLL
-    while waiting := [o for o in found.values() if not o.answered]:
+    while waiting := [o for o in found.values() if not over(o)]:
         if deps.clock.monotonic() + pause > end:
             break
         deps.clock.sleep(pause)
@@ -61,15 +88,17 @@ def wait(deps: Deps, operations: Sequence[Operation], *, seconds: float | None =
                 continue
             found[operation.id] = seen
             now = deps.clock.now()
-            if not seen.answered and seen.due_at <= now and deps.operations.hurry(seen, now=now):
+            if not over(seen) and seen.due_at <= now and deps.operations.hurry(seen, now=now):
                 send(deps, seen)
                 pause = FIRST_POLL
     return found
 
 
-def unanswered(operations: Iterable[Operation]) -> OperationPending | None:
+def unanswered(
+    operations: Iterable[Operation], *, over: Callable[[Operation], bool] = answered
+) -> OperationPending | None:
     """What to tell about operations that are still running, None if there is none."""
-    waiting = [o for o in operations if not o.answered]
+    waiting = [o for o in operations if not over(o)]
     if not waiting:
         return None
     names = ", ".join(f"{o.id} ({o.kind} {o.volume_id})" for o in waiting)

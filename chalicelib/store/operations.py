@@ -91,8 +91,8 @@ class OperationStore:
         ]
         self._fenced(operation, actions, _mine(operation))
 
-    def resume(self, operation: Operation, *, now: float) -> Operation:
-        """Pending again, with fresh tries; attempt numbers go on growing."""
+    def resume(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
+        """Pending again, with fresh tries and, if given, other secrets; attempt numbers go on growing."""
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.RESUME).value),
             OperationRow.tries.set(0),
@@ -100,8 +100,20 @@ class OperationStore:
             OperationRow.due_bucket.set(tables.DUE_BUCKET),
             OperationRow.due_at.set(now + MESSAGE_GRACE),
             OperationRow.update_time.set(now),
+            *_with_secrets(secrets),
         ]
         return self._fenced(operation, actions, _mine(operation))
+
+    def bring_forward(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
+        """The next try is due now, with other secrets if they are given."""
+        actions: list[Action] = [
+            OperationRow.not_before.set(0),
+            OperationRow.due_at.set(now + MESSAGE_GRACE),
+            OperationRow.update_time.set(now),
+            *_with_secrets(secrets),
+        ]
+        waits = _mine(operation) & (OperationRow.not_before == operation.not_before)
+        return self._fenced(operation, actions, waits)
 
     def hurry(self, operation: Operation, *, now: float) -> bool:
         """A message is about to be sent again: the next one not before a while; False if somebody else was faster."""
@@ -266,6 +278,10 @@ def _write(operation: Operation, actions: list[Action], condition: Condition) ->
 def _mine(operation: Operation) -> Condition:
     mine: Condition = (OperationRow.attempt == operation.attempt) & (OperationRow.status == operation.status.value)
     return mine
+
+
+def _with_secrets(secrets: bytes) -> list[Action]:
+    return [OperationRow.secrets.set(secrets)] if secrets else []
 
 
 def _row(operation: Operation, *, due_at: float) -> OperationRow:

@@ -1,8 +1,11 @@
 """The index protocol holds in every interleaving, and the explorer would notice if it did not."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.blocking.explorer import Explorer, Item, Scenario, ViolationError
+from tests.reporting import EXPLORED
 
 A, B = 0, 1
 CHANGES = {
@@ -23,26 +26,32 @@ LEAST_STATES = 1000
 """Less would mean that steps are missing."""
 
 
-def show(scenario: Scenario, name: str) -> None:
+Tell = Callable[[str, object], None]
+
+
+def show(scenario: Scenario, name: str, record_property: Tell) -> None:
     explored = Explorer(scenario).run()
-    print(f"{scenario.reader:16} {name:46} {explored.states:8} states {explored.steps:8} steps")  # noqa: T201
+    line = f"{scenario.reader:16} {name:46} {explored.states:8} states {explored.steps:8} steps"
+    record_property(EXPLORED, line)
     assert explored.states >= LEAST_STATES
     assert explored.rests > 0
 
 
 @pytest.mark.parametrize("reader", ["list", "members", "read", "read after list"])
 @pytest.mark.parametrize("name", CHANGES)
-def test_no_change_is_missed_and_no_index_lies_in_any_interleaving(reader: str, name: str) -> None:
-    show(Scenario(CHANGES[name], reader, losses=1 if len(CHANGES[name][1]) == 1 else 0), name)
+def test_no_change_is_missed_and_no_index_lies_in_any_interleaving(
+    reader: str, name: str, record_property: Tell
+) -> None:
+    show(Scenario(CHANGES[name], reader, losses=1 if len(CHANGES[name][1]) == 1 else 0), name, record_property)
 
 
 @pytest.mark.parametrize("name", READ_ONLY)
-def test_a_volume_keeps_one_growing_index_through_deletion_and_creation(name: str) -> None:
-    show(Scenario(READ_ONLY[name], "read"), name)
+def test_a_volume_keeps_one_growing_index_through_deletion_and_creation(name: str, record_property: Tell) -> None:
+    show(Scenario(READ_ONLY[name], "read"), name, record_property)
 
 
-def test_a_volume_that_never_was_has_an_index_below_its_first() -> None:
-    show(UNUSED, "a create of an unused ID")
+def test_a_volume_that_never_was_has_an_index_below_its_first(record_property: Tell) -> None:
+    show(UNUSED, "a create of an unused ID", record_property)
 
 
 UPDATES = Scenario(CHANGES["two updates"], "list")

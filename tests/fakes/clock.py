@@ -9,10 +9,12 @@ from chalicelib.clock import Clock
 class FakeClock(Clock):
     """Starts at a fixed moment; `sleep` moves it on and calls `on_sleep`, where a test lets others work."""
 
+    _ids = itertools.count()
+    """One for all clocks: the emulator remembers the tokens of transactions, whatever became of their tables."""
+
     def __init__(self, moment: float = 1_800_000_000.0) -> None:
         self.moment = moment
         self.on_sleep: list[Callable[[], None]] = []
-        self._ids = itertools.count()
 
     def now(self) -> float:
         return self.moment

@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto import mock_aws
 
 from tests import harness
+from tests.emulated import aws
 from tests.harness import System
 from tests.nodes.bridges import Authority
 
 
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    with mock_aws():
-        yield harness.make_system(monkeypatch)
+    with aws() as place:
+        yield harness.make_system(monkeypatch, place)
         harness.forget()
 
 

@@ -15,12 +15,12 @@ from urllib.parse import quote
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from moto import mock_aws
 from schemathesis import GenerationMode
 from schemathesis.generation.case import Case
 from werkzeug.test import Client
 
 from tests import harness
+from tests.emulated import aws
 from tests.harness import System, definition
 from tests.openapi.contract import document
 
@@ -66,10 +66,10 @@ class Gateway:
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """One system for all requests: they meet what earlier ones left behind, as they would outside."""
-    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+    with aws() as place, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "test")
-        system = harness.make_system(patch)
+        system = harness.make_system(patch, place)
         system.add_plugin(controller_capabilities=harness.CAPABILITIES | {"LIST_SNAPSHOTS"})
         for question in ("list_volumes", "list_snapshots"):
             system.asker.answers[question] = lambda **_: {"entries": [], "next_token": ""}

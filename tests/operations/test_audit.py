@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto import mock_aws
 
 from chalicelib import ask, wiring, workers
 from chalicelib.domain.audit import Finding, Verdict, What
@@ -17,6 +16,7 @@ from chalicelib.service import audit
 from chalicelib.store.audits import PART, AuditStatus, AuditStore, Report
 from chalicelib.worker import Worker
 from tests import harness, plugin
+from tests.emulated import aws
 from tests.harness import Reply, System, definition
 
 CAPABILITIES = harness.CAPABILITIES | {"LIST_SNAPSHOTS"}
@@ -26,8 +26,8 @@ CAPABILITY = {"AccessMode": "single-node-writer", "AttachmentMode": "file-system
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[System]:
     """The control plane with the directory plugin behind it."""
-    with mock_aws(), plugin.running(tmp_path) as socket:
-        system = harness.make_system(monkeypatch)
+    with aws() as place, plugin.running(tmp_path) as socket:
+        system = harness.make_system(monkeypatch, place)
         channels = plugin.SocketChannels(socket)
         system.use(plugin.worker(system.deps.plugins, channels, system.clock))
         system.add_plugin(controller_capabilities=CAPABILITIES)

@@ -177,18 +177,60 @@ def test_a_publish_that_proves_that_nothing_happened_leaves_no_claim(cluster: Sy
     assert claim(cluster).status == 200
 
 
-def test_a_publish_that_proves_nothing_is_unpublished_before_the_claim_goes(cluster: System) -> None:
+def test_a_publish_that_proves_nothing_is_undone_at_once(cluster: System) -> None:
     cluster.provider.after.append(failing("ControllerPublishVolume", PluginRejected("internal", code="INTERNAL")))
     refused = claim(cluster)
     assert (refused.status, refused.body) == (500, "internal")
+    assert [rpc for rpc, *_ in cluster.provider.log][-2:] == ["ControllerPublishVolume", "ControllerUnpublishVolume"]
+    assert cluster.provider.attached == set()
+    assert shown(cluster)["WriteAllocs"] == {}
+    cluster.provider.after.clear()
+    assert claim(cluster, "other", node="node-b").status == 200
+
+
+def publish_that_may_land_later(cluster: System) -> None:
+    cluster.provider.after.append(failing("ControllerPublishVolume", PluginRejected("who knows", code="UNKNOWN")))
+    refused = claim(cluster)
+    assert (refused.status, refused.body) == (500, "who knows")
+    cluster.provider.after.clear()
     assert cluster.provider.attached
     assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}, "it counts until it is surely off"
     assert claim(cluster, "other", node="node-b").body == "volume max claims reached"
-    cluster.provider.after.clear()
+
+
+def test_a_publish_that_may_land_later_is_undone_when_it_cannot(cluster: System) -> None:
+    publish_that_may_land_later(cluster)
     cluster.rest(5)
     assert cluster.provider.attached == set()
     assert shown(cluster)["WriteAllocs"] == {}
     assert claim(cluster, "other", node="node-b").status == 200
+
+
+def test_a_release_waits_for_the_undo_of_the_publish_not_for_its_answer(cluster: System) -> None:
+    publish_that_may_land_later(cluster)
+    cluster.pumping = False
+    waiting = cluster.call("DELETE", f"{PATH}/claim/alloc-1")
+    assert waiting.status == 504
+    assert "still running" in waiting.body
+    cluster.pumping = True
+    cluster.clock.moment += 120
+    released = cluster.call("DELETE", f"{PATH}/claim/alloc-1")
+    assert (released.status, released.body) == (200, "")
+    assert int(released.headers["X-Nomad-Index"]) == shown(cluster)["ModifyIndex"]
+    assert (cluster.provider.attached, shown(cluster)["WriteAllocs"]) == (set(), {})
+
+
+def test_a_release_that_was_given_up_says_why_and_is_taken_up_by_the_next(cluster: System) -> None:
+    assert claim(cluster).status == 200
+    cluster.provider.before.append(failing("ControllerUnpublishVolume", PluginRejected("stuck", code="INTERNAL")))
+    assert cluster.call("DELETE", f"{PATH}/claim/alloc-1").status == 504
+    cluster.rest(400)
+    operation = cluster.call("GET", "/v1/operations", query="status=in%20doubt").json["Operations"][0]
+    assert (operation["Kind"], operation["LastError"]) == ("unpublish", "stuck")
+    assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
+    cluster.provider.before.clear()
+    assert cluster.call("DELETE", f"{PATH}/claim/alloc-1").status == 200
+    assert (cluster.provider.attached, shown(cluster)["WriteAllocs"]) == (set(), {})
 
 
 def test_a_publish_in_doubt_is_repeated_until_it_is_known(cluster: System) -> None:

@@ -7,22 +7,24 @@ work. After each case sweeper and workers run until everything is at rest, and t
 provider's own list: no orphan, no phantom, nothing stuck, exactly one thing made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from moto import mock_aws
 
 from chalicelib.operations import engine
+from tests.emulated import aws
 from tests.harness import Died, System, forget, make_system
 from tests.operations.invariants import at_rest, violations
 from tests.operations.kinds import CASES, Case
-from tests.operations.report import TABLE
+from tests.reporting import FAULTS
 
 DELIVERIES = ("redelivered", "lost", "duplicated", "late")
 ROUNDS = 40
+WAIT = 5.0
+"""Seconds a request waits: long enough for a step that is repeated once, and few polls."""
 MOST_STEPS = 60
 FEWEST_STEPS = {"request": 4, "worker": 5}
 """Less would mean that the tap missed the calls: then nothing was tried."""
@@ -147,8 +149,8 @@ def run_case(tapped: Tapped, case: Case, *, side: str, at: int, after: bool, del
 
 @contextmanager
 def tapped_system() -> Iterator[Tapped]:
-    with mock_aws(), pytest.MonkeyPatch.context() as monkeypatch:
-        system = make_system(monkeypatch)
+    with aws() as place, pytest.MonkeyPatch.context() as monkeypatch:
+        system = make_system(monkeypatch, place, wait_seconds=WAIT)
         system.add_plugin()
         yield Tapped(system)
         forget()
@@ -156,17 +158,22 @@ def tapped_system() -> Iterator[Tapped]:
 
 @pytest.mark.parametrize("side", ["request", "worker"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_a_death_at_any_step_loses_and_leaks_nothing(case: Case, side: str) -> None:
+def test_a_death_at_any_step_loses_and_leaks_nothing(
+    case: Case, side: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    every = request.config.getoption("--many")
     tried = 0
     for at in range(MOST_STEPS):
         died = False
         for after in (False, True):
-            delivery = DELIVERIES[(at + after) % len(DELIVERIES)] if side == "worker" else "redelivered"
-            with tapped_system() as tapped:
-                died = run_case(tapped, case, side=side, at=at, after=after, delivery=delivery)
-                left = what_is_left(tapped, case, side)
-            TABLE.count(case.name, side, died, left)
-            assert left == [], f"died {'after' if after else 'before'} step {at}, message {delivery}"
+            # One delivery for each death, in turn; with --many each of them.
+            deliveries = DELIVERIES if every else [DELIVERIES[(at + after) % len(DELIVERIES)]]
+            for delivery in deliveries if side == "worker" else ("redelivered",):
+                with tapped_system() as tapped:
+                    died = run_case(tapped, case, side=side, at=at, after=after, delivery=delivery)
+                    left = what_is_left(tapped, case, side)
+                record_property(FAULTS, [case.name, side, int(died), len(left)])
+                assert left == [], f"died {'after' if after else 'before'} step {at}, message {delivery}"
         if not died:
             break
         tried += 1

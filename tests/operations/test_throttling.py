@@ -17,7 +17,6 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
-from moto import mock_aws
 
 from chalicelib import wiring
 from chalicelib.ask import THROTTLE_TRIES, Asker
@@ -28,10 +27,11 @@ from chalicelib.operations import engine
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
 from tests import harness
+from tests.emulated import aws
 from tests.harness import Died, Reply, System, definition, forget, make_system
 from tests.operations.invariants import all_operations, unpublished, violations
 from tests.operations.kinds import CASES, CLAIM_CASES, Case
-from tests.operations.test_faults import Tapped
+from tests.operations.test_faults import WAIT, Tapped
 
 MOST_CALLS = 40
 FEWEST_CALLS = {"request": 3, "worker": 4}
@@ -125,10 +125,10 @@ class Troubled(Tapped):
 
 @contextmanager
 def troubled() -> Iterator[Troubled]:
-    with mock_aws(), pytest.MonkeyPatch.context() as monkeypatch:
+    with aws() as place, pytest.MonkeyPatch.context() as monkeypatch:
         # botocore's own pauses between its tries; the fake clock has all others.
         monkeypatch.setattr(time, "sleep", lambda _: None)
-        system = make_system(monkeypatch)
+        system = make_system(monkeypatch, place, wait_seconds=WAIT)
         system.add_plugin()
         yield Troubled(system)
         forget()
@@ -370,7 +370,7 @@ def kms_clients(sealer: Sealer) -> list[Any]:
 
 @pytest.fixture
 def queue() -> Iterator[OperationQueue]:
-    with mock_aws():
+    with aws():
         made = OperationQueue("operations", region=harness.REGION)
         import boto3
 

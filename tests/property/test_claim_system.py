@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from moto import mock_aws
 
 from chalicelib.service import claim_sweep
+from tests.emulated import Place
 from tests.harness import CAPABILITIES, Reply, forget, make_system
 from tests.operations.invariants import violations
 from tests.property.test_claim_rules import READ_ONLY, fits
@@ -32,7 +33,7 @@ class Claims(RuleBasedStateMachine):
         super().__init__()
         self.mock, self.patch = mock_aws(), pytest.MonkeyPatch()
         self.mock.start()
-        self.system = make_system(self.patch)
+        self.system = make_system(self.patch, Place.at())
         self.held: dict[str, tuple[str, str, bool]] = {}
         self.down: set[str] = set()
         self.size = 1024

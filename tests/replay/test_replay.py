@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto import mock_aws
 
 from tests import harness, plugin
+from tests.emulated import aws
 from tests.replay.replayer import Exchange, Outcome, replay, scenarios
 
 DATA = Path(__file__).parents[1] / "data"
@@ -40,8 +40,8 @@ class InProcess:
 @pytest.fixture
 def nomad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[InProcess]:
     """The control plane with a plugin `hostpath` that the directory plugin plays."""
-    with mock_aws(), plugin.running(tmp_path, "--like", "hostpath", "--node-id", "node-14646") as socket:
-        system = harness.make_system(monkeypatch)
+    with aws() as place, plugin.running(tmp_path, "--like", "hostpath", "--node-id", "node-14646") as socket:
+        system = harness.make_system(monkeypatch, place)
         channels = plugin.SocketChannels(socket)
         system.use(plugin.worker(system.deps.plugins, channels, system.clock))
         system.add_plugin(

@@ -45,9 +45,8 @@ class Played:
         return [moment for moment, asked, _, _ in self.asked if asked == name]
 
     def answer(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
-        parts = [unquote(word) for word in urlsplit(path).path.split("/")][
-            4:
-        ]  # VOLUME[/claims|/claim[/ALLOCATION[/renew]]]
+        # VOLUME[/claims|/claim[/ALLOCATION[/renew]]]
+        parts = [unquote(word) for word in urlsplit(path).path.split("/")][4:]
         name = f"{method} {_name(parts)}"
         if "bridge" not in path:
             assert parse_qs(urlsplit(path).query)["namespace"] == ["default"]
@@ -97,7 +96,8 @@ class Played:
 
 
 def _name(parts: list[str]) -> str:
-    return "renew" if parts[-1] == "renew" else parts[1] if len(parts) > 1 else "volume"
+    """Of what is asked about a volume; registrations of the bridge have none of these parts."""
+    return "renew" if parts[-1:] == ["renew"] else parts[1] if len(parts) > 1 else "volume"
 
 
 @contextmanager

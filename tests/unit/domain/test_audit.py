@@ -43,6 +43,7 @@ def judged(known: Known, entry: Entry) -> Finding:
         f"pool/{storage_name()}",
         storage_name(NOW + 3600),
     ],
+    ids=["plain", "with a digest", "between words", "in a path", "by a clock that is ahead"],
 )
 def test_an_id_that_carries_a_storage_name_of_ours_is_an_orphan(external_id: str) -> None:
     assert judged(Known(), Entry(What.VOLUME, external_id)).verdict is Verdict.ORPHAN
@@ -60,6 +61,7 @@ def test_an_id_that_carries_a_storage_name_of_ours_is_an_orphan(external_id: str
         storage_name()[:-1],
         storage_name().upper(),
     ],
+    ids=["empty", "AWS", "Kubernetes", "too old", "too new", "too long", "too short", "in capitals"],
 )
 def test_everything_else_is_of_unknown_origin(external_id: str) -> None:
     assert judged(Known(), Entry(What.VOLUME, external_id)).verdict is Verdict.UNKNOWN

@@ -102,6 +102,10 @@ class Journal:
                 self._belongs_to_bridge(self._folder)
             if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
                 raise JournalTrouble(f"{self._folder} is not yours to write: run this as the bridge's user, or as root")
+            left = [path for path in self._folder.glob("*.lock") if not path.with_suffix(".json").exists()]
+        for path in left:
+            with self.held(path.stem):  # of a command that died: holding it once removes it
+                pass
 
     def entries(self) -> list[Entry]:
         """All of them, in order of their targets. Raises JournalTrouble."""

@@ -1,0 +1,26 @@
+"""What tests tell about themselves at the end of a run, wherever they ran (`record_property` reaches this process).
+
+record_property("faults", [kind, side, deaths, violations])
+record_property("explored", line)
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FAULTS, EXPLORED = "faults", "explored"
+
+
+def sections(reports: Iterable[Any]) -> Mapping[str, list[str]]:
+    """Lines by title; nothing of what was not run."""
+    told = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    deaths, violations = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for kind, side, died, found in (value for name, value in told if name == FAULTS):
+        deaths[kind, side] += died
+        violations[kind, side] += found
+    table = [
+        f"{kind:16} {side:8} {count:4} deaths {violations[kind, side]:4} violations"
+        for (kind, side), count in sorted(deaths.items())
+    ]
+    explored = sorted(value for name, value in told if name == EXPLORED)
+    return {title: lines for title, lines in (("fault table", table), ("explored", explored)) if lines}
