@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chalicelib.domain.deadlines import WAIT_LIMIT
+from chalicelib.domain.deadlines import HEARTBEAT_SECONDS, WAIT_LIMIT
+from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
 
 APP_NAME: Final = "moorage"
 MAX_WAITS: Final = 500
@@ -26,6 +27,7 @@ class Settings:
     max_waits: int = MAX_WAITS
     """Most blocking queries that wait at once: a share of the function's concurrency (docs/decisions/030)."""
     key_arn: str = ""
+    patience: Patience = USUAL_PATIENCE
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -47,6 +49,7 @@ class Settings:
             max_waits=int(waits),
             in_lambda="LAMBDA_TASK_ROOT" in env,
             key_arn=env.get("MOORAGE_KEY_ARN", ""),
+            patience=_patience(env),
         )
 
     def table(self, name: str) -> str:
@@ -76,3 +79,23 @@ class Settings:
     @property
     def audit_function(self) -> str:
         return f"{APP_NAME}-{self.stage}-audit_volumes"
+
+
+def _patience(env: Mapping[str, str]) -> Patience:
+    """When silent nodes are marked down; raises ValueError that names the variable."""
+    given = {
+        "MOORAGE_SILENT_SECONDS": (USUAL_PATIENCE.seconds, 2.0 * HEARTBEAT_SECONDS, 24 * 3600.0),
+        "MOORAGE_SILENT_FEW": (USUAL_PATIENCE.few, 0, 1_000_000),
+        "MOORAGE_SILENT_SHARE": (USUAL_PATIENCE.share, 0.0, 1.0),
+    }
+    read = []
+    for name, (default, least, most) in given.items():
+        text = env.get(name, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise ValueError(f"{name} is {text!r}: give a number from {least:g} to {most:g}")
+        read.append(value)
+    return Patience(seconds=read[0], few=int(read[1]), share=read[2])

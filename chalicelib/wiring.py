@@ -85,6 +85,7 @@ def deps() -> "Deps":
         ),
         waits=WaitStore(stores()["dynamo"], limit=settings().max_waits),
         wait_seconds=settings().wait_seconds,
+        patience=settings().patience,
         **stores(),
     )
 

@@ -61,13 +61,14 @@ def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 def sweep_operations(_event: Any) -> None:
     """Rescue what stands still; look after nodes that are silent, and what is claimed on them."""
     from chalicelib.operations.sweep import sweep
-    from chalicelib.service import claim_sweep
+    from chalicelib.service import claim_sweep, counters
     from chalicelib.service.silence import silence
 
     stores = wiring.stores()
     swept = sweep(wiring.clock(), stores["operations"], stores["index"], wiring.queue())
     nodes = silence(wiring.deps())
     claims = claim_sweep.sweep(wiring.deps(), down=nodes.down, fresh_since=nodes.fresh_since)
+    repaired = counters.check_some(wiring.deps())
     log.line(
         "sweep",
         sent=swept.sent,
@@ -78,6 +79,7 @@ def sweep_operations(_event: Any) -> None:
         claims_run_out=claims.run_out,
         claims_from_down_nodes=claims.from_down_nodes,
         claims_lost=claims.lost,
+        repaired=repaired,
     )
 
 

@@ -32,7 +32,8 @@ class Place:
 
     @classmethod
     def at(cls, endpoint: str | None = None) -> "Place":
-        tables, kms = (boto3.client(s, region_name=REGION, endpoint_url=endpoint) for s in ("dynamodb", "kms"))
+        tables = boto3.client("dynamodb", region_name=REGION, endpoint_url=endpoint)
+        kms = boto3.client("kms", region_name=REGION, endpoint_url=endpoint)
         key = kms.create_key()["KeyMetadata"]
         kms.create_alias(AliasName=ProductSettings(stage=STAGE).key_alias, TargetKeyId=key["KeyId"])
         return cls(tables, key["Arn"])

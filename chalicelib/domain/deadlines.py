@@ -33,6 +33,10 @@ API_FUNCTION_TIMEOUT: Final = 30
 AUDIT_TIMEOUT: Final = 900
 """An audit reads whole lists; this is as long as a function may run (AWS: Lambda quotas)."""
 
+HEARTBEAT_SECONDS: Final = 30
+"""How often a bridge is asked to say that it is there."""
+SILENT_AFTER: Final = 3 * HEARTBEAT_SECONDS
+
 LONGEST_WRITER: Final = max(FUNCTION_TIMEOUT, API_FUNCTION_TIMEOUT)
 """No process that allocated an index can still be writing with it after this long."""
 

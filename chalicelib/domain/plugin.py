@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+from chalicelib.domain.deadlines import SILENT_AFTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,20 @@ class Instance:
     @property
     def topology_capable(self) -> bool:
         return "VOLUME_ACCESSIBILITY_CONSTRAINTS" in self.plugin_capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long and how many bridges may be silent before their nodes are marked down."""
+
+    seconds: float = SILENT_AFTER
+    few: int = 2
+    """So many may fall silent together however few there are: a small cluster has to go on, too."""
+    share: float = 1 / 3
+    """More than this share of the nodes, and more than `few`, is too many: the fault is more likely on our side."""
+
+
+USUAL_PATIENCE: Final = Patience()
 
 
 @dataclass(frozen=True, slots=True)

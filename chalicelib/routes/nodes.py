@@ -1,12 +1,16 @@
 """/v1/bridge/: what bridges say to the control plane (docs/interfaces.md, section 4)."""
 
+import contextlib
 import json
 
 from chalicelib import identity, wiring
-from chalicelib.errors import NotFound, PermissionDenied, RequestError
+from chalicelib.domain.deadlines import HEARTBEAT_SECONDS
+from chalicelib.errors import NotFound, PermissionDenied, RequestError, StoreError, StoreUnavailable
 from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found, too_large
 from chalicelib.service import nodes
+from chalicelib.service.deps import Deps
 from chalicelib.store.namespaces import Trust
+from chalicelib.wire import claims as wire
 
 BODY_LIMIT = 256 * 1024
 SIGNATURE = "X-Moorage-Signature"
@@ -31,17 +35,27 @@ def _register(call: Call, node_id: str) -> Answer:
     if not isinstance(body, dict):
         raise RequestError("registration must be a JSON object")
     said = nodes.parse(node_id, body)
-    trust = _trust()
-    key = _verified(call, trust, node_id, said.certificate_pem)
-    index = nodes.register(deps, said, key=key)
+    try:
+        trust = _trust()
+        registered = nodes.register(deps, said, key=_verified(call, trust, node_id, said.certificate_pem))
+    except StoreUnavailable:
+        _could_not_hear(deps)
+        raise
     return Answer(
         {
             "Protocol": nodes.PROTOCOL,
-            "HeartbeatSeconds": nodes.HEARTBEAT_SECONDS,
+            "HeartbeatSeconds": HEARTBEAT_SECONDS,
             "Refused": list(trust.refused),
-            "Index": index,
+            "Index": registered.index,
+            "Lost": [wire.lost(claim) for claim in registered.lost],
         }
     )
+
+
+def _could_not_hear(deps: Deps) -> None:
+    """Nobody's silence counts that may be our own deafness."""
+    with contextlib.suppress(StoreError):  # a store that takes nothing stops the sweeper, too
+        deps.plugins.could_not_hear(deps.clock.now())
 
 
 def _deregister(call: Call, node_id: str) -> Answer:

@@ -1,4 +1,4 @@
-"""What time does to claims: leases that run out, nodes that are down, nodes that are back, counters that are wrong.
+"""What time does to claims: leases that run out, nodes that are down, nodes that are back.
 
 Silence is no proof of death (protocols, sections 2 and 5). What is released here still has to be taken off its node, by
 the controller or by the node itself; what neither can do stays as `node lost`.
@@ -10,15 +10,10 @@ from typing import Final
 
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.plugin import Node
-from chalicelib.domain.volume import Volume
 from chalicelib.errors import StoreError
 from chalicelib.service import claims
 from chalicelib.service.deps import Deps
-from chalicelib.service.nodes import SILENT_AFTER
-from chalicelib.store import claims as claim_store
 from chalicelib.store.claims import Lease
-from chalicelib.store.dynamo import TransactionRefused
-from chalicelib.store.index import volume_scope
 
 BATCH: Final = 100
 
@@ -30,7 +25,6 @@ class Swept:
     run_out: int = 0
     from_down_nodes: int = 0
     lost: int = 0
-    repaired: int = 0
     failed: int = 0
 
 
@@ -65,34 +59,6 @@ def returned(deps: Deps, node_id: str) -> list[Claim]:
     return past
 
 
-def repair(deps: Deps, volume: Volume) -> bool:
-    """Counters as the claims are, if they differ; under the version read before the claims, so no claim can slip in.
-
-    The volume must have been read strongly before this call.
-    """
-    found = [c for c in deps.claims.of_volume(volume.namespace, volume.id) if c.volume_index == volume.create_index]
-    readers, writers = sum(not c.writes for c in found), sum(c.writes for c in found)
-    past = sum(not c.live for c in found)
-    if (readers, writers, past) == (volume.readers, volume.writers, volume.past_claims):
-        return False
-    ticket = deps.index.allocate(volume_scope(volume.namespace), name=deps.clock.new_id(), now=deps.clock.now())
-    write = claim_store.corrected(volume, ticket, readers=readers, writers=writers, past=past)
-    try:
-        deps.dynamo.transact([write], token=ticket.id)
-    except TransactionRefused:
-        deps.index.abandon(ticket)
-        return False  # a claim came or went meanwhile: what was read is over, the next sweep reads again
-    deps.index.publish(ticket)
-    return True
-
-
-def repair_held(deps: Deps, node_ids: Iterable[str]) -> int:
-    """Check the volumes that are claimed on these nodes; how many were repaired."""
-    places = sorted({place[:2] for node_id in node_ids for place in deps.claims.on_node(node_id)})
-    volumes = deps.volumes.get_many(places)
-    return sum(repair(deps, volume) for volume in volumes if volume.exists)
-
-
 def _run_out(deps: Deps, lease: Lease, fresh_since: float, swept: Swept) -> None:
     if max(lease.until, fresh_since + lease.seconds) > deps.clock.now():
         return
@@ -111,7 +77,7 @@ def _run_out(deps: Deps, lease: Lease, fresh_since: float, swept: Swept) -> None
 
 
 def _silent(deps: Deps, node: Node) -> bool:
-    return node.healthy and deps.clock.now() - node.seen_at > SILENT_AFTER
+    return node.healthy and deps.clock.now() - node.seen_at > deps.patience.seconds
 
 
 def _let_go(deps: Deps, claim: Claim, swept: Swept, *, node_up: bool) -> None:

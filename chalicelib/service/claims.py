@@ -14,7 +14,7 @@ from chalicelib.domain.operation import Kind, Operation, Status
 from chalicelib.domain.plugin import Instance, Plugin
 from chalicelib.domain.volume import Capability, Volume, mode_problem
 from chalicelib.errors import NotFound, OperationInProgress, Refused, RequestError, WriteConflict
-from chalicelib.service import waiting
+from chalicelib.service import counters, waiting
 from chalicelib.service.deps import Deps
 from chalicelib.store import claims as claim_store
 from chalicelib.store import operations as operation_store
@@ -65,6 +65,8 @@ def take(deps: Deps, wanted: Claim) -> Held:
         wanted = _with_modes(wanted, volume)
         if held is not None:
             return _taken_already(deps, held, wanted, volume)
+        if rules.refusal(volume, wanted) == rules.MAX_CLAIMS and counters.repair(deps, volume):
+            continue
         place = _place(deps, volume, wanted)
         claim, operation = _prepared(deps, place, wanted)
         index = _take(deps, place, claim, operation)

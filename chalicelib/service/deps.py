@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from chalicelib.ask import Asker
 from chalicelib.clock import Clock
+from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
 from chalicelib.store.claims import ClaimStore
@@ -33,3 +34,4 @@ class Deps:
     asker: Asker
     waits: WaitStore
     wait_seconds: float
+    patience: Patience = USUAL_PATIENCE

@@ -1,8 +1,9 @@
-"""Nodes and what runs on them: registration, which is also the heartbeat, and the silence of a node.
+"""Nodes and what runs on them: registration, which is also the heartbeat.
 
 A registration that says nothing new costs one read and one write unit and moves no index. One that does writes, in
 this order: the node with the union of its old and new plugins and no digest (so that a crash leaves nothing that the
-node does not name), each changed instance together with its plugin's counts, the node with its digest.
+node does not name), each changed instance together with its plugin's counts, then lets go of the claims that the node
+has lost, and at last writes the node with its digest: until then the next heartbeat does all of it again.
 """
 
 import hashlib
@@ -11,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from chalicelib.domain.claim import Claim
 from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.errors import RequestError, WriteConflict
+from chalicelib.service import claim_sweep
 from chalicelib.service.deps import Deps
 from chalicelib.store.index import NODES
 from chalicelib.store.plugins import MovedOn
 
 PROTOCOL: Final = 1
 """What is spoken with bridges. A bridge that is one behind or one ahead is understood, and understands."""
-HEARTBEAT_SECONDS: Final = 30
-SILENT_AFTER: Final = 3 * HEARTBEAT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,18 @@ def parse(node_id: str, body: Mapping[str, Any]) -> Registration:
     )
 
 
-def register(deps: Deps, registration: Registration, *, key: str) -> int:
-    """Take over what the node says of itself; returns the index, 0 when nothing changed.
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """`index` is 0 when nothing changed; `lost` are the claims on this node that are not its own any more, told to it
+    when it comes back or says something new.
+    """
+
+    index: int = 0
+    lost: tuple[Claim, ...] = ()
+
+
+def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
+    """Take over what the node says of itself.
 
     Raises RequestError 409 when another key holds the node ID, or when an older message of the same bridge comes late.
     """
@@ -82,7 +93,7 @@ def register(deps: Deps, registration: Registration, *, key: str) -> int:
     same = read is not None and read.instance_id == registration.instance_id and read.healthy
     if read is not None and same and deps.plugins.digest(read.id) == digest:
         if deps.plugins.heartbeat(read, sequence=registration.sequence, seen_at=now):
-            return 0
+            return Registered()
         raise WriteConflict("the node is being registered by another request: it will be tried again")
     return _changed(deps, registration, read, key=key, digest=digest, now=now)
 
@@ -104,7 +115,7 @@ def deregister(deps: Deps, node: Node) -> int:
     return max(index, deps.index.publish(ticket))
 
 
-def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, digest: str, now: float) -> int:
+def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, digest: str, now: float) -> Registered:
     ids = tuple(sorted(i.plugin_id for i in said.instances))
     before = read.plugin_ids if read else ()
     run = deps.clock.new_id()
@@ -137,9 +148,10 @@ def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, dig
             # A message of the same node that came meanwhile has the last word.
             raise RequestError(f"a later message of node {node.id} is known already", status=409) from None
         index = max(index, changed)
+    lost = claim_sweep.returned(deps, node.id)
     # With the same words: a later message's digest is not overwritten.
     deps.plugins.put_node(replace(node, plugin_ids=ids), digest=digest, read=node)
-    return index
+    return Registered(index, tuple(lost))
 
 
 def _check_owner(read: Node | None, said: Registration, key: str) -> None:

@@ -1,8 +1,8 @@
 """Nodes whose bridge is silent: marked down with all that runs on them, and forgotten after a day.
 
-Silence is no proof of death, and it is judged only by who listened (protocols, section 5): after a gap in the sweeping
-every node has a fresh period, and when many nodes fall silent together the fault is more likely on this side, so none
-is marked. The next registration of a node brings it back.
+Silence is no proof of death, and it is judged only by who listened (protocols, section 5): after a gap in the sweeping,
+and after a heartbeat that could not be taken, every node has a fresh period; and when many nodes fall silent together
+the fault is more likely on this side, so none is marked. The next registration of a node brings it back.
 
 The node is marked first and its instances after it, each only while the node is as it was marked: so a registration
 that comes in between has the last word, and what a crash left undone the next sweep finds and does.
@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chalicelib import log
-from chalicelib.domain.plugin import Node
+from chalicelib.domain.plugin import Node, Patience
 from chalicelib.errors import WriteConflict
 from chalicelib.service.deps import Deps
-from chalicelib.service.nodes import SILENT_AFTER
 from chalicelib.store.index import NODES
 from chalicelib.store.plugins import MovedOn
 
@@ -25,10 +24,6 @@ SWEEP_SECONDS: Final = 60
 GAP: Final = 2 * SWEEP_SECONDS
 """Seconds between two sweeps above which nobody is held to have listened."""
 FORGET_AFTER: Final = 24 * 3600
-FEW: Final = 2
-"""So many nodes may fall silent together however few there are: a small cluster has to go on, too."""
-SHARE: Final = 3
-"""More than one in so many nodes, and more than FEW, is too many at once."""
 DESCRIPTION: Final = "the bridge does not answer"
 
 
@@ -44,16 +39,16 @@ class Silence:
     """Silent, but too many at once: not marked."""
     forgotten: tuple[str, ...]
     fresh_since: float
-    """Since when the nodes have been looked after without a gap: no period of anybody's began earlier."""
+    """Since when the nodes have been looked after and heard without a gap: no period of anybody's began earlier."""
 
 
 def silence(deps: Deps) -> Silence:
     """Mark the nodes that are silent, finish those that are marked, forget those that stay away."""
     now = deps.clock.now()
-    fresh = deps.plugins.watched_since(now, gap=GAP)
+    fresh = max(deps.plugins.watched_since(now, gap=GAP), deps.plugins.deaf_at())
     nodes = list(deps.plugins.nodes())
-    silent = [node for node in nodes if node.healthy and now - max(node.seen_at, fresh) > SILENT_AFTER]
-    spared = silent if _too_many(silent, nodes, now) else []
+    silent = [node for node in nodes if node.healthy and now - max(node.seen_at, fresh) > deps.patience.seconds]
+    spared = silent if _too_many(deps.patience, silent, nodes, now) else []
     if spared:
         log.line("alarm", what="many nodes fell silent together: none is marked", nodes=_ids(spared), of=len(nodes))
     marked = [] if spared else list(filter(None, (_mark(deps, node) for node in silent)))
@@ -62,20 +57,20 @@ def silence(deps: Deps) -> Silence:
     for node in down:
         _settle(deps, node)
         # Whoever was away while nobody listened has had no chance to say so yet.
-        if now - max(node.down_since, node.seen_at) > FORGET_AFTER and now - fresh > SILENT_AFTER:
+        if now - max(node.down_since, node.seen_at) > FORGET_AFTER and now - fresh > deps.patience.seconds:
             forgotten += [node] if _forget(deps, node) else []
     left = [node for node in down if node not in forgotten]
     return Silence(_ids(left), _ids(marked), _ids(spared), _ids(forgotten), fresh)
 
 
-def _too_many(silent: Sequence[Node], nodes: Sequence[Node], now: float) -> bool:
+def _too_many(patience: Patience, silent: Sequence[Node], nodes: Sequence[Node], now: float) -> bool:
     """Whether these fell silent with so many others that it is no accident of theirs.
 
     Heartbeats end within one another's period, so who was marked during the last one fell silent together with them.
     """
-    before = sum(not node.healthy and now - node.down_since <= SILENT_AFTER for node in nodes)
+    before = sum(not node.healthy and now - node.down_since <= patience.seconds for node in nodes)
     together, all_up = len(silent) + before, sum(node.healthy for node in nodes) + before
-    return bool(silent) and together > FEW and together * SHARE > all_up
+    return bool(silent) and together > patience.few and together > patience.share * all_up
 
 
 def _mark(deps: Deps, node: Node) -> Node | None:

@@ -10,7 +10,7 @@ from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.errors import NotFound, OperationInProgress, Refused, WriteConflict
 from chalicelib.sealing import volume_context
-from chalicelib.service import waiting
+from chalicelib.service import counters, waiting
 from chalicelib.service.claims import its_claims, let_go
 from chalicelib.service.deps import Deps
 from chalicelib.store import operations as operation_store
@@ -84,6 +84,8 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
         if found.operation_id:
             raise OperationInProgress(f"volume {volume_id} has an operation in progress: {found.operation_kind}")
         if found.in_use and not (force and found.readers + found.writers == found.past_claims):
+            if counters.repair(deps, found):
+                continue
             raise Refused(f"volume in use: {volume_id}")
         for claim in its_claims(deps, found):
             let_go(deps, claim, force=True)
@@ -105,6 +107,8 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
 def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted: str) -> Operation | None:
     """Mark the volume and write the operation in one transaction; None when somebody changed the volume meanwhile."""
     if found.in_use:
+        if counters.repair(deps, found):
+            return None
         raise Refused(f"volume in use: {found.id}")
     plugin = deps.plugins.get(found.plugin_id)
     if plugin is None or not plugin.controller_required:

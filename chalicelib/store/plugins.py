@@ -17,7 +17,7 @@ from chalicelib.errors import WriteConflict
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, TransactionRefused
 from chalicelib.store.index import PLUGINS, IndexStore
-from chalicelib.store.tables import InstanceRow, NodeRow, PluginRow, SweepRow
+from chalicelib.store.tables import DeafRow, InstanceRow, NodeRow, PluginRow, SweepRow
 
 CHANGE_TRIES: Final = 10
 _SETS: Final = ("controller_capabilities", "node_capabilities", "plugin_capabilities")
@@ -168,6 +168,15 @@ class PluginStore:
         since = now if row is None or now - row.swept_at > gap else float(row.fresh_since)
         self._dynamo.put(SweepRow("sweep", "nodes", swept_at=now, fresh_since=since))
         return since
+
+    def could_not_hear(self, now: float) -> None:
+        """Note that a heartbeat was not taken, through no fault of its node."""
+        self._dynamo.put(DeafRow("sweep", "deaf", at=now))
+
+    def deaf_at(self) -> float:
+        """When a heartbeat was not taken the last time, 0 for never."""
+        row = self._dynamo.get(DeafRow, "sweep", "deaf")
+        return 0.0 if row is None else float(row.at)
 
     def change(
         self,

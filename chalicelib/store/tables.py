@@ -19,6 +19,8 @@
 | meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
 | meta | `sweep` | `nodes` | SweepRow: when the nodes were last looked after (store/plugins.py) |
+| meta | `sweep` | `deaf` | DeafRow: when a heartbeat could not be taken (store/plugins.py) |
+| meta | `sweep` | `counters` | CheckRow: how far the claims' counters have been checked (store/volumes.py) |
 
 A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
 item's shape: a reader that meets a larger one refuses, rather than lose what it does not know.
@@ -309,6 +311,21 @@ class SweepRow(Row):
     fresh_since = NumberAttribute()
 
 
+class DeafRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    at = NumberAttribute()
+
+
+class CheckRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    plugin_id = UnicodeAttribute()
+    after = UnicodeAttribute(null=True)
+
+
 ROWS: Final[tuple[type[Row], ...]] = (
     VolumeRow,
     MemberRow,
@@ -327,6 +344,8 @@ ROWS: Final[tuple[type[Row], ...]] = (
     AuditRow,
     WorkerRow,
     SweepRow,
+    DeafRow,
+    CheckRow,
 )
 TABLES: Final = ("volumes", "claims", "operations", "plugins", "meta", "acl")
 

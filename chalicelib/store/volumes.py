@@ -17,7 +17,7 @@ from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, 
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import Dynamo, Raw, Write
 from chalicelib.store.index import Ticket
-from chalicelib.store.tables import MemberRow, VolumeRow
+from chalicelib.store.tables import CheckRow, MemberRow, VolumeRow
 
 PAGE: Final = 500
 """Items asked for at once; DynamoDB ends a page at 1 MB anyhow."""
@@ -81,15 +81,31 @@ class VolumeStore:
             page = self._dynamo.query(
                 MemberRow, tables.members_pk(plugin_id), prefix=begins, after=after, start=first, limit=limit
             )
-            keys = []
-            for row in page.rows:
-                member_namespace, _, member_id = row.sk.partition("#")
-                keys.append((tables.volumes_pk(member_namespace), member_id))
-            found = self._dynamo.batch_get(VolumeRow, keys)
-            yield [_volume(found[k]) for k in keys if k in found]
+            yield self._members(page.rows)
             if page.next_key is None:
                 return
             after, limit = page.next_key, min(2 * limit, PAGE)
+
+    def some_of_plugin(self, plugin_id: str, *, after: str | None, limit: int) -> tuple[list[Volume], str | None]:
+        """At most `limit` of a plugin's records, read strongly, and after what to go on; None at the end."""
+        page = self._dynamo.query(MemberRow, tables.members_pk(plugin_id), after=after, limit=limit)
+        return self._members(page.rows), page.next_key
+
+    def checked_until(self) -> tuple[str, str | None]:
+        """The plugin, and after what of it, where the next check of counters goes on."""
+        row = self._dynamo.get(CheckRow, "sweep", "counters")
+        return ("", None) if row is None else (row.plugin_id, row.after)
+
+    def check_goes_on(self, plugin_id: str, after: str | None) -> None:
+        self._dynamo.put(CheckRow("sweep", "counters", plugin_id=plugin_id, after=after))
+
+    def _members(self, rows: Sequence[MemberRow]) -> list[Volume]:
+        keys = []
+        for row in rows:
+            namespace, _, volume_id = row.sk.partition("#")
+            keys.append((tables.volumes_pk(namespace), volume_id))
+        found = self._dynamo.batch_get(VolumeRow, keys)
+        return [_volume(found[k]) for k in keys if k in found]
 
     def has_members(self, plugin_id: str) -> bool:
         """Whether any volume belongs to the plugin."""

@@ -46,6 +46,16 @@ def from_body(body: Mapping[str, Any], *, namespace: str, volume_id: str) -> Cla
     )
 
 
+def lost(item: Claim) -> dict[str, Any]:
+    """What a node is told of a claim that is not its own any more."""
+    return {
+        "AllocationID": item.allocation_id,
+        "Namespace": item.namespace,
+        "TargetPath": item.target_path,
+        "VolumeID": item.volume_id,
+    }
+
+
 def claim(item: Claim) -> dict[str, Any]:
     """One claim; `State` is `taken`, or how far it is on its way out, or `node lost`."""
     return {

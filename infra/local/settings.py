@@ -16,7 +16,14 @@ LOOPBACK: Final = "127.0.0.1"
 REGION: Final = "us-east-1"
 LONGEST_SOCKET_PATH: Final = 100
 """Linux takes 107 bytes in the path of a unix socket, macOS 103."""
-PASSED_TO_FUNCTIONS: Final = ("MOORAGE_WAIT_SECONDS", "MOORAGE_MAX_WAITS", "MOORAGE_LOG_LEVEL")
+PASSED_TO_FUNCTIONS: Final = (
+    "MOORAGE_WAIT_SECONDS",
+    "MOORAGE_MAX_WAITS",
+    "MOORAGE_LOG_LEVEL",
+    "MOORAGE_SILENT_SECONDS",
+    "MOORAGE_SILENT_FEW",
+    "MOORAGE_SILENT_SHARE",
+)
 PASSED_TO_CHILDREN: Final = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME")
 """Nothing else of the terminal's environment: the emulator hands its own on to every function, which AWS would not."""
 

@@ -1,17 +1,19 @@
 """Bridges that die, move, come back and are replaced: what is shown equals what is stored (Nomad's issue 12142)."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chalicelib.domain.plugin import Node
-from chalicelib.errors import WriteConflict
+from chalicelib.domain.deadlines import SILENT_AFTER
+from chalicelib.domain.plugin import Node, Patience
+from chalicelib.errors import Throttled, WriteConflict
+from chalicelib.service import claim_sweep
 from chalicelib.service import silence as rules
-from chalicelib.service.nodes import SILENT_AFTER
 from chalicelib.service.silence import FORGET_AFTER, GAP, SWEEP_SECONDS, Silence, silence
 from chalicelib.store.dynamo import Dynamo
-from tests.harness import System
+from tests.harness import Died, System
 from tests.nodes.bridges import Authority, Bridge, counts, plugin, statuses
 
 BOTH = {"controllers_expected": 1, "controllers_healthy": 1, "nodes_expected": 1, "nodes_healthy": 1}
@@ -359,3 +361,108 @@ def test_a_node_row_of_before_has_no_moment_of_going_down(empty: System) -> None
     assert pass_time(empty, FORGET_AFTER).down == ("n1",)
     assert pass_time(empty, SWEEP_SECONDS).down == ()
     assert statuses(empty) == {}
+
+
+def take_a_volume(system: System, *, target: str = "/mnt/data") -> None:
+    """A volume of a plugin without a controller that attaches, claimed to write on n1."""
+    capabilities = [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}]
+    volume = {"ID": "data", "Name": "data", "PluginID": "directory", "RequestedCapabilities": capabilities}
+    assert system.call("PUT", "/v1/volume/csi/data/create", {"Volumes": [volume]}).status == 200
+    claim = {"AllocationID": "a", "NodeID": "n1", "Mode": "write"}
+    paths = {"StagingPath": "/stage", "TargetPath": target} if target else {}
+    assert system.call("PUT", "/v1/volume/csi/data/claim", claim | paths).status == 200
+
+
+def lose_it(system: System) -> None:
+    found = pass_time(system, 2 * SILENT_AFTER)
+    assert found.down == ("n1",)
+    claim_sweep.sweep(system.deps, down=found.down, fresh_since=found.fresh_since)
+    assert [c["State"] for c in system.call("GET", "/v1/volume/csi/data/claims").json] == ["node lost"]
+
+
+LOST = [{"AllocationID": "a", "Namespace": "default", "TargetPath": "/mnt/data", "VolumeID": "data"}]
+
+
+def test_a_node_that_comes_back_is_told_what_is_not_its_own_and_has_it_unmounted(
+    empty: System, authority: Authority
+) -> None:
+    bridge = authority.bridge("n1")
+    assert bridge.beat().json["Lost"] == []
+    take_a_volume(empty)
+    assert len(empty.provider.mounted) == 2
+    lose_it(empty)
+    assert bridge.beat().json["Lost"] == LOST
+    assert bridge.beat().json["Lost"] == [], "told once: a heartbeat says nothing new"
+    empty.rest(3)
+    assert empty.provider.mounted == set()
+    assert empty.call("GET", "/v1/volume/csi/data/claims").json == []
+
+
+def test_what_an_orchestrator_mounted_stays_lost_until_it_is_released(empty: System, authority: Authority) -> None:
+    bridge = authority.bridge("n1")
+    bridge.beat()
+    take_a_volume(empty, target="")
+    lose_it(empty)
+    assert bridge.beat().json["Lost"] == [{**LOST[0], "TargetPath": ""}]
+    empty.rest(3)
+    assert [c["State"] for c in empty.call("GET", "/v1/volume/csi/data/claims").json] == ["node lost"]
+    assert empty.call("DELETE", "/v1/volume/csi/data/claim/a").status == 200
+    assert empty.call("GET", "/v1/volume/csi/data/claims").json == []
+
+
+def test_a_return_that_dies_half_way_is_finished_by_the_next_heartbeat(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = authority.bridge("n1")
+    bridge.beat()
+    take_a_volume(empty)
+    lose_it(empty)
+    with monkeypatch.context() as patch:
+        patch.setattr(claim_sweep, "returned", dies)
+        with pytest.raises(Died):
+            bridge.beat()
+    assert empty.call("GET", "/v1/node/n1").json["Status"] == "ready"
+    assert bridge.beat().json["Lost"] == LOST
+    empty.rest(3)
+    assert empty.provider.mounted == set()
+
+
+def dies(*_: Any) -> Any:
+    raise Died
+
+
+def test_after_a_heartbeat_that_could_not_be_taken_every_node_has_a_fresh_period(
+    empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, heard = authority.bridge("n1"), authority.bridge("n2")
+    silent.beat()
+    heard.beat()
+    pass_time(empty, SILENT_AFTER - SWEEP_SECONDS, beating=(heard,))
+
+    def busy(*_: Any, **__: Any) -> bool:
+        raise Throttled("the store is busy: try again in a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(empty.deps.plugins), "heartbeat", busy)
+        assert heard.beat().status == 429
+    assert pass_time(empty, SWEEP_SECONDS, beating=(heard,)).down == ()
+    assert pass_time(empty, 2 * SWEEP_SECONDS, beating=(heard,)).down == ("n1",)
+
+
+def test_how_long_and_how_many_can_be_set(empty: System, authority: Authority) -> None:
+    bridges = [authority.bridge(f"n{number}") for number in range(4)]
+    for bridge in bridges:
+        bridge.beat()
+    deps = replace(empty.deps, patience=Patience(seconds=600, few=0, share=0.3))
+    empty.clock.moment += GAP
+    silence(deps)
+    for _ in range(5):
+        empty.clock.moment += GAP
+        assert silence(deps).down == ()
+    bridges[3].beat()
+    bridges[2].beat()
+    empty.clock.moment += GAP
+    found = silence(deps)
+    assert (found.down, found.spared) == ((), ("n0", "n1")), "two of four are more than three tenths"
+    deps = replace(deps, patience=replace(deps.patience, share=0.5))
+    assert silence(deps).down == ("n0", "n1")

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginInDoubt, PluginRejected
-from chalicelib.service import claim_sweep
+from chalicelib.service import claim_sweep, counters
+from chalicelib.service.deps import Deps
 from tests.harness import CAPABILITIES, Reply, System, definition
 from tests.operations.invariants import violations
 
@@ -525,19 +527,76 @@ def test_a_volume_of_the_same_id_does_not_inherit_claims(system: System) -> None
     assert shown(system)["WriteAllocs"] == {"alloc-1": None}
 
 
-def test_wrong_counters_are_set_right_unless_a_claim_comes_meanwhile(cluster: System) -> None:
-    assert claim(cluster).status == 200
-    key = {"pk": {"S": "ns#default"}, "sk": {"S": "data"}}
-    cluster.deps.dynamo.client.update_item(
+def set_counters(system: System, **values: int) -> None:
+    """As a record that was restored or changed by hand has them."""
+    system.deps.dynamo.client.update_item(
         TableName="moorage-test-volumes",
-        Key=key,
-        UpdateExpression="SET readers = :many",
-        ExpressionAttributeValues={":many": {"N": "7"}},
+        Key={"pk": {"S": "ns#default"}, "sk": {"S": "data"}},
+        UpdateExpression="SET " + ", ".join(f"{name} = :{name}" for name in values),
+        ExpressionAttributeValues={f":{name}": {"N": str(value)} for name, value in values.items()},
     )
+
+
+def shown_counts(system: System) -> tuple[int, int]:
+    (listed,) = system.call("GET", "/v1/volumes", query="type=csi&prefix=data").json
+    return listed["CurrentReaders"], listed["CurrentWriters"]
+
+
+@pytest.mark.parametrize(("readers", "writers"), [(7, 1), (0, 0), (1, 0)])
+def test_a_sweep_sets_wrong_counters_right_and_says_so(
+    cluster: System, capsys: pytest.CaptureFixture[str], readers: int, writers: int
+) -> None:
+    assert claim(cluster).status == 200
+    set_counters(cluster, readers=readers, writers=writers)
+    before = shown(cluster)["ModifyIndex"]
+    capsys.readouterr()
+    assert counters.check_some(cluster.deps) == 1
+    assert '"event": "counters repaired"' in capsys.readouterr().out
+    assert shown_counts(cluster) == (0, 1)
+    assert shown(cluster)["ModifyIndex"] > before, "who waits is woken"
+    assert counters.check_some(cluster.deps) == 0
+
+
+def test_counters_are_not_set_right_under_a_claim_that_comes_meanwhile(cluster: System) -> None:
+    set_counters(cluster, readers=7)
     stale = cluster.deps.volumes.get("default", "data")
     assert stale is not None
-    assert claim_sweep.repair_held(cluster.deps, ["node-a", "node-b"]) == 1
-    assert claim_sweep.repair_held(cluster.deps, ["node-a", "node-b"]) == 0
-    listed = cluster.call("GET", "/v1/volumes", query="type=csi").json[0]
-    assert (listed["CurrentReaders"], listed["CurrentWriters"]) == (0, 1)
-    assert not claim_sweep.repair(cluster.deps, stale), "what was read before is over"
+    assert counters.repair(cluster.deps, stale)
+    assert claim(cluster).status == 200
+    assert not counters.repair(cluster.deps, stale), "what was read before is over"
+    assert shown_counts(cluster) == (0, 1)
+
+
+def test_nobody_is_refused_because_of_a_wrong_counter(cluster: System) -> None:
+    set_counters(cluster, writers=1)
+    assert claim(cluster).status == 200
+    assert cluster.call("DELETE", f"{PATH}/claim/alloc-1").status == 200
+    set_counters(cluster, readers=3, past_claims=2)
+    assert cluster.call("DELETE", f"{PATH}/delete").status == 200
+    volume(cluster)
+    set_counters(cluster, readers=1)
+    assert cluster.call("DELETE", PATH).status == 200
+    cluster.provider.volumes.clear()  # a volume that is deregistered leaves its storage on purpose
+
+
+def test_every_volume_is_looked_at_in_turn(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "CHECKED", 2)
+    cluster.add_plugin("another", node_id="node-a")
+    for volume_id in ("a", "b", "z"):
+        volume(cluster, volume_id=volume_id)
+    body = definition("x", PluginID="another")
+    assert cluster.call("PUT", "/v1/volume/csi/x/create", body).status == 200
+    names = ["a", "b", "data", "x", "z"]
+    looked: list[str] = []
+
+    def look(_: Deps, found: Volume) -> bool:
+        looked.append(found.id)
+        return False
+
+    monkeypatch.setattr(counters, "repair", look)
+    rounds = 0
+    while sorted(set(looked)) != names:
+        assert counters.check_some(cluster.deps) == 0
+        rounds += 1
+        assert rounds < 6
+    assert len(looked) <= 6, "two at a time, and none again before all were looked at"

@@ -103,6 +103,10 @@ class Registration:
         self._failures, self._last_trouble = 0, ""
         self.registered.set()
         self.refuse([str(one) for one in answer.get("Refused") or ()])
+        for lost in answer.get("Lost") or ():
+            # What we or the worker mounted is unmounted without this; what an orchestrator mounted is its to unmount.
+            extra = {"volume": f"{lost['Namespace']}/{lost['VolumeID']}", "target": lost["TargetPath"]}
+            log.warning("no longer ours", extra=extra | {"allocation": lost["AllocationID"]})
         seconds = answer.get("HeartbeatSeconds", HEARTBEAT_SECONDS)
         if not isinstance(seconds, int | float) or isinstance(seconds, bool):
             raise ValueError("HeartbeatSeconds is no number")  # noqa: TRY004 - as above
