@@ -21,7 +21,6 @@ class Settings:
 
     stage: str = "dev"
     wait_seconds: float = WAIT_LIMIT
-    log_level: str = "INFO"
     region: str = "us-east-1"
     in_lambda: bool = False
     max_waits: int = MAX_WAITS
@@ -44,7 +43,6 @@ class Settings:
         return cls(
             stage=env.get("MOORAGE_STAGE", "dev"),
             wait_seconds=max(0.0, min(wait_seconds, WAIT_LIMIT)),
-            log_level=env.get("MOORAGE_LOG_LEVEL", "INFO"),
             region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
             max_waits=int(waits),
             in_lambda="LAMBDA_TASK_ROOT" in env,

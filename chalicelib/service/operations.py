@@ -36,6 +36,7 @@ class Query:
 class Listed:
     """One page, the newest first; `next_token` is the ID of the first operation of the next page."""
 
+    index: int
     operations: list[Operation] = field(default_factory=list)
     next_token: str = ""
 
@@ -55,7 +56,7 @@ def list_operations(deps: Deps, query: Query) -> Listed:
     if query.status and query.status not in {s.value for s in Status}:
         known = ", ".join(s.value for s in Status)
         raise RequestError(f"status must be one of: {known}")
-    listed, size = Listed(), query.per_page or DEFAULT_PAGE
+    listed, size = Listed(deps.operations.changes()), query.per_page or DEFAULT_PAGE
     for count, operation in enumerate(deps.operations.newest(start=query.next_token or None)):
         if len(listed.operations) >= size or count >= READ_BUDGET:
             listed.next_token = operation.id

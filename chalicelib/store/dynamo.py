@@ -102,6 +102,8 @@ class Dynamo:
         self.client.meta.events.register("provide-client-params.dynamodb.*", _ask_for_capacity)
         self.client.meta.events.register("after-call.dynamodb.*", _count_capacity)
         self._sleep, self._jitter = sleep, jitter
+        self.watchers: dict[str, Callable[[], None]] = {}
+        """Called after a transaction that has a write of this label."""
         for row in ROWS:
             row.Meta.region = region
             row.Meta.table_name = table(row.Meta.table_name.rsplit("-", 1)[-1])
@@ -263,6 +265,8 @@ class Dynamo:
                     ) from exc
                 throttled = bool(codes & _THROTTLES)
             else:
+                for label in self.watchers.keys() & {write.label for write in writes}:
+                    self.watchers[label]()
                 return
             self._pause(attempt)
         if throttled:

@@ -24,7 +24,6 @@ VOLUME_SCOPES: Final = 16
 PLUGINS: Final = "plugins"
 NODES: Final = "nodes"
 NAMESPACES: Final = "namespaces"
-OPERATIONS: Final = "operations"
 MEMBERS: Final = "members"
 """Which plugins have volumes: one without instances is shown as long as it has some."""
 REPAIR_AFTER: Final = 2 * LONGEST_WRITER

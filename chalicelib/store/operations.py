@@ -1,8 +1,13 @@
 """Operations in their table: the durable records, and the writes that the engine and the requests make about them.
 
 Every write of a result is fenced: it names the attempt it acquired, and a later attempt makes it fail with LeaseLost.
+
+Whoever blocks on operations waits for a counter of their changes, an item of its own: it is counted on after each write
+that changes what is shown, and read before the records. So a change that a reader did not see is counted later than
+what it read. One whose writer died before it could count is counted with the operation's next change.
 """
 
+import contextlib
 import heapq
 import json
 import string
@@ -13,14 +18,18 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.operation import KEEP_FINISHED, MESSAGE_GRACE, Event, Kind, Operation, Status, advance
-from chalicelib.errors import LeaseLost
+from chalicelib.errors import LeaseLost, StoreError
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
-from chalicelib.store.tables import LockRow, OperationRow
+from chalicelib.store.tables import ChangesRow, LockRow, OperationRow
 
 FIRST_PAGE: Final = 8
 NEXT_PAGE: Final = 50
 """Records asked for at once in each of the 26 partitions of a list: a page of a hundred takes about four of each."""
+
+
+LABEL: Final = "operation"
+"""Of writes about an operation in a transaction."""
 
 
 class OperationStore:
@@ -28,6 +37,12 @@ class OperationStore:
 
     def __init__(self, store: Dynamo) -> None:
         self._dynamo = store
+        store.watchers[LABEL] = self._changed
+
+    def changes(self, *, consistent: bool = True) -> int:
+        """The index of what is read, strongly, after this; at least 1."""
+        row = self._dynamo.get(ChangesRow, "operations", "changes", consistent=consistent)
+        return 1 if row is None else int(row.number) + 1
 
     def get(self, operation_id: str, *, consistent: bool = True) -> Operation | None:
         row = self._dynamo.get(OperationRow, tables.operation_pk(operation_id), operation_id, consistent=consistent)
@@ -53,7 +68,7 @@ class OperationStore:
             OperationRow.update_time.set(now),
         ]
         # The status too: the attempt that was read may have closed the record since, and a closed one stays closed.
-        return self._fenced(operation, actions, _mine(operation))
+        return self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def checkpoint(self, operation: Operation, *, now: float, step: str, **fields: Any) -> Operation:
         """The call of this attempt was answered: go on with `step`, keeping the lease."""
@@ -77,7 +92,7 @@ class OperationStore:
             OperationRow.unanswered.set(operation.unanswered - 1 if answered else operation.unanswered),
             OperationRow.update_time.set(now),
         ]
-        self._fenced(operation, actions, _mine(operation))
+        self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def exhaust(self, operation: Operation, *, now: float, last_error: str) -> None:
         """Given up for now, in doubt: kept for ever, out of the sweeper's sight, can be resumed."""
@@ -89,7 +104,7 @@ class OperationStore:
             OperationRow.due_bucket.remove(),
             OperationRow.due_at.remove(),
         ]
-        self._fenced(operation, actions, _mine(operation))
+        self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def resume(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
         """Pending again, with fresh tries and, if given, other secrets; attempt numbers go on growing."""
@@ -102,7 +117,7 @@ class OperationStore:
             OperationRow.update_time.set(now),
             *_with_secrets(secrets),
         ]
-        return self._fenced(operation, actions, _mine(operation))
+        return self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def bring_forward(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
         """The next try is due now, with other secrets if they are given."""
@@ -113,7 +128,7 @@ class OperationStore:
             *_with_secrets(secrets),
         ]
         waits = _mine(operation) & (OperationRow.not_before == operation.not_before)
-        return self._fenced(operation, actions, waits)
+        return self._seen(self._fenced(operation, actions, waits))
 
     def hurry(self, operation: Operation, *, now: float) -> bool:
         """A message is about to be sent again: the next one not before a while; False if somebody else was faster."""
@@ -130,7 +145,7 @@ class OperationStore:
         if operation.status is Status.RUNNING:
             waits = advance(operation.status, Event.POSTPONE).value
             actions += [OperationRow.status.set(waits), OperationRow.lease_until.set(0)]
-        self._fenced(operation, actions, _mine(operation) & OperationRow.due_bucket.exists())
+        self._seen(self._fenced(operation, actions, _mine(operation) & OperationRow.due_bucket.exists()))
 
     def call_up(self, operation_id: str, *, now: float) -> bool:
         """Due now: whoever waits for it sends its message, or else the next sweep does. False if it is not waiting."""
@@ -170,6 +185,17 @@ class OperationStore:
                 return
             after, limit = page.next_key, NEXT_PAGE
 
+    def _seen(self, operation: Operation) -> Operation:
+        """The operation, after whoever waits for changes has been told."""
+        self._changed()
+        return operation
+
+    def _changed(self) -> None:
+        # The write is done: that it is told late, when a wait ends by itself, must not make it fail.
+        with contextlib.suppress(StoreError):
+            actions: list[Action] = [ChangesRow.number.add(1), ChangesRow.schema.set(tables.SCHEMA)]
+            self._dynamo.update(ChangesRow, "operations", "changes", actions)
+
     def _fenced(self, operation: Operation, actions: list[Action], condition: Condition) -> Operation:
         pk = tables.operation_pk(operation.id)
         try:
@@ -188,7 +214,7 @@ def operation_of(raw: Raw | None) -> Operation | None:
 
 def open_operation(operation: Operation, *, now: float) -> Write:
     """The record of a new operation, before any message and any work."""
-    return dynamo.put("operation", _row(operation, due_at=now + MESSAGE_GRACE), OperationRow.pk.does_not_exist())
+    return dynamo.put(LABEL, _row(operation, due_at=now + MESSAGE_GRACE), OperationRow.pk.does_not_exist())
 
 
 def lock(operation: Operation) -> list[Write]:
@@ -272,7 +298,7 @@ def _close(operation: Operation, event: Event, now: float, actions: list[Action]
 
 
 def _write(operation: Operation, actions: list[Action], condition: Condition) -> Write:
-    return dynamo.update("operation", OperationRow, tables.operation_pk(operation.id), operation.id, actions, condition)
+    return dynamo.update(LABEL, OperationRow, tables.operation_pk(operation.id), operation.id, actions, condition)
 
 
 def _mine(operation: Operation) -> Condition:

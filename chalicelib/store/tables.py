@@ -18,6 +18,7 @@
 | meta | `wait#<number>` | `-` | WaitRow: a place of a waiting reader (store/waits.py) |
 | meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
+| meta | `operations` | `changes` | ChangesRow: how often any operation changed (store/operations.py) |
 | meta | `sweep` | `nodes` | SweepRow: when the nodes were last looked after (store/plugins.py) |
 | meta | `sweep` | `deaf` | DeafRow: when a heartbeat could not be taken (store/plugins.py) |
 | meta | `sweep` | `counters` | CheckRow: how far the claims' counters have been checked (store/volumes.py) |
@@ -311,6 +312,13 @@ class SweepRow(Row):
     fresh_since = NumberAttribute()
 
 
+class ChangesRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    number = NumberAttribute(default=0)
+
+
 class DeafRow(Row):
     class Meta:
         table_name = "meta"
@@ -344,6 +352,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     AuditRow,
     WorkerRow,
     SweepRow,
+    ChangesRow,
     DeafRow,
     CheckRow,
 )

@@ -10,7 +10,7 @@ from typing import Any
 from infra.deploy import render
 
 PLACE = render.Place(stage="blue", region="eu-central-1", account="1", key_arn="arn:aws:kms:eu-central-1:1:key/k")
-NETWORK = render.Options(variables={"MOORAGE_LOG_LEVEL": "DEBUG"}, subnets=("s-1", "s-2"), security_groups=("sg-1",))
+NETWORK = render.Options(variables={"MOORAGE_WAIT_SECONDS": "5"}, subnets=("s-1", "s-2"), security_groups=("sg-1",))
 
 
 def rendered_config(folder: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def test_the_rendered_stage_carries_its_name_and_variables(tmp_path: Path) -> No
     assert stages["blue"]["environment_variables"] == {
         "MOORAGE_STAGE": "blue",
         "MOORAGE_KEY_ARN": PLACE.key_arn,
-        "MOORAGE_LOG_LEVEL": "DEBUG",
+        "MOORAGE_WAIT_SECONDS": "5",
     }
     assert list(stages) == ["blue"]
 

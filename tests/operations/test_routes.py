@@ -278,3 +278,138 @@ def test_a_rejection_frees_the_turn(system: System) -> None:
     first, second = start(system, "a"), start(system, "b")
     system.pump()
     assert [operation(system, i)["Status"] for i in (first, second)] == ["failed", "failed"]
+
+
+def stuck(system: System, rpc: str, code: str = "INTERNAL") -> None:
+    def fail(called: str, _: object) -> None:
+        if called == rpc:
+            raise PluginRejected("stuck", code=code)
+
+    system.provider.before.append(fail)
+
+
+def deleting(system: System, headers: Any = None) -> Reply:
+    return system.call("DELETE", "/v1/volume/csi/data/delete", headers=headers)
+
+
+def backing_off(system: System) -> str:
+    """A delete that its provider refuses, far into its delays; the operation's ID."""
+    system.call("PUT", "/v1/volume/csi/data/create", definition(Secrets={"token": "first"}))
+    stuck(system, "DeleteVolume")
+    assert deleting(system, headers={"X-Nomad-CSI-Secrets": "pass=wrong"}).status == 504
+    system.rest(4)
+    (found,) = system.call("GET", "/v1/operations", query="status=pending").json["Operations"]
+    assert found["NotBefore"] > system.clock.now_ns() + 20e9
+    assert found["Tries"] < 30
+    return str(found["ID"])
+
+
+def test_a_request_that_is_sent_again_does_not_wait_for_the_next_try(system: System) -> None:
+    backing_off(system)
+    system.provider.before.clear()
+    began = system.clock.now()
+    assert deleting(system).status == 200
+    assert system.clock.now() - began < 1.0
+    assert system.provider.volumes == {}
+
+
+def test_what_waits_between_two_tries_can_be_resumed(system: System) -> None:
+    operation_id = backing_off(system)
+    resumed = system.call("PUT", f"/v1/operation/{operation_id}/resume")
+    assert (resumed.status, resumed.json["Status"], resumed.json["NotBefore"]) == (200, "pending", 0)
+    system.provider.before.clear()
+    system.pump()
+    assert operation(system, operation_id)["Status"] == "succeeded"
+
+
+def test_the_secrets_of_the_last_request_are_used(system: System) -> None:
+    backing_off(system)
+    assert system.provider.secrets[-1] == {"token": "first", "pass": "wrong"}
+    deleting(system, headers={"X-Nomad-CSI-Secrets": "pass=right"})
+    assert system.provider.secrets[-1] == {"token": "first", "pass": "right"}
+    deleting(system)
+    assert system.provider.secrets[-1] == {"token": "first", "pass": "right"}, "none given: those there were"
+
+
+def test_a_delay_that_protects_from_an_older_call_is_not_cut_short(system: System) -> None:
+    lost: list[str] = []
+
+    def answer_late(called: str, _: object) -> None:
+        if called == "DeleteVolume" and not lost:
+            lost.append(called)
+            raise PluginInDoubt("no answer", code="DEADLINE_EXCEEDED")
+
+    system.call("PUT", "/v1/volume/csi/data/create", definition())
+    system.provider.before.append(answer_late)
+    stuck(system, "DeleteVolume", code="FAILED_PRECONDITION")
+    first = deleting(system)
+    assert first.status == 504
+    (found,) = all_operations(system)[-1:]
+    assert found.in_flight(system.clock.now())
+    before = len(system.provider.log)
+    for _ in range(3):
+        assert deleting(system, headers={"Prefer": "wait=1"}).status == 504
+    assert len(system.provider.log) == before, "a refusal counts only when the first call cannot land any more"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds", "status"),
+    [
+        ("wait=5", 5.0, 504),
+        ("wait=600", 25.0, 504),
+        ("wait=0", 0.0, 504),
+        ("respond-async", 0.0, 202),
+        ("respond-async, wait=3", 3.0, 202),
+        ("wait=soon", 25.0, 504),
+        ("handling=lenient; foo=bar", 25.0, 504),
+    ],
+)
+def test_a_client_is_kept_waiting_as_long_as_it_wants_to(
+    system: System, prefer: str, seconds: float, status: int
+) -> None:
+    system.pumping = False
+    began = system.clock.now()
+    reply = system.call("PUT", "/v1/volume/csi/data/create", definition(), headers={"Prefer": prefer})
+    assert reply.status == status
+    assert seconds - 1 <= system.clock.now() - began <= seconds
+
+
+def index_of(reply: Reply) -> int:
+    return int(reply.headers["X-Nomad-Index"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_who_blocks_on_operations_is_woken_by_each_of_their_changes(case: Case, system: System) -> None:
+    case.prepare(system)
+    seen = system.call("GET", "/v1/operations")
+    shown: list[tuple[str, str]] = []
+
+    def look(*_: object) -> None:
+        nonlocal seen
+        now = system.call("GET", "/v1/operations")
+        if now.json != seen.json:
+            assert index_of(now) > index_of(seen), "a change that wakes nobody"
+            shown.extend((o["Kind"], o["Status"]) for o in now.json["Operations"][:1])
+        seen = now
+
+    system.clock.on_sleep.insert(0, look)
+    system.provider.before.append(look)
+    case.start(system)
+    look()
+    assert (case.name, "running") in shown
+    assert (case.name, "succeeded") in shown
+
+
+def test_blocked_readers_of_operations_wait_and_are_woken(system: System) -> None:
+    first = system.call("GET", "/v1/operations")
+    began = system.clock.now()
+    waited = system.call("GET", "/v1/operations", query=f"index={index_of(first)}&wait=3s")
+    assert (index_of(waited), system.clock.now() - began) == (index_of(first), pytest.approx(3, abs=0.2))
+
+    operation_id = start(system)
+    one = system.call("GET", f"/v1/operation/{operation_id}")
+    began = system.clock.now()
+    woken = system.call("GET", f"/v1/operation/{operation_id}", query=f"index={index_of(one)}&wait=20s")
+    assert system.clock.now() - began < 1.0, "the worker took it meanwhile"
+    assert woken.json["Status"] != "pending"
+    assert index_of(woken) > index_of(one)
