@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from chalicelib.store.tables import VolumeRow, volumes_pk
 from tests.clients.terraform import (
     MAY_NOT_CHANGE,
     REPLACES,
@@ -310,5 +309,9 @@ def error(reply: Reply) -> str:
 
 
 def in_use(system: System) -> None:
-    """As if an allocation had the volume open."""
-    system.deps.dynamo.update(VolumeRow, volumes_pk("default"), "data", [VolumeRow.readers.set(1)])
+    """An allocation has the volume open."""
+    system.add_node()
+    claim = {"AllocationID": "a", "NodeID": "node-a", "Mode": "read"}
+    claim |= {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
+    reply = system.call("PUT", "/v1/volume/csi/data/claim", claim, query=NAMESPACE)
+    assert reply.status == 200, reply.body
