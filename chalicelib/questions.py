@@ -21,14 +21,15 @@ class Opener(Protocol):
 def answer(worker: Worker, secrets: Opener, event: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one question; a call that failed is an answer too."""
     seconds = min(float(event.get("deadline", DEADLINE)), DEADLINE)
+    until = worker.clock.monotonic() + seconds
     try:
         with tracing.subsegment(str(event["ask"]), plugin_id=str(event["plugin_id"])):
-            return {"ok": QUESTIONS[event["ask"]](worker, secrets, event, seconds)}
+            return {"ok": QUESTIONS[event["ask"]](worker, secrets, event, until)}
     except PluginError as exc:
         return error_answer(exc)
 
 
-def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], seconds: float) -> None:
+def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], until: float) -> None:
     volume = Volume(
         namespace=event["namespace"],
         id=event["volume_id"],
@@ -36,26 +37,26 @@ def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], 
         **volumes.decode(event["definition"]),
     )
     opened = secrets.open_secrets(base64.b64decode(event["secrets"]), volume_context(volume.namespace, volume.id))
-    controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, seconds=seconds)
+    controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, until=until)
 
 
-def _list_volumes(worker: Worker, _secrets: Opener, event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _list_volumes(worker: Worker, _secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
     return controller.list_volumes(
         worker.controller(event["plugin_id"]),
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
-        seconds=seconds,
+        until=until,
     )
 
 
-def _list_snapshots(worker: Worker, secrets: Opener, event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _list_snapshots(worker: Worker, secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
     opened = secrets.open_secrets(base64.b64decode(event["secrets"]), volume_context("", event["plugin_id"]))
     return controller.list_snapshots(
         worker.controller(event["plugin_id"]),
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
         secrets=opened,
-        seconds=seconds,
+        until=until,
     )
 
 

@@ -32,7 +32,7 @@ class Worker:
         *,
         name: str,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> dict[str, Any]:
         with tracing.subsegment("CreateVolume", plugin_id=plugin_id, operation_id=attempt[0]):
@@ -41,16 +41,16 @@ class Worker:
                 volume,
                 name=name,
                 secrets=secrets,
-                seconds=seconds,
+                until=until,
                 attempt=Attempt(*attempt),
             )
 
     def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
     ) -> None:
         with tracing.subsegment("DeleteVolume", plugin_id=plugin_id, operation_id=attempt[0]):
             controller.delete_volume(
-                self.controller(plugin_id), external_id, secrets=secrets, seconds=seconds, attempt=Attempt(*attempt)
+                self.controller(plugin_id), external_id, secrets=secrets, until=until, attempt=Attempt(*attempt)
             )
 
     def expand_volume(
@@ -61,7 +61,7 @@ class Worker:
         required: int,
         limit: int,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> int:
         with tracing.subsegment("ControllerExpandVolume", plugin_id=plugin_id, operation_id=attempt[0]):
@@ -71,7 +71,7 @@ class Worker:
                 required=required,
                 limit=limit,
                 secrets=secrets,
-                seconds=seconds,
+                until=until,
                 attempt=Attempt(*attempt),
             )
 
@@ -83,7 +83,7 @@ class Worker:
         name: str,
         parameters: Mapping[str, str],
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> dict[str, Any]:
         with tracing.subsegment("CreateSnapshot", plugin_id=plugin_id, operation_id=attempt[0]):
@@ -93,7 +93,7 @@ class Worker:
                 name=name,
                 parameters=parameters,
                 secrets=secrets,
-                seconds=seconds,
+                until=until,
                 attempt=Attempt(*attempt),
             )
 
@@ -103,12 +103,12 @@ class Worker:
         external_id: str,
         *,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> None:
         with tracing.subsegment("DeleteSnapshot", plugin_id=plugin_id, operation_id=attempt[0]):
             controller.delete_snapshot(
-                self.controller(plugin_id), external_id, secrets=secrets, seconds=seconds, attempt=Attempt(*attempt)
+                self.controller(plugin_id), external_id, secrets=secrets, until=until, attempt=Attempt(*attempt)
             )
 
     def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]:
@@ -132,12 +132,12 @@ class Worker:
     def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
         with self._traced("NodeUnpublishVolume", plugin_id, how):
             node, attempt = self.node_plugin(plugin_id, node_id), Attempt(*how.attempt)
-            publishing.unmount(node, external_id, path=path, seconds=how.seconds, attempt=attempt)
+            publishing.unmount(node, external_id, path=path, until=how.until, attempt=attempt)
 
     def unstage(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
         with self._traced("NodeUnstageVolume", plugin_id, how):
             node, attempt = self.node_plugin(plugin_id, node_id), Attempt(*how.attempt)
-            publishing.unstage(node, external_id, path=path, seconds=how.seconds, attempt=attempt)
+            publishing.unstage(node, external_id, path=path, until=how.until, attempt=attempt)
 
     def node_plugin(self, plugin_id: str, node_id: str) -> publishing.NodePlugin:
         """The plugin on that node as it is registered now."""
@@ -155,4 +155,4 @@ class Worker:
 
 
 def _parts(how: How) -> dict[str, Any]:
-    return {"secrets": dict(how.secrets), "seconds": how.seconds, "attempt": Attempt(*how.attempt)}
+    return {"secrets": dict(how.secrets), "until": how.until, "attempt": Attempt(*how.attempt)}

@@ -20,24 +20,24 @@ def run_operation(event: Any) -> None:
     """Work on the operation that a message names."""
     from chalicelib.operations import engine
 
+    started = time.monotonic()
     for record in event:
-        body = _body(record.body)
-        started = time.monotonic()
-        found = engine.run(wiring.context(), body["operation_id"])
-        after = wiring.stores()["operations"].get(body["operation_id"], consistent=False)
-        log.line(
-            "operation",
-            operation_id=body["operation_id"],
-            kind=body.get("kind"),
-            namespace=found.namespace if found else None,
-            volume_id=found.volume_id if found else None,
-            plugin_id=found.plugin_id if found else None,
-            outcome=after.status.value if after else "unknown operation",
-            attempt=after.attempt if after else None,
-            step=after.step if after else None,
-            error=after.last_error if after else None,
-            milliseconds=round((time.monotonic() - started) * 1000),
-        )
+        for found in engine.work(wiring.context(), _body(record.body)["operation_id"]):
+            after = wiring.stores()["operations"].get(found.id, consistent=False) or found
+            log.line(
+                "operation",
+                operation_id=found.id,
+                kind=found.kind.value,
+                namespace=found.namespace,
+                volume_id=found.volume_id,
+                plugin_id=found.plugin_id,
+                outcome=after.status.value,
+                attempt=after.attempt,
+                step=after.step,
+                error=after.last_error,
+                milliseconds=round((time.monotonic() - started) * 1000),
+            )
+            started = time.monotonic()
 
 
 @workers.lambda_function(name="ask_plugin")

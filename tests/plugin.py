@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ RUN = "from moorage_devplugin.cli import main; main()"
 class SocketChannels:
     """Straight to the plugin's socket: what a bridge does beside relaying is tested with the bridge."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, monotonic: Callable[[], float]) -> None:
+        self.monotonic = monotonic
         self._channel = grpc.insecure_channel(f"unix://{path}")
 
     def of(self, instance: Instance) -> grpc.Channel:

@@ -5,19 +5,26 @@ One channel is kept per container and bridge. The certificate is read again afte
 since a channel never learns of a new one by itself (docs/interfaces.md, section 3).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
 
-from chalicelib.csi.outcome import GO_NAMES, Outcome, outcome
+from chalicelib.domain.outcome import GO_NAMES, Outcome, outcome
 from chalicelib.domain.plugin import Instance
 from chalicelib.errors import PluginInDoubt, PluginRejected, PluginUnreachable
 
 IDENTITY_SECONDS: Final = 60
 MESSAGE_LIMIT: Final = 16 * 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
+SHORTEST_CALL: Final = 0.05
+"""Seconds: no use to begin a call with less."""
+SHORTEST_SECRET: Final = 3
+"""Characters: a shorter one is no secret, and hiding it would hide half of the text."""
+REDACTED: Final = "[REDACTED]"
+_REQUEST_ID: Final = re.compile(r"(?i)\b(request[ _-]?id)\b[\s:=\"']*[0-9a-z][0-9a-z/+=-]{7,}[\"']?")
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     # Despite its name, how long one try to connect may take, TLS included (gRPC core: min_connect_timeout).
@@ -50,6 +57,8 @@ class Channels(Protocol):
 
     def forget(self) -> None: ...
 
+    def monotonic(self) -> float: ...
+
 
 class TlsChannels:
     """Channels with mutual TLS; `identity` is asked at most once a minute."""
@@ -78,6 +87,9 @@ class TlsChannels:
         """The bridge did not answer: read the certificate again before the next call."""
         self._read_at = float("-inf")
 
+    def monotonic(self) -> float:
+        return self._monotonic()
+
     def _current(self) -> Identity:
         if self._identity is None or self._monotonic() - self._read_at > IDENTITY_SECONDS:
             found = self._read()
@@ -105,11 +117,12 @@ def invoke(  # noqa: PLR0913 - a call has this many parts, and each is named
     rpc: str,
     request: Any,
     answer: Any,
-    seconds: float,
+    until: float,
     attempt: Attempt | None = None,
 ) -> Any:
-    """One CSI call. Raises PluginRejected (final), Gone, PluginInDoubt (it may have happened) or PluginUnreachable
-    (nothing was sent).
+    """One CSI call, over at `until` on the channels' monotonic clock: what was done before it was made is taken off.
+
+    Raises PluginRejected (final), Gone, PluginInDoubt (it may have happened) or PluginUnreachable (nothing was sent).
     """
     metadata: tuple[tuple[str, str | bytes], ...] = (("moorage-plugin", instance.plugin_id), ("moorage-protocol", "1"))
     if attempt is not None:
@@ -120,11 +133,14 @@ def invoke(  # noqa: PLR0913 - a call has this many parts, and each is named
         request_serializer=type(request).SerializeToString,
         response_deserializer=answer.FromString,
     )
+    seconds = until - channels.monotonic()
+    if seconds < SHORTEST_CALL:
+        raise PluginUnreachable("the attempt's time was over before its call could be made", code="UNAVAILABLE")
     try:
         return call(request, timeout=seconds, metadata=metadata)
     except grpc.RpcError as exc:
         code = exc.code().name
-        text = f"rpc error: code = {GO_NAMES.get(code, code)} desc = {exc.details() or ''}"
+        text = f"rpc error: code = {GO_NAMES.get(code, code)} desc = {_shown(exc.details() or '', request)}"
         if code == "UNAVAILABLE":
             channels.forget()
         meaning = outcome(rpc, code)
@@ -134,3 +150,16 @@ def invoke(  # noqa: PLR0913 - a call has this many parts, and each is named
             Outcome.IN_DOUBT: PluginInDoubt,
         }
         raise kinds[meaning](text, code=code) from exc
+
+
+def _shown(details: str, request: Any) -> str:
+    """A plugin's words without the secrets it was given, should it repeat them, and without AWS's request IDs: clients
+    look for status codes in error texts.
+    """
+    hidden = [value for value in getattr(request, "secrets", {}).values() if len(value) >= SHORTEST_SECRET]
+    capability = getattr(request, "volume_capability", None)
+    if capability is not None and hasattr(capability, "mount"):
+        hidden += [flag.partition("=")[2] for flag in capability.mount.mount_flags if "=" in flag]
+    for value in sorted(filter(None, hidden), key=len, reverse=True):
+        details = details.replace(value, REDACTED)
+    return _REQUEST_ID.sub(r"\1 " + REDACTED, details)

@@ -26,7 +26,7 @@ class Controller:
     channels: Channels
     pick: Callable[[int], int]
 
-    def call(self, rpc: str, request: Any, answer: Any, *, seconds: float, attempt: Attempt | None = None) -> Any:
+    def call(self, rpc: str, request: Any, answer: Any, *, until: float, attempt: Attempt | None = None) -> Any:
         healthy = [i for i in self.instances if i.controller and i.healthy]
         if not healthy:
             raise PluginUnreachable(f"no healthy controllers for CSI plugin: {self.plugin_id}", code="UNAVAILABLE")
@@ -38,13 +38,13 @@ class Controller:
             rpc=rpc,
             request=request,
             answer=answer,
-            seconds=seconds,
+            until=until,
             attempt=attempt,
         )
 
 
 def create_volume(
-    controller: Controller, volume: Volume, *, name: str, secrets: Mapping[str, str], seconds: float, attempt: Attempt
+    controller: Controller, volume: Volume, *, name: str, secrets: Mapping[str, str], until: float, attempt: Attempt
 ) -> dict[str, Any]:
     """CreateVolume: the fields of the volume that the provider decided."""
     request = csi.CreateVolumeRequest(
@@ -57,9 +57,7 @@ def create_volume(
         accessibility_requirements=convert.topology_requirement(volume.topology_request),
     )
     try:
-        made = controller.call(
-            "CreateVolume", request, csi.CreateVolumeResponse, seconds=seconds, attempt=attempt
-        ).volume
+        made = controller.call("CreateVolume", request, csi.CreateVolumeResponse, until=until, attempt=attempt).volume
     except PluginError as exc:
         exc.text = "controller create volume: CSI.ControllerCreateVolume: " + _create_text(volume, exc)
         raise
@@ -75,12 +73,12 @@ def create_volume(
 
 
 def delete_volume(
-    controller: Controller, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
+    controller: Controller, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
 ) -> None:
     """DeleteVolume; a volume that is not there is deleted."""
     request = csi.DeleteVolumeRequest(volume_id=external_id, secrets=dict(secrets))
     try:
-        controller.call("DeleteVolume", request, csi.DeleteVolumeResponse, seconds=seconds, attempt=attempt)
+        controller.call("DeleteVolume", request, csi.DeleteVolumeResponse, until=until, attempt=attempt)
     except Gone:
         return
     except PluginError as exc:
@@ -88,7 +86,7 @@ def delete_volume(
         raise
 
 
-def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[str, str], seconds: float) -> None:
+def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[str, str], until: float) -> None:
     """ValidateVolumeCapabilities: the volume exists at the provider and can do what is asked; raises PluginRejected
     if not.
     """
@@ -102,7 +100,7 @@ def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[
     head = "controller validate volume: CSI.ControllerValidateVolume: "
     try:
         answer = controller.call(
-            "ValidateVolumeCapabilities", request, csi.ValidateVolumeCapabilitiesResponse, seconds=seconds
+            "ValidateVolumeCapabilities", request, csi.ValidateVolumeCapabilitiesResponse, until=until
         )
     except PluginError as exc:
         missing = f'volume "{volume.external_id}" could not be found: ' if exc.code == "NOT_FOUND" else ""
@@ -122,7 +120,7 @@ def expand_volume(
     required: int,
     limit: int,
     secrets: Mapping[str, str],
-    seconds: float,
+    until: float,
     attempt: Attempt,
 ) -> int:
     """ControllerExpandVolume: the new capacity in bytes; repeating it changes nothing more."""
@@ -136,7 +134,7 @@ def expand_volume(
     )
     try:
         answer = controller.call(
-            "ControllerExpandVolume", request, csi.ControllerExpandVolumeResponse, seconds=seconds, attempt=attempt
+            "ControllerExpandVolume", request, csi.ControllerExpandVolumeResponse, until=until, attempt=attempt
         )
     except PluginError as exc:
         heads = {
@@ -156,7 +154,7 @@ def create_snapshot(
     name: str,
     parameters: Mapping[str, str],
     secrets: Mapping[str, str],
-    seconds: float,
+    until: float,
     attempt: Attempt,
 ) -> dict[str, Any]:
     """CreateSnapshot: the snapshot; the same source and name answer the same one."""
@@ -164,9 +162,7 @@ def create_snapshot(
         source_volume_id=external_id, name=name, parameters=dict(parameters), secrets=dict(secrets)
     )
     try:
-        answer = controller.call(
-            "CreateSnapshot", request, csi.CreateSnapshotResponse, seconds=seconds, attempt=attempt
-        )
+        answer = controller.call("CreateSnapshot", request, csi.CreateSnapshotResponse, until=until, attempt=attempt)
     except PluginError as exc:
         head = "could not create snapshot: controller create snapshot: CSI.ControllerCreateSnapshot: "
         taken = f"snapshot {quoted(name)} already exists but is incompatible with volume ID {quoted(external_id)}: "
@@ -176,12 +172,12 @@ def create_snapshot(
 
 
 def delete_snapshot(
-    controller: Controller, snapshot_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
+    controller: Controller, snapshot_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
 ) -> None:
     """DeleteSnapshot; a snapshot that is not there is deleted."""
     request = csi.DeleteSnapshotRequest(snapshot_id=snapshot_id, secrets=dict(secrets))
     try:
-        controller.call("DeleteSnapshot", request, csi.DeleteSnapshotResponse, seconds=seconds, attempt=attempt)
+        controller.call("DeleteSnapshot", request, csi.DeleteSnapshotResponse, until=until, attempt=attempt)
     except Gone:
         return
     except PluginError as exc:
@@ -190,11 +186,11 @@ def delete_snapshot(
         raise
 
 
-def list_volumes(controller: Controller, *, per_page: int, next_token: str, seconds: float) -> dict[str, Any]:
+def list_volumes(controller: Controller, *, per_page: int, next_token: str, until: float) -> dict[str, Any]:
     """ListVolumes: one page of what the provider has, registered or not."""
     request = csi.ListVolumesRequest(max_entries=per_page, starting_token=next_token)
     try:
-        answer = controller.call("ListVolumes", request, csi.ListVolumesResponse, seconds=seconds)
+        answer = controller.call("ListVolumes", request, csi.ListVolumesResponse, until=until)
     except PluginError as exc:
         exc.text = "controller list volumes: CSI.ControllerListVolumes: " + _token_text(exc, next_token)
         raise
@@ -202,12 +198,12 @@ def list_volumes(controller: Controller, *, per_page: int, next_token: str, seco
 
 
 def list_snapshots(
-    controller: Controller, *, per_page: int, next_token: str, secrets: Mapping[str, str], seconds: float
+    controller: Controller, *, per_page: int, next_token: str, secrets: Mapping[str, str], until: float
 ) -> dict[str, Any]:
     """ListSnapshots: one page of the provider's snapshots."""
     request = csi.ListSnapshotsRequest(max_entries=per_page, starting_token=next_token, secrets=dict(secrets))
     try:
-        answer = controller.call("ListSnapshots", request, csi.ListSnapshotsResponse, seconds=seconds)
+        answer = controller.call("ListSnapshots", request, csi.ListSnapshotsResponse, until=until)
     except PluginError as exc:
         exc.text = "controller list snapshots: CSI.ControllerListSnapshots: " + _token_text(exc, next_token)
         raise

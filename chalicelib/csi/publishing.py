@@ -25,7 +25,7 @@ class NodePlugin:
         """Whether volumes are staged before they are published (CSI spec, NodeStageVolume)."""
         return self._instance is not None and "STAGE_UNSTAGE_VOLUME" in self._instance.node_capabilities
 
-    def call(self, rpc: str, request: Any, answer: Any, *, seconds: float, attempt: Attempt) -> Any:
+    def call(self, rpc: str, request: Any, answer: Any, *, until: float, attempt: Attempt) -> Any:
         """One call; raises PluginUnreachable when the node does not run the plugin, or not in health."""
         instance = self._instance
         if instance is None or not instance.node or not instance.healthy:
@@ -37,7 +37,7 @@ class NodePlugin:
             rpc=rpc,
             request=request,
             answer=answer,
-            seconds=seconds,
+            until=until,
             attempt=attempt,
         )
 
@@ -49,7 +49,7 @@ def publish(
     *,
     external_node_id: str,
     secrets: dict[str, str],
-    seconds: float,
+    until: float,
     attempt: Attempt,
 ) -> dict[str, str]:
     """ControllerPublishVolume: the context that the node's calls need."""
@@ -63,7 +63,7 @@ def publish(
     )
     try:
         answer = controller.call(
-            "ControllerPublishVolume", request, csi.ControllerPublishVolumeResponse, seconds=seconds, attempt=attempt
+            "ControllerPublishVolume", request, csi.ControllerPublishVolumeResponse, until=until, attempt=attempt
         )
     except PluginError as exc:
         exc.text = "controller publish: CSI.ControllerAttachVolume: " + exc.text
@@ -77,7 +77,7 @@ def unpublish(
     *,
     external_node_id: str,
     secrets: dict[str, str],
-    seconds: float,
+    until: float,
     attempt: Attempt,
 ) -> None:
     """ControllerUnpublishVolume; a volume or node that is unknown to the plugin is no obstacle."""
@@ -87,7 +87,7 @@ def unpublish(
             "ControllerUnpublishVolume",
             request,
             csi.ControllerUnpublishVolumeResponse,
-            seconds=seconds,
+            until=until,
             attempt=attempt,
         )
     except Gone:
@@ -98,7 +98,7 @@ def unpublish(
 
 
 def stage(
-    node: NodePlugin, volume: Volume, use: Use, *, secrets: dict[str, str], seconds: float, attempt: Attempt
+    node: NodePlugin, volume: Volume, use: Use, *, secrets: dict[str, str], until: float, attempt: Attempt
 ) -> bool:
     """NodeStageVolume; False when the plugin has no such step, and nothing was called."""
     if not node.stages:
@@ -111,12 +111,12 @@ def stage(
         secrets=secrets,
         volume_context=dict(volume.context or {}),
     )
-    _named(node, "NodeStageVolume", request, csi.NodeStageVolumeResponse, seconds, attempt)
+    _named(node, "NodeStageVolume", request, csi.NodeStageVolumeResponse, until, attempt)
     return True
 
 
 def mount(
-    node: NodePlugin, volume: Volume, use: Use, *, secrets: dict[str, str], seconds: float, attempt: Attempt
+    node: NodePlugin, volume: Volume, use: Use, *, secrets: dict[str, str], until: float, attempt: Attempt
 ) -> None:
     """NodePublishVolume: at the target path afterwards."""
     request = csi.NodePublishVolumeRequest(
@@ -129,33 +129,33 @@ def mount(
         secrets=secrets,
         volume_context=dict(volume.context or {}),
     )
-    _named(node, "NodePublishVolume", request, csi.NodePublishVolumeResponse, seconds, attempt)
+    _named(node, "NodePublishVolume", request, csi.NodePublishVolumeResponse, until, attempt)
 
 
-def unmount(node: NodePlugin, external_id: str, *, path: str, seconds: float, attempt: Attempt) -> None:
+def unmount(node: NodePlugin, external_id: str, *, path: str, until: float, attempt: Attempt) -> None:
     """NodeUnpublishVolume; what is not published is unpublished."""
     request = csi.NodeUnpublishVolumeRequest(volume_id=external_id, target_path=path)
-    _undone(node, "NodeUnpublishVolume", request, csi.NodeUnpublishVolumeResponse, seconds, attempt)
+    _undone(node, "NodeUnpublishVolume", request, csi.NodeUnpublishVolumeResponse, until, attempt)
 
 
-def unstage(node: NodePlugin, external_id: str, *, path: str, seconds: float, attempt: Attempt) -> None:
+def unstage(node: NodePlugin, external_id: str, *, path: str, until: float, attempt: Attempt) -> None:
     """NodeUnstageVolume, where the plugin has it; what is not staged is unstaged."""
     if not node.stages:
         return
     request = csi.NodeUnstageVolumeRequest(volume_id=external_id, staging_target_path=path)
-    _undone(node, "NodeUnstageVolume", request, csi.NodeUnstageVolumeResponse, seconds, attempt)
+    _undone(node, "NodeUnstageVolume", request, csi.NodeUnstageVolumeResponse, until, attempt)
 
 
-def _undone(node: NodePlugin, rpc: str, request: Any, answer: Any, seconds: float, attempt: Attempt) -> None:
+def _undone(node: NodePlugin, rpc: str, request: Any, answer: Any, until: float, attempt: Attempt) -> None:
     try:
-        _named(node, rpc, request, answer, seconds, attempt)
+        _named(node, rpc, request, answer, until, attempt)
     except Gone:
         return
 
 
-def _named(node: NodePlugin, rpc: str, request: Any, answer: Any, seconds: float, attempt: Attempt) -> None:
+def _named(node: NodePlugin, rpc: str, request: Any, answer: Any, until: float, attempt: Attempt) -> None:
     try:
-        node.call(rpc, request, answer, seconds=seconds, attempt=attempt)
+        node.call(rpc, request, answer, until=until, attempt=attempt)
     except PluginError as exc:
         exc.text = f"CSI.{rpc}: {exc.text}"
         raise

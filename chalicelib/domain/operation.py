@@ -128,10 +128,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """What every call has: secrets, its deadline in seconds, and the attempt that fences it at the bridge."""
+    """What every call has: secrets, its deadline on the monotonic clock, the attempt that fences it at the bridge."""
 
     secrets: Mapping[str, str] = field(repr=False)
-    seconds: float
+    until: float
     attempt: tuple[str, int]
 
 

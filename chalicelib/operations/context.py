@@ -11,7 +11,7 @@ from chalicelib.clock import Clock
 from chalicelib.domain.claim import Use
 from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
 from chalicelib.domain.volume import Volume
-from chalicelib.errors import LeaseLost, PluginRejected, WriteConflict
+from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError, WriteConflict
 from chalicelib.store import operations
 from chalicelib.store.claims import ClaimStore, claim_of
 from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
@@ -38,7 +38,7 @@ class Opener(Protocol):
 
 class Calls(Protocol):
     """The CSI calls that change something; each raises the PluginError it ended in. `attempt` fences it at the
-    bridge.
+    bridge; it is over at `until` on the monotonic clock, whatever was done before it was made.
     """
 
     def create_volume(
@@ -48,12 +48,12 @@ class Calls(Protocol):
         *,
         name: str,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> dict[str, Any]: ...
 
     def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
     ) -> None: ...
 
     def expand_volume(
@@ -64,7 +64,7 @@ class Calls(Protocol):
         required: int,
         limit: int,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> int: ...
 
@@ -76,12 +76,12 @@ class Calls(Protocol):
         name: str,
         parameters: Mapping[str, str],
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: tuple[str, int],
     ) -> dict[str, Any]: ...
 
     def delete_snapshot(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: tuple[str, int]
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
     ) -> None: ...
 
     def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]: ...
@@ -111,6 +111,17 @@ class Context:
     claims: ClaimStore
     secrets: Opener
     calls: Calls
+
+    def open(self, operation: Operation, *sealed_secrets: bytes) -> dict[str, str]:
+        """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
+        no call is made.
+        """
+        context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+        try:
+            opened = [self.secrets.open_secrets(one, context) for one in sealed_secrets]
+        except StoreError as exc:
+            raise PluginUnreachable(exc.text, code="UNAVAILABLE") from exc
+        return {name: value for secrets in opened for name, value in secrets.items()}
 
     def record(self, operation: Operation, *scopes: str, writes: Callable[[Ticket], list[Write]]) -> int:
         """Allocate, write all of `writes` in one transaction, publish; returns the index.
@@ -186,7 +197,9 @@ class Context:
 
 
 Run = Callable[[Context, Operation, float], Operation | None]
-"""One attempt of a step, with the seconds its call may take; the operation when another step follows at once."""
+"""One attempt of a step, with the deadline of its call on the monotonic clock; the operation when another step follows
+at once.
+"""
 Rejected = Callable[[Context, Operation, PluginRejected], Operation | None]
 """What follows from a final error of this attempt, when no other call of the operation is in flight; the operation when
 its undo can begin at once.

@@ -19,19 +19,16 @@ from chalicelib.store.turns import Turn, of_storage
 CREATE: Final = "create"
 
 
-def create(ctx: Context, operation: Operation, seconds: float) -> None:
+def create(ctx: Context, operation: Operation, until: float) -> None:
     """CreateSnapshot, and on its answer the operation is over."""
     params = operation.params
-    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
-    own = ctx.secrets.open_secrets(sealed(params, "volume_secrets"), context)
-    given = ctx.secrets.open_secrets(operation.sealed_secrets, context)
     made = ctx.calls.create_snapshot(
         operation.plugin_id,
         operation.external_id,
         name=operation.storage_name,
         parameters=params.get("parameters") or {},
-        secrets=own | given,
-        seconds=seconds,
+        secrets=ctx.open(operation, sealed(params, "volume_secrets"), operation.sealed_secrets),
+        until=until,
         attempt=(operation.id, operation.attempt),
     )
     now = ctx.clock.now()

@@ -19,6 +19,7 @@ the same name until the provider answers (DeleteVolume needs the ID), `remove` d
 from dataclasses import replace
 from typing import Any, Final
 
+from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation, retry_delay
 from chalicelib.domain.volume import Volume, registered
 from chalicelib.errors import LeaseLost, PluginRejected
@@ -32,11 +33,6 @@ CREATE: Final = "create"
 FIND: Final = "find"
 REMOVE: Final = "remove"
 
-_PROVES_ABSENCE: Final = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "NOT_FOUND"})
-"""Codes of CreateVolume after which nothing was made; a test compares with csi/outcome.py, which operations do not
-import.
-"""
-
 
 def definition_of(operation: Operation) -> Volume:
     """The volume that the operation is about, as the request gave it."""
@@ -49,9 +45,9 @@ def definition_of(operation: Operation) -> Volume:
     )
 
 
-def create(ctx: Context, operation: Operation, seconds: float) -> None:
+def create(ctx: Context, operation: Operation, until: float) -> None:
     """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
-    made = _call(ctx, operation, seconds)
+    made = _call(ctx, operation, until)
     now = ctx.clock.now()
     volume = registered(replace(definition_of(operation), **made), index=0, now_ns=ctx.clock.now_ns())
     # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
@@ -78,10 +74,12 @@ def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
         operation_id=operation.id,
         expires_at=int(now) + TOMBSTONE_SECONDS,
     )
-    if error.code in _PROVES_ABSENCE:
+    if outcome.proves("CreateVolume", error.code):
         closing = operations.fail(operation, now=now, error=error.text)
     else:
-        until = max(operation.calls_until if error.code == "UNKNOWN" else now, now + retry_delay(1, ctx.clock.jitter()))
+        until = max(
+            now if outcome.is_answer(error.code) else operation.calls_until, now + retry_delay(1, ctx.clock.jitter())
+        )
         closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
     try:
         ctx.dynamo.transact([release, closing], token=f"{operation.id[-24:]}r{operation.attempt}")
@@ -89,9 +87,9 @@ def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
         raise LeaseLost(operation.id) from exc
 
 
-def find(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """Learn the ID of what may have been made, by creating it again under the same name."""
-    made = _call(ctx, operation, seconds)
+    made = _call(ctx, operation, until)
     now = ctx.clock.now()
     found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made["external_id"])
     if found.in_flight(now):
@@ -103,19 +101,19 @@ def find(ctx: Context, operation: Operation, seconds: float) -> Operation | None
 def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
     """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
     now = ctx.clock.now()
-    if error.code in _PROVES_ABSENCE:
+    if outcome.proves("CreateVolume", error.code):
         _close_undo(ctx, operation, now)
         return
-    ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=now)
+    ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
 
 
-def remove(ctx: Context, operation: Operation, seconds: float) -> None:
+def remove(ctx: Context, operation: Operation, until: float) -> None:
     """DeleteVolume of what was found; then nothing is left."""
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=_secrets(ctx, operation),
-        seconds=seconds,
+        secrets=ctx.open(operation, operation.sealed_secrets),
+        until=until,
         attempt=(operation.id, operation.attempt),
     )
     _close_undo(ctx, operation, ctx.clock.now())
@@ -123,23 +121,18 @@ def remove(ctx: Context, operation: Operation, seconds: float) -> None:
 
 def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
     """It is still there: later again, until the tries are used up and somebody looks."""
-    ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=ctx.clock.now())
+    ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
-def _call(ctx: Context, operation: Operation, seconds: float) -> dict[str, Any]:
+def _call(ctx: Context, operation: Operation, until: float) -> dict[str, Any]:
     return ctx.calls.create_volume(
         operation.plugin_id,
         definition_of(operation),
         name=operation.storage_name,
-        secrets=_secrets(ctx, operation),
-        seconds=seconds,
+        secrets=ctx.open(operation, operation.sealed_secrets),
+        until=until,
         attempt=(operation.id, operation.attempt),
     )
-
-
-def _secrets(ctx: Context, operation: Operation) -> dict[str, str]:
-    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
-    return ctx.secrets.open_secrets(operation.sealed_secrets, context)
 
 
 def _close_undo(ctx: Context, operation: Operation, now: float) -> None:

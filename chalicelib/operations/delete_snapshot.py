@@ -12,14 +12,13 @@ from chalicelib.operations.context import Context, Definition, Step
 DELETE: Final = "delete"
 
 
-def delete(ctx: Context, operation: Operation, seconds: float) -> None:
+def delete(ctx: Context, operation: Operation, until: float) -> None:
     """DeleteSnapshot, and on its answer the operation is over."""
-    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
     ctx.calls.delete_snapshot(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.secrets.open_secrets(operation.sealed_secrets, context),
-        seconds=seconds,
+        secrets=ctx.open(operation, operation.sealed_secrets),
+        until=until,
         attempt=(operation.id, operation.attempt),
     )
     ctx.finish(operation, {})

@@ -11,6 +11,7 @@ presence brings it back.
 
 from typing import Any, Final
 
+from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation
 from chalicelib.errors import LeaseLost, PluginRejected
 from chalicelib.operations.context import Context, Definition, Step, sealed
@@ -21,20 +22,14 @@ from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 DELETE: Final = "delete"
 
-_PROVES_PRESENCE: Final = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION"})
-"""Codes of DeleteVolume after which the volume is as it was; a test compares with csi/outcome.py."""
 
-
-def delete(ctx: Context, operation: Operation, seconds: float) -> None:
+def delete(ctx: Context, operation: Operation, until: float) -> None:
     """DeleteVolume, and on its answer a tombstone: volume, membership and operation in one transaction."""
-    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
-    own = ctx.secrets.open_secrets(sealed(operation.params, "volume_secrets"), context)
-    given = ctx.secrets.open_secrets(operation.sealed_secrets, context)
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=own | given,
-        seconds=seconds,
+        secrets=ctx.open(operation, sealed(operation.params, "volume_secrets"), operation.sealed_secrets),
+        until=until,
         attempt=(operation.id, operation.attempt),
     )
     now = ctx.clock.now()
@@ -58,8 +53,8 @@ def delete(ctx: Context, operation: Operation, seconds: float) -> None:
 def delete_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
     """The volume is still there: ready again. Or nobody knows: it stays `deleting`, and the delete is tried again."""
     now = ctx.clock.now()
-    if error.code not in _PROVES_PRESENCE:
-        ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=now)
+    if not outcome.proves("DeleteVolume", error.code):
+        ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
         return
     unmark = volumes.unmark(
         volumes.key(operation.namespace, operation.volume_id), operation_id=operation.id, calls_until=0

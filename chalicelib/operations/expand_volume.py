@@ -11,6 +11,7 @@ After a crash: before the call, nothing happened; after it, the next attempt's c
 from dataclasses import replace
 from typing import Any, Final
 
+from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginRejected
@@ -22,7 +23,7 @@ from chalicelib.store.index import volume_scope
 EXPAND: Final = "expand"
 
 
-def expand(ctx: Context, operation: Operation, seconds: float) -> None:
+def expand(ctx: Context, operation: Operation, until: float) -> None:
     """ControllerExpandVolume, and on its answer the volume has its new size and definition."""
     params = operation.params
     merged = Volume(
@@ -31,14 +32,13 @@ def expand(ctx: Context, operation: Operation, seconds: float) -> None:
         plugin_id=operation.plugin_id,
         **volumes.decode(params["definition"]),
     )
-    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
     capacity = ctx.calls.expand_volume(
         operation.plugin_id,
         merged,
         required=int(params["required"]),
         limit=int(params["limit"]),
-        secrets=ctx.secrets.open_secrets(sealed(params, "volume_secrets"), context),
-        seconds=seconds,
+        secrets=ctx.open(operation, sealed(params, "volume_secrets")),
+        until=until,
         attempt=(operation.id, operation.attempt),
     )
     now, now_ns = ctx.clock.now(), ctx.clock.now_ns()
@@ -60,7 +60,7 @@ def expand_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
     unmark = volumes.unmark(
         volumes.key(operation.namespace, operation.volume_id),
         operation_id=operation.id,
-        calls_until=operation.calls_until,
+        calls_until=0.0 if outcome.is_answer(error.code) else operation.calls_until,
     )
     try:
         ctx.dynamo.transact(

@@ -10,6 +10,7 @@ the claim goes. The undo begins at once, unless the call that failed may still l
 
 from typing import Final
 
+from chalicelib.domain import outcome
 from chalicelib.domain.claim import Use
 from chalicelib.domain.operation import Operation, retry_delay
 from chalicelib.domain.volume import Capability
@@ -24,22 +25,15 @@ ATTACH: Final = "attach"
 STAGE: Final = "stage"
 MOUNT: Final = "mount"
 
-_PROVES_UNATTACHED: Final = frozenset(
-    {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"}
-)
-"""Codes of ControllerPublishVolume after which the volume is not attached to this node (CSI spec,
-ControllerPublishVolume errors: FAILED_PRECONDITION is "published to another node").
-"""
 
-
-def attach(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+def attach(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """ControllerPublishVolume; its context is what the node needs."""
     claim = release.the_claim(ctx, operation)
     context = ctx.calls.publish(
         release.the_volume(operation),
         _use(operation),
         external_node_id=claim.external_node_id,
-        how=release.how(ctx, operation, seconds),
+        how=release.how(ctx, operation, until),
     )
     if operation.params["target_path"]:
         params = release.remember(operation, publish_context=context)
@@ -48,25 +42,25 @@ def attach(ctx: Context, operation: Operation, seconds: float) -> Operation | No
     return None
 
 
-def stage(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+def stage(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """NodeStageVolume, where the plugin has it."""
     claim = release.the_claim(ctx, operation)
-    how = release.how(ctx, operation, seconds)
+    how = release.how(ctx, operation, until)
     ctx.calls.stage(release.the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
-def mount(ctx: Context, operation: Operation, seconds: float) -> None:
+def mount(ctx: Context, operation: Operation, until: float) -> None:
     """NodePublishVolume: the volume is at its target path."""
     claim = release.the_claim(ctx, operation)
-    how = release.how(ctx, operation, seconds)
+    how = release.how(ctx, operation, until)
     ctx.calls.mount(release.the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
     _published(ctx, operation, dict(operation.params.get("publish_context") or {}))
 
 
 def attach_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
     """Not attached: the claim goes. Or nobody knows: it is detached first."""
-    if error.code in _PROVES_UNATTACHED:
+    if outcome.proves("ControllerPublishVolume", error.code):
         release.free(ctx, operation, error.text)
         return None
     return _undo(ctx, operation, error, release.DETACH)
@@ -96,7 +90,7 @@ def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> N
 def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
     """The client has its answer; the claim is past, and this operation goes on by itself."""
     now = ctx.clock.now()
-    may_land = error.code == "UNKNOWN"
+    may_land = not outcome.is_answer(error.code)
     until = max(operation.calls_until, now + retry_delay(1, ctx.clock.jitter())) if may_land else now
 
     def writes(ticket: Ticket) -> list[Write]:

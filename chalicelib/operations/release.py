@@ -7,6 +7,7 @@ called: whether it may still be writing is decided before a claim is released (s
 import json
 from typing import Any, Final
 
+from chalicelib.domain import outcome
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
 from chalicelib.domain.operation import How, Kind, Operation
 from chalicelib.domain.volume import Volume
@@ -40,13 +41,12 @@ def the_volume(operation: Operation) -> Volume:
     )
 
 
-def how(ctx: Context, operation: Operation, seconds: float) -> How:
-    context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
-    secrets = ctx.secrets.open_secrets(sealed(operation.params, "volume_secrets"), context)
-    return How(secrets=secrets, seconds=seconds, attempt=(operation.id, operation.attempt))
+def how(ctx: Context, operation: Operation, until: float) -> How:
+    secrets = ctx.open(operation, sealed(operation.params, "volume_secrets"))
+    return How(secrets=secrets, until=until, attempt=(operation.id, operation.attempt))
 
 
-def unmount(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+def unmount(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """NodeUnpublishVolume, unless the node is down or gone."""
     claim = the_claim(ctx, operation)
     if claim.target_path and node_answers(ctx, claim):
@@ -55,12 +55,12 @@ def unmount(ctx: Context, operation: Operation, seconds: float) -> Operation | N
             operation.external_id,
             node_id=claim.node_id,
             path=claim.target_path,
-            how=how(ctx, operation, seconds),
+            how=how(ctx, operation, until),
         )
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=UNSTAGE)
 
 
-def unstage(ctx: Context, operation: Operation, seconds: float) -> Operation | None:
+def unstage(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """NodeUnstageVolume, unless another claim has the volume mounted on that node; then the claim is node-detached."""
     claim = the_claim(ctx, operation)
     if claim.staging_path and node_answers(ctx, claim) and not _others_on_node(ctx, claim):
@@ -69,7 +69,7 @@ def unstage(ctx: Context, operation: Operation, seconds: float) -> Operation | N
             operation.external_id,
             node_id=claim.node_id,
             path=claim.staging_path,
-            how=how(ctx, operation, seconds),
+            how=how(ctx, operation, until),
         )
 
     def writes(ticket: Ticket) -> list[Write]:
@@ -87,7 +87,7 @@ def unstage(ctx: Context, operation: Operation, seconds: float) -> Operation | N
     return ctx.operations.get(operation.id)
 
 
-def detach(ctx: Context, operation: Operation, seconds: float) -> None:
+def detach(ctx: Context, operation: Operation, until: float) -> None:
     """ControllerUnpublishVolume, unless another claim needs the volume on that node; then the claim is free.
 
     Who publishes for a new claim there waits for this call's turn, so what is read here cannot change before it.
@@ -98,7 +98,7 @@ def detach(ctx: Context, operation: Operation, seconds: float) -> None:
             operation.plugin_id,
             operation.external_id,
             external_node_id=claim.external_node_id,
-            how=how(ctx, operation, seconds),
+            how=how(ctx, operation, until),
         )
     free(ctx, operation, operation.error)
 
@@ -122,7 +122,7 @@ def free(ctx: Context, operation: Operation, error: str) -> None:
 
 def refused(ctx: Context, operation: Operation, error: PluginRejected) -> None:
     """It may still be there: later again, until the tries are used up and somebody looks; the claim stays."""
-    ctx.retry(operation, error.text, answered=error.code != "UNKNOWN", now=ctx.clock.now())
+    ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
 def over(ctx: Context, operation: Operation) -> None:

@@ -17,6 +17,8 @@ from chalicelib.store.tables import TurnRow
 
 WAITING_LIMIT: Final = 500
 """Operations that one item names; those beyond it are found when they are due."""
+KEEP_SECONDS: Final = 24 * 3600
+"""How long the item of a turn is kept that nobody takes any more."""
 _SK: Final = "-"
 _TRIES: Final = 5
 
@@ -52,6 +54,7 @@ class TurnStore:
             TurnRow.holder.set(turn.holder),
             TurnRow.until.set(turn.until),
             TurnRow.schema.set(tables.SCHEMA),
+            TurnRow.expires_at.set(int(turn.until) + KEEP_SECONDS),
             TurnRow.waiting.delete({turn.operation_id}),
         ]
         # The same call may be repeated while an older one is unanswered: that is how CSI learns what became of it.
@@ -70,6 +73,11 @@ class TurnStore:
             if self._wait(pk, held, turn.operation_id):
                 return float(held.until)
         return now + 1.0
+
+    def is_free(self, turn: Turn, *, now: float) -> bool:
+        """Whether nobody has it any more; who found it taken a moment ago asks again when it is down as waiting."""
+        row = self._dynamo.get(TurnRow, tables.turn_pk(turn.subject), _SK)
+        return row is None or row.until <= now
 
     def leave(self, turn: Turn, *, until: float) -> list[str]:
         """Free it from `until` on (0: now), if it is still ours; if now, the operations that wait, the oldest first."""

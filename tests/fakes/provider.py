@@ -61,7 +61,7 @@ class FakeProvider:
         *,
         name: str,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: Attempt,
     ) -> dict[str, Any]:
         found = self._call("CreateVolume", name, attempt, secrets, lambda: self.make_volume(name, volume.capacity_min))
@@ -84,7 +84,7 @@ class FakeProvider:
         return found
 
     def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
     ) -> None:
         self._call("DeleteVolume", external_id, attempt, secrets, lambda: self.volumes.pop(external_id, None))
 
@@ -96,7 +96,7 @@ class FakeProvider:
         required: int,
         limit: int,
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: Attempt,
     ) -> int:
         def grow() -> int:
@@ -117,7 +117,7 @@ class FakeProvider:
         name: str,
         parameters: Mapping[str, str],
         secrets: Mapping[str, str],
-        seconds: float,
+        until: float,
         attempt: Attempt,
     ) -> dict[str, Any]:
         def take() -> Stored:
@@ -132,7 +132,7 @@ class FakeProvider:
         return {"id": taken.id, "source": external_id, "size": taken.capacity, "create_time": 1, "ready": True}
 
     def delete_snapshot(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], seconds: float, attempt: Attempt
+        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
     ) -> None:
         self._call("DeleteSnapshot", external_id, attempt, secrets, lambda: self.snapshots.pop(external_id, None))
 

@@ -28,7 +28,7 @@ def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[System]:
     """The control plane with the directory plugin behind it."""
     with aws() as place, plugin.running(tmp_path) as socket:
         system = harness.make_system(monkeypatch, place)
-        channels = plugin.SocketChannels(socket)
+        channels = plugin.SocketChannels(socket, system.clock.monotonic)
         system.use(plugin.worker(system.deps.plugins, channels, system.clock))
         system.add_plugin(controller_capabilities=CAPABILITIES)
         yield system
@@ -53,12 +53,12 @@ def provider(system: System) -> Worker:
 def make_past_us(system: System, name: str) -> str:
     """A volume that somebody made at the plugin."""
     volume = Volume("", name, "directory", capabilities=(Capability("single-node-writer", "file-system"),))
-    call: dict[str, Any] = {"secrets": {}, "seconds": 10.0, "attempt": (name, 1)}
+    call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (name, 1)}
     return str(provider(system).create_volume("directory", volume, name=name, **call)["external_id"])
 
 
 def remove_past_us(system: System, external_id: str) -> None:
-    call: dict[str, Any] = {"secrets": {}, "seconds": 10.0, "attempt": (external_id, 1)}
+    call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (external_id, 1)}
     provider(system).delete_volume("directory", external_id, **call)
 
 

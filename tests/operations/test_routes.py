@@ -1,11 +1,13 @@
 """Operations over HTTP: asynchronous answers, reading, listing, resuming, cancelling."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from chalicelib.domain.operation import Status
-from chalicelib.errors import PluginInDoubt, PluginRejected
+from chalicelib.errors import PluginInDoubt, PluginRejected, StoreUnavailable
 from tests.harness import Reply, System, definition
 from tests.operations.invariants import all_operations, violations
 from tests.operations.kinds import CASES, CLAIM_CASES, Case
@@ -278,6 +280,82 @@ def test_a_rejection_frees_the_turn(system: System) -> None:
     first, second = start(system, "a"), start(system, "b")
     system.pump()
     assert [operation(system, i)["Status"] for i in (first, second)] == ["failed", "failed"]
+
+
+def test_who_waited_for_a_turn_is_worked_on_by_the_worker_that_frees_it(system: System) -> None:
+    serialized(system, "plugin")
+    counted, order = in_flight(system)
+    ids = [start(system, f"v{n}") for n in range(3)]
+    system.pump()
+    assert [operation(system, i)["Status"] for i in ids] == ["succeeded"] * 3, "no sweep was needed"
+    assert (counted["most"], len(order)) == (1, 3)
+    assert system.queue.messages == []
+
+
+def test_a_worker_begins_no_call_that_it_may_not_live_to_see_the_end_of(system: System) -> None:
+    serialized(system, "plugin")
+    first, second = start(system, "a"), start(system, "b")
+
+    def slow(rpc: str, _: object) -> None:
+        if rpc == "CreateVolume" and not system.provider.volumes:
+            system.pump()  # the other one finds the turn taken
+            system.clock.moment += 200
+
+    system.provider.before.append(slow)
+    system.pump()
+    assert [operation(system, i)["Status"] for i in (first, second)] == ["succeeded", "pending"]
+    assert system.sweep().sent == 1
+    system.pump()
+    assert operation(system, second)["Status"] == "succeeded"
+
+
+def test_the_steps_of_one_operation_go_on_elsewhere_when_the_time_is_short(system: System) -> None:
+    case = CLAIM_CASES[0]
+    case.prepare(system)
+
+    def slow(rpc: str, _: object) -> None:
+        system.clock.moment += 50 if rpc == "ControllerPublishVolume" else 230 if rpc == "NodeStageVolume" else 0
+
+    system.provider.before.append(slow)
+    assert case.start(system).status in (200, 504)
+    (found,) = (o for o in all_operations(system) if o.kind.value == "publish")
+    assert (found.status, found.step) == (Status.PENDING, "mount")
+    system.rest(2)
+    assert case.done(system)
+
+
+def test_an_attempt_that_learns_nothing_of_its_secrets_says_so(system: System) -> None:
+    def refuse(*_: object) -> dict[str, str]:
+        raise StoreUnavailable("the key service does not open the stored secrets")
+
+    operation_id = start(system, Secrets={"token": "x"})
+    working, system.context = system.context, replace(system.context, secrets=Refusing(refuse))
+    system.pump()
+    shown = operation(system, operation_id)
+    assert (shown["Status"], shown["LastError"]) == ("pending", "the key service does not open the stored secrets")
+    assert shown["NotBefore"] < system.clock.now_ns() + 2e9, "no call was made: nothing can land"
+    assert system.provider.log == []
+    system.context = working
+    system.rest(2)
+    assert operation(system, operation_id)["Status"] == "succeeded"
+
+
+@dataclass
+class Refusing:
+    """Opens nothing."""
+
+    open_secrets: Callable[..., dict[str, str]]
+
+
+def test_an_operation_whose_claim_is_gone_frees_the_turn_at_once(system: System) -> None:
+    CLAIM_CASES[0].prepare(system)
+    system.pumping = False
+    assert CLAIM_CASES[0].start(system).status == 504
+    system.pumping = True
+    began = system.clock.now()
+    assert CLAIM_CASES[1].start(system).status == 200
+    assert system.clock.now() - began < 15
+    assert CLAIM_CASES[1].done(system)
 
 
 def stuck(system: System, rpc: str, code: str = "INTERNAL") -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.csi.outcome import GO_NAMES, Outcome, outcome, proves
 from chalicelib.domain.operation import Status
+from chalicelib.domain.outcome import GO_NAMES, Outcome, outcome, proves
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable
 from chalicelib.operations import engine, publish_volume, release
 from tests.harness import Died, System

@@ -45,6 +45,11 @@ def build(folder: Path) -> Path:
     return program
 
 
+def soon() -> float:
+    """A deadline on the channels' clock."""
+    return time.monotonic() + 10
+
+
 @contextmanager
 def running(program: Path, folder: Path) -> Iterator[Peer]:
     """Plugin and bridge, until the context ends."""

@@ -9,7 +9,7 @@ from chalicelib.csi import controller, publishing
 from chalicelib.domain.claim import Use
 from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
 from tests.conformance.echo import peer
-from tests.conformance.echo.peer import ATTEMPT, Peer
+from tests.conformance.echo.peer import ATTEMPT, Peer, soon
 
 pytestmark = [pytest.mark.conformance, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
@@ -52,7 +52,7 @@ def volume(**fields: Any) -> Volume:
 
 def create(echo: Peer, wanted: Volume) -> dict[str, Any]:
     return controller.create_volume(
-        echo.controller, wanted, name="data ü", secrets=SECRETS, seconds=10, attempt=ATTEMPT
+        echo.controller, wanted, name="data ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
     )
 
 
@@ -111,7 +111,7 @@ def test_a_size_that_is_not_wanted_is_not_there(
 def test_create_with_nothing_beside_what_must_be_there(echo: Peer) -> None:
     """A message without fields is there for Go: `mount` without options is still mount."""
     bare = Volume("default", "data", peer.PLUGIN_ID, capabilities=(Capability("single-node-writer", "file-system"),))
-    controller.create_volume(echo.controller, bare, name="bare", secrets={}, seconds=10, attempt=ATTEMPT)
+    controller.create_volume(echo.controller, bare, name="bare", secrets={}, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("CreateVolume") == {
         "name": "bare",
         "volume_capabilities": [{"access_mode": {"mode": "SINGLE_NODE_WRITER"}, "mount": {}}],
@@ -119,13 +119,13 @@ def test_create_with_nothing_beside_what_must_be_there(echo: Peer) -> None:
 
 
 def test_delete(echo: Peer) -> None:
-    controller.delete_volume(echo.controller, "provider's id/ü", secrets=SECRETS, seconds=10, attempt=ATTEMPT)
+    controller.delete_volume(echo.controller, "provider's id/ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("DeleteVolume") == {"volume_id": "provider's id/ü", "secrets": SECRETS}
 
 
 def test_expand(echo: Peer) -> None:
     grown = controller.expand_volume(
-        echo.controller, volume(), required=LARGE, limit=2**62, secrets=SECRETS, seconds=10, attempt=ATTEMPT
+        echo.controller, volume(), required=LARGE, limit=2**62, secrets=SECRETS, until=soon(), attempt=ATTEMPT
     )
     assert grown == LARGE
     assert echo.decoded("ControllerExpandVolume") == {
@@ -139,7 +139,7 @@ def test_expand(echo: Peer) -> None:
 def test_validate(echo: Peer) -> None:
     """Go confirms what it decoded: a volume that is mounted, in every access mode."""
     mounted = tuple(pair for pair in EVERY_PAIR if pair.attachment_mode == "file-system")
-    controller.validate_volume(echo.controller, volume(capabilities=mounted), secrets=SECRETS, seconds=10)
+    controller.validate_volume(echo.controller, volume(capabilities=mounted), secrets=SECRETS, until=soon())
     assert echo.decoded("ValidateVolumeCapabilities") == {
         "volume_id": "provider's id/ü",
         "volume_context": {"server": "10.0.0.1", "empty": ""},
@@ -156,7 +156,7 @@ def test_snapshots(echo: Peer) -> None:
         name="nightly ü",
         parameters={"kind": "full"},
         secrets=SECRETS,
-        seconds=10,
+        until=soon(),
         attempt=ATTEMPT,
     )
     assert echo.decoded("CreateSnapshot") == {
@@ -172,12 +172,12 @@ def test_snapshots(echo: Peer) -> None:
         "create_time": 1700000000,
         "ready": True,
     }
-    controller.delete_snapshot(echo.controller, made["id"], secrets=SECRETS, seconds=10, attempt=ATTEMPT)
+    controller.delete_snapshot(echo.controller, made["id"], secrets=SECRETS, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("DeleteSnapshot") == {"snapshot_id": "id of nightly ü", "secrets": SECRETS}
 
 
 def test_lists(echo: Peer) -> None:
-    listed = controller.list_volumes(echo.controller, per_page=7, next_token="from ü", seconds=10)
+    listed = controller.list_volumes(echo.controller, per_page=7, next_token="from ü", until=soon())
     assert echo.decoded("ListVolumes") == {"max_entries": 7, "starting_token": "from ü"}
     first: dict[str, Any] = {
         "external_id": "listed",
@@ -192,7 +192,7 @@ def test_lists(echo: Peer) -> None:
     second: dict[str, Any] = dict.fromkeys(first, "") | {"external_id": "restored", "snapshot_id": "taken"}
     second |= {"capacity": 0, "context": {}, "published": [], "abnormal": False}
     assert listed == {"entries": [first, second], "next_token": "from ü+"}
-    found = controller.list_snapshots(echo.controller, per_page=3, next_token="t", secrets=SECRETS, seconds=10)
+    found = controller.list_snapshots(echo.controller, per_page=3, next_token="t", secrets=SECRETS, until=soon())
     assert echo.decoded("ListSnapshots") == {"max_entries": 3, "starting_token": "t", "secrets": SECRETS}
     entry = {"id": "s", "source": "v", "size": LARGE, "create_time": 1700000000, "ready": True}
     assert found == {"entries": [entry], "next_token": "t+"}
@@ -203,7 +203,7 @@ def test_lists(echo: Peer) -> None:
 def test_publish_on_the_controller(echo: Peer, pair: int, read_only: bool) -> None:
     use = Use(EVERY_PAIR[pair], read_only)
     context = publishing.publish(
-        echo.controller, volume(), use, external_node_id="node ü", secrets=SECRETS, seconds=10, attempt=ATTEMPT
+        echo.controller, volume(), use, external_node_id="node ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
     )
     assert context == {"device": "node ü/dev"}
     assert echo.decoded("ControllerPublishVolume") == {
@@ -217,7 +217,7 @@ def test_publish_on_the_controller(echo: Peer, pair: int, read_only: bool) -> No
 
 def test_unpublish_on_the_controller(echo: Peer) -> None:
     publishing.unpublish(
-        echo.controller, "provider's id/ü", external_node_id="node ü", secrets=SECRETS, seconds=10, attempt=ATTEMPT
+        echo.controller, "provider's id/ü", external_node_id="node ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
     )
     decoded = {"volume_id": "provider's id/ü", "node_id": "node ü", "secrets": SECRETS}
     assert echo.decoded("ControllerUnpublishVolume") == decoded
@@ -226,7 +226,7 @@ def test_unpublish_on_the_controller(echo: Peer) -> None:
 def test_on_the_node(echo: Peer) -> None:
     node = publishing.NodePlugin(peer.PLUGIN_ID, "n1", echo.instance, echo.channels)
     use = Use(EVERY_PAIR[1], True, {"device": "/dev/ü"}, "/stage", "/target ü")
-    assert publishing.stage(node, volume(), use, secrets=SECRETS, seconds=10, attempt=ATTEMPT)
+    assert publishing.stage(node, volume(), use, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
     staged = {
         "volume_id": "provider's id/ü",
         "publish_context": {"device": "/dev/ü"},
@@ -236,11 +236,11 @@ def test_on_the_node(echo: Peer) -> None:
         "volume_context": {"server": "10.0.0.1", "empty": ""},
     }
     assert echo.decoded("NodeStageVolume") == staged
-    publishing.mount(node, volume(), use, secrets=SECRETS, seconds=10, attempt=ATTEMPT)
+    publishing.mount(node, volume(), use, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("NodePublishVolume") == staged | {"target_path": "/target ü", "readonly": True}
-    publishing.unmount(node, "provider's id/ü", path="/target ü", seconds=10, attempt=ATTEMPT)
+    publishing.unmount(node, "provider's id/ü", path="/target ü", until=soon(), attempt=ATTEMPT)
     assert echo.decoded("NodeUnpublishVolume") == {"volume_id": "provider's id/ü", "target_path": "/target ü"}
-    publishing.unstage(node, "provider's id/ü", path="/stage", seconds=10, attempt=ATTEMPT)
+    publishing.unstage(node, "provider's id/ü", path="/stage", until=soon(), attempt=ATTEMPT)
     assert echo.decoded("NodeUnstageVolume") == {"volume_id": "provider's id/ü", "staging_target_path": "/stage"}
 
 

@@ -1,0 +1,99 @@
+"""One call as the worker makes it, against a plugin on a unix socket."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from chalicelib.csi.channel import invoke
+from chalicelib.csi.spec import csi_pb2 as csi
+from chalicelib.domain.plugin import Instance
+from chalicelib.errors import PluginRejected, PluginUnreachable
+from tests.fakes.clock import FakeClock
+from tests.plugin import SocketChannels
+
+INSTANCE = Instance("p", "n", "127.0.0.1:1", True, controller=True)
+FLAGS = csi.VolumeCapability(mount=csi.VolumeCapability.MountVolume(mount_flags=["noatime", "password=open sesame"]))
+
+
+class Plugin(grpc.GenericRpcHandler):
+    """Answers DeleteVolume with an error of these words."""
+
+    def __init__(self) -> None:
+        self.words = ""
+        self.remaining: list[float] = []
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
+            self.remaining.append(context.time_remaining())
+            context.abort(grpc.StatusCode.INTERNAL, self.words)
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+@pytest.fixture
+def plugin() -> Plugin:
+    return Plugin()
+
+
+@pytest.fixture
+def call(tmp_path: Path, plugin: Plugin) -> Iterator[Callable[..., Any]]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((plugin,))
+    server.add_insecure_port(f"unix://{tmp_path}/p.sock")
+    server.start()
+    clock = FakeClock()
+    channels = SocketChannels(tmp_path / "p.sock", clock.monotonic)
+
+    def send(request: Any, seconds: float = 10.0) -> Any:
+        until = clock.monotonic() + seconds
+        return invoke(
+            channels,
+            INSTANCE,
+            service="Controller",
+            rpc=type(request).__name__.removesuffix("Request"),
+            request=request,
+            answer=csi.DeleteVolumeResponse,
+            until=until,
+        )
+
+    yield send
+    channels.close()
+    server.stop(0).wait()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("no such token: swordfish", "no such token: [REDACTED]"),
+        ("user ab may not, swordfish, open sesame", "user ab may not, [REDACTED], [REDACTED]"),
+        ("operation error EC2: DetachVolume, StatusCode: 400, RequestID: 404fbe2a-11e7-4f0d", None),
+        ("request id 0123456789abcdef: denied", "request id [REDACTED]: denied"),
+        ("the request identified a volume", "the request identified a volume"),
+        ("volume vol-0123 is busy", "volume vol-0123 is busy"),
+    ],
+)
+def test_what_a_plugin_says_is_shown_without_secrets_and_request_ids(
+    call: Callable[..., Any], plugin: Plugin, words: str, shown: str | None
+) -> None:
+    plugin.words = words
+    request = csi.ControllerPublishVolumeRequest(
+        volume_id="v", secrets={"token": "swordfish", "user": "ab"}, volume_capability=FLAGS
+    )
+    with pytest.raises(PluginRejected) as caught:
+        call(request)
+    said = "operation error EC2: DetachVolume, StatusCode: 400, RequestID [REDACTED]" if shown is None else shown
+    assert caught.value.text == f"rpc error: code = Internal desc = {said}"
+
+
+def test_a_call_has_what_is_left_of_its_time(call: Callable[..., Any], plugin: Plugin) -> None:
+    with pytest.raises(PluginRejected):
+        call(csi.DeleteVolumeRequest(), seconds=7.0)
+    assert 5.0 < plugin.remaining[0] <= 7.0
+    for seconds in (0.0, -3.0):
+        with pytest.raises(PluginUnreachable, match="time was over"):
+            call(csi.DeleteVolumeRequest(), seconds=seconds)
+    assert len(plugin.remaining) == 1
