@@ -28,7 +28,7 @@ class ClaimState(StrEnum):
     UNPUBLISHING = "unpublishing"
     """Released; it may still be mounted on its node."""
     NODE_DETACHED = "node-detached"
-    """Not mounted on its node any more, or the node is proven not to use it; still attached to it."""
+    """Proven not to be mounted on its node any more; still attached to it."""
 
 
 class ClaimEvent(StrEnum):
@@ -109,6 +109,11 @@ class Claim:
     @property
     def writes(self) -> bool:
         return self.mode == WRITE
+
+    @property
+    def writes_alone(self) -> bool:
+        """Whether nobody else may write while this claim may be writing."""
+        return self.writes and self.access_mode in SINGLE_WRITER
 
     def same_request(self, other: "Claim") -> bool:
         """Whether `other` asks for the same: then it is this claim, taken once more."""

@@ -35,6 +35,8 @@ AUDIT_TIMEOUT: Final = 900
 
 HEARTBEAT_SECONDS: Final = 30
 """How often a bridge is asked to say that it is there."""
+LATE_AFTER: Final = 1.5 * HEARTBEAT_SECONDS
+"""A node that is not heard of for so long has missed a heartbeat."""
 SILENT_AFTER: Final = 3 * HEARTBEAT_SECONDS
 
 LONGEST_WRITER: Final = max(FUNCTION_TIMEOUT, API_FUNCTION_TIMEOUT)

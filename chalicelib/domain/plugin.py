@@ -97,6 +97,8 @@ class Node:
     """False while its bridge is silent: nothing can be done on it."""
     down_since: float = 0.0
     """Since when, in seconds since the epoch; zero while it is not."""
+    spared: bool = False
+    """Down, with too many others for it to be its own fault: what is claimed there is kept."""
     plugin_ids: tuple[str, ...] = ()
     bridge_version: str = ""
     certificate_pem: str = ""

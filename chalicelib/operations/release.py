@@ -1,7 +1,9 @@
 """The way out of a claim, which publish (its undo) and unpublish share: off the node, off its machine, and free.
 
-Every step may be repeated: CSI's unpublish calls succeed for what is not published. A node that is down or gone is not
-called: whether it may still be writing is decided before a claim is released (service/claims.py).
+Every step may be repeated: CSI's unpublish calls succeed for what is not published. A node that is down is not called.
+Whether the claim may go all the same is decided at the end, by what was proven until then: that the node unmounted it
+(`node-detached`), or that the controller took it away. Nothing proven, a claim that writes alone stays, as lost, until
+its node is back, or until an operator says that the machine is off (protocols, section 2).
 """
 
 import json
@@ -17,6 +19,7 @@ from chalicelib.store import claims, operations, volumes
 from chalicelib.store.dynamo import TransactionRefused, Write
 from chalicelib.store.index import Ticket
 
+LOST: Final = "node lost: nothing proves that it has stopped writing"
 UNMOUNT: Final = "unmount"
 UNSTAGE: Final = "unstage"
 DETACH: Final = "detach"
@@ -61,9 +64,12 @@ def unmount(ctx: Context, operation: Operation, until: float) -> Operation | Non
 
 
 def unstage(ctx: Context, operation: Operation, until: float) -> Operation | None:
-    """NodeUnstageVolume, unless another claim has the volume mounted on that node; then the claim is node-detached."""
+    """NodeUnstageVolume, unless another claim may have the volume mounted on that node; then the claim is
+    node-detached, if the node was there to do it.
+    """
     claim = the_claim(ctx, operation)
-    if claim.staging_path and node_answers(ctx, claim) and not _others_on_node(ctx, claim):
+    answers = node_answers(ctx, claim)
+    if claim.staging_path and answers and not _others_on_node(ctx, claim):
         ctx.calls.unstage(
             operation.plugin_id,
             operation.external_id,
@@ -75,7 +81,7 @@ def unstage(ctx: Context, operation: Operation, until: float) -> Operation | Non
     def writes(ticket: Ticket) -> list[Write]:
         current = the_claim(ctx, operation)
         proceed = operations.proceed(operation, now=ctx.clock.now(), step=DETACH)
-        if current.state is not ClaimState.UNPUBLISHING:
+        if current.state is not ClaimState.UNPUBLISHING or not answers:
             return [proceed]
         writes = claims.step(current, ClaimEvent.NODE_DETACH, ticket, operation_id=operation.id)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
@@ -88,19 +94,43 @@ def unstage(ctx: Context, operation: Operation, until: float) -> Operation | Non
 
 
 def detach(ctx: Context, operation: Operation, until: float) -> None:
-    """ControllerUnpublishVolume, unless another claim needs the volume on that node; then the claim is free.
+    """ControllerUnpublishVolume, unless another claim needs the volume on that node; then the claim is free, or lost.
 
     Who publishes for a new claim there waits for this call's turn, so what is read here cannot change before it.
     """
     claim = the_claim(ctx, operation)
-    if operation.params["attachable"] and not _others_on_node(ctx, claim):
+    answers = node_answers(ctx, claim)
+    # A node that is down loses what else is claimed there, too: only taking the volume away proves anything.
+    needed = _others_on_node(ctx, claim) and (answers or node_is_spared(ctx, claim))
+    unpublishes = operation.params["attachable"] and not needed
+    if unpublishes:
         ctx.calls.unpublish(
             operation.plugin_id,
             operation.external_id,
             external_node_id=claim.external_node_id,
             how=how(ctx, operation, until),
         )
-    free(ctx, operation, operation.error)
+    # What the worker did not mount is its owner's to unmount, who has given the claim up while the node was there.
+    given_up = answers and not claim.target_path
+    proven = unpublishes or given_up or claim.state is ClaimState.NODE_DETACHED
+    if claim.writes_alone and not (proven or operation.params.get("forced")):
+        lose(ctx, operation)
+    else:
+        free(ctx, operation, operation.error)
+
+
+def lose(ctx: Context, operation: Operation) -> None:
+    """The claim stays, as lost, and the operation is over: nothing proves that the node has stopped writing."""
+
+    def writes(ticket: Ticket) -> list[Write]:
+        claim = the_claim(ctx, operation)
+        writes = claims.lose(claim, ticket, operation_id=operation.id)
+        volume = ctx.volumes.get(operation.namespace, operation.volume_id)
+        if volume is None or not volume.exists or volume.create_index != claim.volume_index:
+            writes = [write for write in writes if write.label != "volume"]
+        return [*writes, operations.fail(operation, now=ctx.clock.now(), error=operation.error or LOST)]
+
+    ctx.record_claim(operation, writes=writes)
 
 
 def free(ctx: Context, operation: Operation, error: str) -> None:
@@ -144,16 +174,22 @@ def node_answers(ctx: Context, claim: Claim) -> bool:
     return node is not None and node.healthy
 
 
+def node_is_spared(ctx: Context, claim: Claim) -> bool:
+    """Whether the node fell silent with too many others for it to be its own fault: what is claimed there is kept."""
+    node = ctx.plugins.node(claim.node_id)
+    return node is not None and node.spared
+
+
 def remember(operation: Operation, **fields: Any) -> str:
     """The operation's parameters with what was learnt, as they are stored."""
     return json.dumps({**operation.params, **fields}, separators=(",", ":"), ensure_ascii=False)
 
 
 def _others_on_node(ctx: Context, claim: Claim) -> bool:
-    """Another claim that holds this very volume on this very node, or is about to."""
+    """Another claim that holds this very volume on this very node, is about to, or may still have it mounted there."""
     return any(
         other.node_id == claim.node_id
-        and other.live
+        and other.state is not ClaimState.NODE_DETACHED
         and other.allocation_id != claim.allocation_id
         and other.volume_index == claim.volume_index
         for other in ctx.claims.of_volume(claim.namespace, claim.volume_id)

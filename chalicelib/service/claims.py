@@ -19,7 +19,7 @@ from chalicelib.service.deps import Deps
 from chalicelib.store import claims as claim_store
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.claims import claim_of
+from chalicelib.store.claims import Lease, claim_of
 from chalicelib.store.dynamo import TransactionRefused, Write
 from chalicelib.store.index import Ticket, volume_scope
 from chalicelib.store.volumes import volume_of
@@ -103,10 +103,14 @@ def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, second
 
 
 def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> int:
-    """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none."""
+    """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none, and Refused
+    when nothing proves that its node has stopped writing.
+    """
     claim = _claim(deps, namespace, volume_id, allocation_id)
-    operation = let_go(deps, claim, force=True)
+    node = deps.plugins.node(claim.node_id)
+    operation = let_go(deps, claim, node_up=node is not None and node.healthy)
     index = finished(deps, [operation] if operation else [])
+    _refuse_lost(deps, [claim])
     if index:
         return index
     volume = deps.volumes.get(namespace, volume_id)
@@ -126,39 +130,48 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool
     node_id = _node_named(deps, node, held)
     on_node = [claim for claim in held if claim.node_id == node_id]
     known = deps.plugins.node(node_id)
-    if any(claim.live for claim in on_node) and known is not None and known.healthy:
+    up = known is not None and known.healthy
+    if any(claim.live for claim in on_node) and up:
         raise Refused(f"volume in use: {volume_id}")
-    started = []
-    for claim in on_node:
-        operation = let_go(deps, claim, force=force, node_up=False)
-        if operation is not None:
-            started.append(operation)
-        elif not force and deps.claims.get(namespace, volume_id, claim.allocation_id) is not None:
+    # A node that is back unmounts what the worker mounted there; what somebody else mounted it knows nothing of.
+    started = [let_go(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
+    index = finished(deps, [operation for operation in started if operation is not None])
+    _refuse_lost(deps, on_node)
+    return max(index, volume.modify_index)
+
+
+def _refuse_lost(deps: Deps, claims: Sequence[Claim]) -> None:
+    """Say so, and what can be done, when one of these is still there because nothing could be proven."""
+    for claim in claims:
+        found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
+        if found is not None and found.create_index == claim.create_index and found.node_lost:
             raise Refused(
-                f"node lost: nothing proves that allocation {claim.allocation_id} on node {node_id} has stopped "
+                f"node lost: nothing proves that allocation {claim.allocation_id} on node {claim.node_id} has stopped "
                 "writing; when the machine is surely off, detach with force=true"
             )
-    return max(finished(deps, started), volume.modify_index)
 
 
-def let_go(deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = True) -> Operation | None:
+def let_go(
+    deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = True, lease: Lease | None = None
+) -> Operation | None:
     """Start whatever frees the claim; the operation that does it, or None when there is none.
 
     A claim that writes alone, on a node that is not up, without a controller that could take the volume away from it,
-    is only marked as lost: another writer may come when the node is back, or when somebody says that it is off
-    (`force`).
+    is only marked as lost: another writer may come when the node is back, or when an operator says that it is off
+    (`force`). With `lease`, nothing happens if the claim was renewed since that was read.
     """
     for attempt in range(WRITE_TRIES):
         if not claim.live and claim.operation_id:
             return _resumed(deps, claim.operation_id)
         plugin = deps.plugins.get(claim.plugin_id)
         attachable = plugin is not None and plugin.can(PUBLISH_CAPABILITY)
-        lost = not (node_up or force or attachable) and claim.writes and claim.access_mode in rules.SINGLE_WRITER
+        lost = claim.writes_alone and not (node_up or force or attachable)
         if lost and not claim.live:
             return None
-        operation = None if lost else _release_operation(deps, claim, attachable=attachable)
+        operation = None if lost else _release_operation(deps, claim, attachable=attachable, forced=force)
         ticket = _ticket(deps, claim.namespace)
-        if _written(deps, _release_writes(deps, claim, operation, ticket), ticket):
+        if _written(deps, _release_writes(deps, claim, operation, ticket, lease), ticket):
+            _end(deps, claim.operation_id)
             if operation is not None:
                 waiting.send(deps, operation)
             return operation
@@ -166,8 +179,17 @@ def let_go(deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = Tru
         found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
         if found is None or found.create_index != claim.create_index:
             return None
+        if lease is not None and deps.claims.lease(found) != lease:
+            return None
         claim = found
     raise WriteConflict(f"volume {claim.volume_id} is being claimed by many at once: try again in a moment")
+
+
+def _end(deps: Deps, operation_id: str) -> None:
+    """A publish that was given up in doubt learns that its claim is somebody else's, and ends."""
+    found = deps.operations.get(operation_id) if operation_id else None
+    if found is not None and found.status is Status.IN_DOUBT:
+        waiting.taken_up(deps, found)
 
 
 def finished(deps: Deps, operations: Sequence[Operation]) -> int:
@@ -190,10 +212,12 @@ def _is_over(operation: Operation) -> bool:
     return not operation.open or operation.status is Status.IN_DOUBT
 
 
-def _release_writes(deps: Deps, claim: Claim, operation: Operation | None, ticket: Ticket) -> list[Write]:
+def _release_writes(
+    deps: Deps, claim: Claim, operation: Operation | None, ticket: Ticket, lease: Lease | None
+) -> list[Write]:
     operation_id = operation.id if operation else ""
     writes = (
-        claim_store.release(claim, ticket, operation_id=operation_id, node_lost=operation is None)
+        claim_store.release(claim, ticket, operation_id=operation_id, node_lost=operation is None, lease=lease)
         if claim.live
         else claim_store.reclaim(claim, ticket, operation_id=operation_id)
     )
@@ -303,12 +327,13 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, Operatio
     return replace(claim, operation_id=operation.id), operation
 
 
-def _release_operation(deps: Deps, claim: Claim, *, attachable: bool) -> Operation:
+def _release_operation(deps: Deps, claim: Claim, *, attachable: bool, forced: bool) -> Operation:
     volume = deps.volumes.get(claim.namespace, claim.volume_id)
     if volume is not None and volume.create_index != claim.volume_index:
         volume = None
     step = "unmount" if claim.target_path else "detach"
-    return _operation(deps, Kind.UNPUBLISH_VOLUME, claim, volume, step=step, attachable=attachable)
+    operation = _operation(deps, Kind.UNPUBLISH_VOLUME, claim, volume, step=step, attachable=attachable)
+    return replace(operation, params={**operation.params, "forced": forced})
 
 
 def _operation(

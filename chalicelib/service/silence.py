@@ -1,8 +1,10 @@
 """Nodes whose bridge is silent: marked down with all that runs on them, and forgotten after a day.
 
 Silence is no proof of death, and it is judged only by who listened (protocols, section 5): after a gap in the sweeping,
-and after a heartbeat that could not be taken, every node has a fresh period; and when many nodes fall silent together
-the fault is more likely on this side, so none is marked. The next registration of a node brings it back.
+and after a heartbeat that could not be taken, every node has a fresh period. When many nodes miss their heartbeats
+together the fault is more likely on this side: they are down all the same, since nothing can be done on them, but what
+is claimed there is kept (the nodes are spared), and every lease has a fresh period. The next registration of a node
+brings it back; those that stay away when most are back are spared no more.
 
 The node is marked first and its instances after it, each only while the node is as it was marked: so a registration
 that comes in between has the last word, and what a crash left undone the next sweep finds and does.
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chalicelib import log
+from chalicelib.domain.deadlines import LATE_AFTER
 from chalicelib.domain.plugin import Node, Patience
 from chalicelib.errors import WriteConflict
 from chalicelib.service.deps import Deps
@@ -32,27 +35,38 @@ class Silence:
     """What one sweep found. IDs of nodes in order; `fresh_since` in seconds since the epoch."""
 
     down: tuple[str, ...]
-    """Every node that is marked down now."""
+    """Every node that is marked down now and is not spared: what is claimed there is to be let go."""
     marked: tuple[str, ...]
-    """Those of `down` that were marked by this sweep."""
+    """Those that were marked down by this sweep."""
     spared: tuple[str, ...]
-    """Silent, but too many at once: not marked."""
+    """Down, with too many others: what is claimed there is kept."""
     forgotten: tuple[str, ...]
     fresh_since: float
-    """Since when the nodes have been looked after and heard without a gap: no period of anybody's began earlier."""
+    """Since when leases have been judged without a gap: no lease's period began earlier."""
 
 
 def silence(deps: Deps) -> Silence:
     """Mark the nodes that are silent, finish those that are marked, forget those that stay away."""
     now = deps.clock.now()
-    fresh = max(deps.plugins.watched_since(now, gap=GAP), deps.plugins.deaf_at())
+    watched, leases = deps.plugins.watched_since(now, gap=GAP)
+    deaf = deps.plugins.deaf_at()
+    fresh, leases = max(watched, deaf), max(leases, deaf)
     nodes = list(deps.plugins.nodes())
+    too_many = _too_many(deps.patience, nodes, now, fresh)
+    if too_many:
+        leases = now
+        deps.plugins.judge_leases_anew(now)
     silent = [node for node in nodes if node.healthy and now - max(node.seen_at, fresh) > deps.patience.seconds]
-    spared = silent if _too_many(deps.patience, silent, nodes, now) else []
+    marked = list(filter(None, (_mark(deps, node, spared=too_many) for node in silent)))
+    before = [node for node in nodes if not node.healthy]
+    if not too_many:
+        before = [_spared_no_more(deps, node) for node in before]
+    down = sorted([*marked, *before], key=lambda node: node.id)
+    spared = [node for node in down if node.spared]
     if spared:
-        log.line("alarm", what="many nodes fell silent together: none is marked", nodes=_ids(spared), of=len(nodes))
-    marked = [] if spared else list(filter(None, (_mark(deps, node) for node in silent)))
-    down = sorted([*marked, *(node for node in nodes if not node.healthy)], key=lambda node: node.id)
+        log.line(
+            "alarm", what="many nodes fell silent together: their claims are kept", nodes=_ids(spared), of=len(nodes)
+        )
     forgotten = []
     for node in down:
         _settle(deps, node)
@@ -60,29 +74,48 @@ def silence(deps: Deps) -> Silence:
         if now - max(node.down_since, node.seen_at) > FORGET_AFTER and now - fresh > deps.patience.seconds:
             forgotten += [node] if _forget(deps, node) else []
     left = [node for node in down if node not in forgotten]
-    return Silence(_ids(left), _ids(marked), _ids(spared), _ids(forgotten), fresh)
+    return Silence(
+        down=_ids([node for node in left if not node.spared]),
+        marked=_ids(marked),
+        spared=_ids([node for node in left if node.spared]),
+        forgotten=_ids(forgotten),
+        fresh_since=leases,
+    )
 
 
-def _too_many(patience: Patience, silent: Sequence[Node], nodes: Sequence[Node], now: float) -> bool:
-    """Whether these fell silent with so many others that it is no accident of theirs.
+def _too_many(patience: Patience, nodes: Sequence[Node], now: float, fresh: float) -> bool:
+    """Whether so many are away together that it is no accident of theirs.
 
-    Heartbeats end within one another's period, so who was marked during the last one fell silent together with them.
+    Those that missed a heartbeat count, though they are not silent for long enough yet: heartbeats are spread over
+    their period, so of a hundred nodes that were cut off in one moment a third are silent before the others. And those
+    that were marked a moment ago, or are spared.
     """
-    before = sum(not node.healthy and now - node.down_since <= patience.seconds for node in nodes)
-    together, all_up = len(silent) + before, sum(node.healthy for node in nodes) + before
-    return bool(silent) and together > patience.few and together > patience.share * all_up
+    late = sum(node.healthy and now - max(node.seen_at, fresh) > LATE_AFTER for node in nodes)
+    away = sum(not node.healthy and (node.spared or now - node.down_since <= patience.seconds) for node in nodes)
+    up = sum(node.healthy for node in nodes) + away
+    return late + away > patience.few and late + away > patience.share * up
 
 
-def _mark(deps: Deps, node: Node) -> Node | None:
+def _spared_no_more(deps: Deps, node: Node) -> Node:
+    return replace(node, spared=False) if node.spared and deps.plugins.spare_no_more(node) else node
+
+
+def _mark(deps: Deps, node: Node, *, spared: bool) -> Node | None:
     """The node as it is marked; None if it was heard of meanwhile."""
     now = deps.clock.now()
     ticket = deps.index.allocate(NODES, name=deps.clock.new_id(), now=now)
-    if not deps.plugins.mark_down(node, index=ticket.index, since=now):
+    if not deps.plugins.mark_down(node, index=ticket.index, since=now, spared=spared):
         deps.index.abandon(ticket)
         return None
     deps.index.publish(ticket)
-    log.line("node down", node_id=node.id, address=node.address, silent_for=round(now - node.seen_at))
-    return replace(node, healthy=False, down_since=now, modify_index=ticket.index)
+    log.line(
+        "node down",
+        node_id=node.id,
+        address=node.address,
+        silent_for=round(now - node.seen_at),
+        spared=spared or None,
+    )
+    return replace(node, healthy=False, down_since=now, spared=spared, modify_index=ticket.index)
 
 
 def _settle(deps: Deps, node: Node) -> None:

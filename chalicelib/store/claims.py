@@ -102,17 +102,24 @@ class ClaimStore:
             return False
         return True
 
-    def run_out(self, now: float, *, limit: int = 100) -> list[Lease]:
+    def run_out(self, now: float) -> Iterator[Lease]:
         """Leases that ended, the longest ago first (from an index that is late by moments: read the claim before)."""
-        with dynamo.translated():
-            answer = self._dynamo.client.query(
-                TableName=LeaseRow.Meta.table_name,
-                IndexName=tables.DUE_GSI,
-                KeyConditionExpression="due_bucket = :leases AND due_at <= :now",
-                ExpressionAttributeValues={":leases": {"S": tables.LEASE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
-                Limit=limit,
-            )
-        return [_lease(row) for item in answer["Items"] if (row := dynamo.load(LeaseRow, item)) is not None]
+        arguments: dict[str, Any] = {
+            "TableName": LeaseRow.Meta.table_name,
+            "IndexName": tables.DUE_GSI,
+            "KeyConditionExpression": "due_bucket = :leases AND due_at <= :now",
+            "ExpressionAttributeValues": {":leases": {"S": tables.LEASE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
+        }
+        while True:
+            with dynamo.translated():
+                answer = self._dynamo.client.query(**arguments)
+            for item in answer["Items"]:
+                row = dynamo.load(LeaseRow, item)
+                if row is not None:
+                    yield _lease(row)
+            if "LastEvaluatedKey" not in answer:
+                return
+            arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
 # What a transaction writes about a claim and its volume.
@@ -158,8 +165,12 @@ def publish(claim: Claim, ticket: Ticket, *, publish_context: dict[str, str], op
     return [_touch(claim, ticket), _update(claim, actions, condition)]
 
 
-def release(claim: Claim, ticket: Ticket, *, operation_id: str, node_lost: bool = False) -> list[Write]:
-    """The claim is past from now on; it still counts until it is freed. Its lease is over."""
+def release(
+    claim: Claim, ticket: Ticket, *, operation_id: str, node_lost: bool = False, lease: Lease | None = None
+) -> list[Write]:
+    """The claim is past from now on; it still counts until it is freed. Its lease is over; with `lease`, only if it
+    was not renewed since that was read.
+    """
     volume: list[Action] = [
         VolumeRow.past_claims.add(1),
         VolumeRow.modify_index.set(ticket.index),
@@ -176,8 +187,19 @@ def release(claim: Claim, ticket: Ticket, *, operation_id: str, node_lost: bool 
     return [
         dynamo.update("volume", VolumeRow, *_volume_key(claim), volume, _its_volume(claim, ticket)),
         _update(claim, actions, condition),
-        *_end_lease(claim),
+        *_end_lease(claim, lease),
     ]
+
+
+def lose(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
+    """Nothing could be proven: past, counted, and nobody works on it."""
+    actions: list[Action] = [
+        ClaimRow.node_lost.set(True),
+        ClaimRow.operation_id.remove(),
+        ClaimRow.modify_index.set(ticket.index),
+    ]
+    condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
+    return [_touch(claim, ticket), _update(claim, actions, condition)]
 
 
 def reclaim(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
@@ -284,8 +306,9 @@ def _counter(claim: Claim) -> Any:
     return VolumeRow.writers if claim.writes else VolumeRow.readers
 
 
-def _end_lease(claim: Claim) -> list[Write]:
-    return [dynamo.delete("lease", LeaseRow, _lease_pk(claim), "-")] if claim.lease_seconds else []
+def _end_lease(claim: Claim, lease: Lease | None = None) -> list[Write]:
+    same = None if lease is None else LeaseRow.due_at == lease.until
+    return [dynamo.delete("lease", LeaseRow, _lease_pk(claim), "-", same)] if claim.lease_seconds else []
 
 
 def _update(claim: Claim, actions: list[Action], condition: Condition) -> Write:

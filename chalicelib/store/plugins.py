@@ -144,30 +144,44 @@ class PluginStore:
         except ConditionFailed:
             return
 
-    def mark_down(self, node: Node, *, index: int, since: float) -> bool:
+    def mark_down(self, node: Node, *, index: int, since: float, spared: bool) -> bool:
         """Its bridge is silent: the node bears `index` from now on. False if it was heard of after it was read."""
         actions: list[Action] = [
             NodeRow.healthy.set(False),
             NodeRow.down_since.set(since),
+            NodeRow.spared.set(spared),
             NodeRow.modify_index.set(index),
         ]
         condition = _unmoved(node) & NodeRow.healthy.is_in(True) & (NodeRow.modify_index < index)
+        return self._mark(node, actions, condition)
+
+    def spare_no_more(self, node: Node) -> bool:
+        """What is claimed on the node is not kept any longer. False if it was heard of after it was read."""
+        return self._mark(node, [NodeRow.spared.set(False)], _unmoved(node) & NodeRow.healthy.is_in(False))
+
+    def _mark(self, node: Node, actions: list[Action], condition: Condition) -> bool:
         try:
             self._dynamo.update(NodeRow, tables.NODES_PK, node.id, actions, condition)
         except ConditionFailed:
             return False
         return True
 
-    def watched_since(self, now: float, *, gap: float) -> float:
-        """Note that the nodes are looked after at `now`; returns since when they have been, without a longer `gap`.
+    def watched_since(self, now: float, *, gap: float) -> tuple[float, float]:
+        """Note that the nodes are looked after at `now`; returns since when they have been, without a longer `gap`, and
+        since when leases have been judged.
 
         Seconds since the epoch. Whoever judges a node's silence counts from then at the earliest: what was not looked
         at is not known to have been silent.
         """
         row = self._dynamo.get(SweepRow, "sweep", "nodes")
         since = now if row is None or now - row.swept_at > gap else float(row.fresh_since)
-        self._dynamo.put(SweepRow("sweep", "nodes", swept_at=now, fresh_since=since))
-        return since
+        leases = float((row and row.leases_since) or 0.0)
+        self._dynamo.put(SweepRow("sweep", "nodes", swept_at=now, fresh_since=since, leases_since=leases))
+        return since, max(since, leases)
+
+    def judge_leases_anew(self, now: float) -> None:
+        """Every lease has a fresh period from `now` on."""
+        self._dynamo.update(SweepRow, "sweep", "nodes", [SweepRow.leases_since.set(now)], SweepRow.pk.exists())
 
     def could_not_hear(self, now: float) -> None:
         """Note that a heartbeat was not taken, through no fault of its node."""
@@ -323,6 +337,7 @@ def _node(row: NodeRow) -> Node:
         seen_at=float(row.seen_at),
         healthy=bool(row.healthy),
         down_since=float(row.down_since or 0.0),
+        spared=bool(row.spared),
         plugin_ids=tuple(body["plugins"]),
         bridge_version=body.get("version", ""),
         certificate_pem=body.get("certificate", ""),

@@ -257,6 +257,7 @@ class NodeRow(Row):
     seen_at = NumberAttribute()
     healthy = BooleanAttribute()
     down_since = NumberAttribute(null=True)
+    spared = BooleanAttribute(null=True)
     create_index = NumberAttribute(default=0)
     modify_index = NumberAttribute(default=0)
 
@@ -310,6 +311,7 @@ class SweepRow(Row):
 
     swept_at = NumberAttribute()
     fresh_since = NumberAttribute()
+    leases_since = NumberAttribute(null=True)
 
 
 class ChangesRow(Row):

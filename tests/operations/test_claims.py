@@ -8,6 +8,7 @@ import pytest
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginInDoubt, PluginRejected
 from chalicelib.service import claim_sweep, counters
+from chalicelib.service import claims as claim_service
 from chalicelib.service.deps import Deps
 from tests.harness import CAPABILITIES, Reply, System, definition
 from tests.operations.invariants import violations
@@ -430,12 +431,20 @@ def test_the_lease_of_a_silent_node_is_not_judged_before_the_node_is(cluster: Sy
 
 def go_down(system: System, later: Later, node_id: str) -> None:
     later.down.add(node_id)
-    item = {"pk": {"S": "node"}, "sk": {"S": node_id}}
+    set_healthy(system, node_id, healthy=False)
+
+
+def come_back(system: System, later: Later, node_id: str) -> None:
+    later.down.remove(node_id)
+    set_healthy(system, node_id, healthy=True)
+
+
+def set_healthy(system: System, node_id: str, *, healthy: bool) -> None:
     system.deps.dynamo.client.update_item(
         TableName="moorage-test-plugins",
-        Key=item,
-        UpdateExpression="SET healthy = :no",
-        ExpressionAttributeValues={":no": {"BOOL": False}},
+        Key={"pk": {"S": "node"}, "sk": {"S": node_id}},
+        UpdateExpression="SET healthy = :healthy",
+        ExpressionAttributeValues={":healthy": {"BOOL": healthy}},
     )
 
 
@@ -480,19 +489,137 @@ def test_a_lost_writer_is_unmounted_by_its_own_node_when_that_is_back(system: Sy
     go_down(system, later, "node-a")
     later.minutes(2)
     assert shown(system)["WriteAllocs"] == {"alloc-1": None}
-    later.down.clear()
-    key = {"pk": {"S": "node"}, "sk": {"S": "node-a"}}
-    system.deps.dynamo.client.update_item(
-        TableName="moorage-test-plugins",
-        Key=key,
-        UpdateExpression="SET healthy = :yes",
-        ExpressionAttributeValues={":yes": {"BOOL": True}},
-    )
+    come_back(system, later, "node-a")
     past = claim_sweep.returned(system.deps, "node-a")
     assert [c.allocation_id for c in past] == ["alloc-1"]
     system.rest(3)
     assert system.provider.mounted == set()
     assert shown(system)["WriteAllocs"] == {}
+
+
+MOUNTED = {"StagingPath": "/stage", "TargetPath": "/mnt/data"}
+
+
+def calls(system: System) -> list[str]:
+    return [rpc for rpc, *_ in system.provider.log]
+
+
+def test_a_writer_whose_unmount_failed_before_its_node_went_down_is_lost_not_free(system: System) -> None:
+    for node in ("node-a", "node-b"):
+        system.add_node(node)
+    volume(system)
+    later = Later(system)
+    assert claim(system, **MOUNTED).status == 200
+    system.provider.before.append(failing("NodeUnpublishVolume", PluginRejected("busy", code="INTERNAL")))
+    assert system.call("DELETE", f"{PATH}/claim/alloc-1", headers={"Prefer": "wait=1"}).status == 504
+    go_down(system, later, "node-a")
+    later.minutes(5)
+    assert system.provider.mounted
+    assert system.call("GET", f"{PATH}/claims").json[0]["State"] == "node lost"
+    assert claim(system, "other", node="node-b").body == "volume max claims reached"
+    released = system.call("DELETE", f"{PATH}/claim/alloc-1")
+    assert (released.status, released.body.startswith("node lost: nothing proves")) == (500, True)
+    assert system.call("DELETE", f"{PATH}/detach", query="node=node-a&force=true").status == 200
+    assert claim(system, "other", node="node-b").status == 200
+    system.provider.mounted.clear()  # the machine was off, as the operator said
+
+
+def test_nobody_is_let_in_by_the_owner_of_a_writer_on_a_silent_node(system: System) -> None:
+    system.add_node()
+    volume(system)
+    later = Later(system)
+    assert claim(system).status == 200
+    go_down(system, later, "node-a")
+    assert system.call("DELETE", f"{PATH}/claim/alloc-1").body.startswith("node lost: nothing proves")
+    assert shown(system)["WriteAllocs"] == {"alloc-1": None}
+
+
+def test_a_reader_on_a_node_that_is_down_does_not_keep_the_writer_attached(system: System) -> None:
+    for node in ("node-a", "node-b"):
+        system.add_node(node, controller_capabilities=ATTACHES)
+    volume(system, ("multi-node-single-writer", "file-system"))
+    later = Later(system)
+    assert claim(system, "writer").status == 200
+    assert claim(system, "reader", mode="read").status == 200
+    go_down(system, later, "node-a")
+    assert system.call("DELETE", f"{PATH}/claim/writer").status == 200
+    assert system.provider.attached == set(), "only that proves that it does not write any more"
+    later.minutes(2)
+    assert shown(system)["ReadAllocs"] == {}
+
+
+def test_a_volume_stays_staged_and_attached_while_another_claim_may_have_it_mounted(system: System) -> None:
+    system.add_node(controller_capabilities=ATTACHES)
+    volume(system, ("multi-node-multi-writer", "file-system"))
+    for alloc in ("one", "two"):
+        assert claim(system, alloc, StagingPath="/stage", TargetPath=f"/mnt/{alloc}").status == 200
+
+    def busy(rpc: str, _: object) -> None:
+        if rpc == "NodeUnpublishVolume" and calls(system).count(rpc) == 1:
+            raise PluginRejected("busy", code="INTERNAL")
+
+    system.provider.before.append(busy)
+    assert system.call("DELETE", f"{PATH}/claim/one", headers={"Prefer": "wait=0"}).status == 504
+    system.pump()
+    assert calls(system)[-1] == "NodeUnpublishVolume"
+    assert system.call("DELETE", f"{PATH}/claim/two").status == 200
+    assert not {"NodeUnstageVolume", "ControllerUnpublishVolume"} & set(calls(system)), "one is still mounted"
+    assert system.call("DELETE", f"{PATH}/claim/one").status == 200
+    assert calls(system)[-2:] == ["NodeUnstageVolume", "ControllerUnpublishVolume"]
+    assert (system.provider.attached, system.provider.mounted) == (set(), set())
+
+
+def test_a_lease_that_is_renewed_while_it_is_judged_goes_on(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Later(cluster)
+    assert claim(cluster, LeaseSeconds=60).status == 200
+    let_go = claim_service.let_go
+
+    def renewed_before(deps: Deps, *args: Any, **given: Any) -> Any:
+        assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
+        return let_go(deps, *args, **given)
+
+    monkeypatch.setattr(claim_service, "let_go", renewed_before)
+    cluster.clock.moment += 61
+    later.sweep()
+    assert cluster.call("GET", f"{PATH}/claims").json[0]["State"] == "taken"
+    assert cluster.provider.attached
+
+
+def test_more_leases_than_one_page_are_looked_at(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    system.add_node()
+    volume(system, ("multi-node-multi-writer", "file-system"))
+    for number in range(5):
+        assert claim(system, f"alloc-{number}", LeaseSeconds=60).status == 200
+    query = system.deps.dynamo.client.query
+    monkeypatch.setattr(system.deps.dynamo.client, "query", lambda **given: query(**{"Limit": 2, **given}))
+    system.clock.moment += 61
+    assert len(list(system.deps.claims.run_out(system.clock.now()))) == 5
+
+
+def test_a_publish_that_was_given_up_ends_with_its_claim(cluster: System) -> None:
+    cluster.provider.before.append(
+        failing("ControllerPublishVolume", PluginInDoubt("no answer", code="DEADLINE_EXCEEDED"))
+    )
+    assert claim(cluster).status == 504
+    cluster.rest(400)
+    assert cluster.call("GET", "/v1/operations", query="status=in%20doubt").json["Operations"][0]["Kind"] == "publish"
+    cluster.provider.before.clear()
+    assert cluster.call("DELETE", f"{PATH}/claim/alloc-1").status == 200
+    cluster.rest(2)
+    assert cluster.call("GET", "/v1/operations", query="status=in%20doubt").json["Operations"] == []
+
+
+def test_detach_of_a_lost_claim_works_once_its_node_is_back(system: System) -> None:
+    system.add_node()
+    volume(system)
+    later = Later(system)
+    assert claim(system, **MOUNTED).status == 200
+    go_down(system, later, "node-a")
+    later.minutes(2)
+    assert system.call("GET", f"{PATH}/claims").json[0]["State"] == "node lost"
+    come_back(system, later, "node-a")
+    assert system.call("DELETE", f"{PATH}/detach", query="node=node-a").status == 200
+    assert system.provider.mounted == set()
 
 
 def test_a_forced_deregistration_drops_past_claims_and_never_a_live_one(system: System) -> None:
