@@ -49,11 +49,11 @@ class Asker:
         self._sleep, self._jitter = sleep, jitter
         self._client: Any = None
 
-    def ask(self, question: str, **arguments: Any) -> Any:
-        """The plugin's answer; raises the PluginError that the call ended in, StoreUnavailable when the worker
-        failed.
+    def ask(self, question: str, *, seconds: float = DEADLINE, **arguments: Any) -> Any:
+        """The plugin's answer within `seconds`; raises the PluginError that the call ended in, StoreUnavailable when
+        the worker failed.
         """
-        payload = json.dumps({"ask": question, "deadline": DEADLINE, **arguments}).encode()
+        payload = json.dumps({"ask": question, "deadline": min(seconds, DEADLINE), **arguments}).encode()
         answer = self._invoke("the worker that asks plugins", FunctionName=self._function, Payload=payload)
         body = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):

@@ -79,7 +79,7 @@ class NoAsker:
     def start_audit(self, plugin_id: str, run: str) -> None:
         self.audits.append((plugin_id, run))
 
-    def ask(self, question: str, **arguments: Any) -> Any:
+    def ask(self, question: str, *, seconds: float = 20.0, **arguments: Any) -> Any:
         self.asked.append((question, arguments))
         found = self.answers.get(question)
         return found(**arguments) if found else None

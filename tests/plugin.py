@@ -52,7 +52,7 @@ class DirectAsker:
     def start_audit(self, plugin_id: str, run: str) -> None:
         self.audits.append((plugin_id, run))
 
-    def ask(self, question: str, **arguments: Any) -> Any:
+    def ask(self, question: str, *, seconds: float = 20.0, **arguments: Any) -> Any:
         event = json.loads(json.dumps({"ask": question, **arguments}))
         return read_answer(json.loads(json.dumps(questions.answer(self._worker, self._sealer, event))))
 

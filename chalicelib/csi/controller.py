@@ -12,6 +12,7 @@ from typing import Any
 from chalicelib.csi import convert
 from chalicelib.csi.channel import Attempt, Channels, Gone, invoke
 from chalicelib.csi.spec import csi_pb2 as csi
+from chalicelib.domain.outcome import UNUSABLE
 from chalicelib.domain.plugin import Instance
 from chalicelib.domain.volume import Capability, Volume
 from chalicelib.errors import PluginError, PluginRejected, PluginUnreachable
@@ -61,6 +62,9 @@ def create_volume(
     except PluginError as exc:
         exc.text = "controller create volume: CSI.ControllerCreateVolume: " + _create_text(volume, exc)
         raise
+    if not made.volume_id:
+        text = "controller create volume: CSI.ControllerCreateVolume: the plugin answered without a volume ID"
+        raise PluginRejected(text, code=UNUSABLE)
     return {
         "external_id": made.volume_id,
         "capacity": int(made.capacity_bytes),

@@ -4,7 +4,6 @@ A provider's list knows IDs, not the names that CreateVolume was given. So a thi
 context carries a storage name of ours, or a finished operation of ours names it; everything else is of unknown origin.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -144,8 +143,7 @@ def _finding(entry: Entry, verdict: Verdict, known: _Named) -> Finding:
 
 def _results(result: Mapping[str, Any]) -> Iterator[str]:
     """The IDs that the provider gave to what an operation made."""
-    definition = json.loads(result.get("definition") or "{}")
-    for found in (definition.get("external_id"), result.get("id")):
+    for found in (result.get("external_id"), result.get("id")):
         if found:
             yield str(found)
 

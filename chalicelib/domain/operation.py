@@ -22,6 +22,15 @@ class Kind(StrEnum):
     UNPUBLISH_VOLUME = "unpublish"
 
 
+UPDATE: Final = "update"
+"""What holds a volume that is expanded by a request which also changes its modes: no claim may come meanwhile."""
+
+
+def updates(holder: str) -> bool:
+    """Whether what holds a volume is an expansion, alone or as part of an update."""
+    return holder in (Kind.EXPAND_VOLUME.value, UPDATE)
+
+
 class Status(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
@@ -92,6 +101,8 @@ class Operation:
     external_id: str = ""
     subject: str = ""
     """What it locks when no volume's record holds it: a snapshot by source and name, say."""
+    definition: str = ""
+    """The volume's, as it is stored, while the operation is open: with it a record is as large as an item can be."""
     params: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     sealed_secrets: bytes = field(default=b"", repr=False)

@@ -69,6 +69,10 @@ PROOF: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+UNUSABLE: Final = "INTERNAL"
+"""What an answer counts as that cannot be used: it was given, and proves nothing."""
+
+
 def outcome(rpc: str, code: str) -> Outcome:
     """What `code` (gRPC's name, upper case) means after `rpc`; a code that nobody knows is in doubt."""
     if code in _GONE_OF.get(rpc, ()):

@@ -20,8 +20,10 @@ ATTACHMENT_MODES: Final = ("file-system", "block-device")
 ID_LIMIT: Final = 512
 """Longest volume ID in bytes: namespace and ID must fit into a DynamoDB sort key of 1,024 bytes."""
 DEFINITION_LIMIT: Final = 300 * 1024
-"""Largest definition in bytes: an item of a table ends at 400 KB, and an operation holds the definition beside its
-result.
+"""Largest definition of a request in bytes."""
+RECORD_LIMIT: Final = 340 * 1024
+"""Largest definition with what the provider answered, in bytes: an item of a table ends at 400 KB (AWS: DynamoDB
+quotas), and the secrets lie beside it.
 """
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import Volume, registered
+from chalicelib.domain.volume import RECORD_LIMIT, Volume, registered
 from chalicelib.errors import LeaseLost, PluginRejected
 from chalicelib.operations.context import Context, Definition, Step
 from chalicelib.store import operations, volumes
@@ -32,6 +32,9 @@ from chalicelib.store.tables import TOMBSTONE_SECONDS
 CREATE: Final = "create"
 FIND: Final = "find"
 REMOVE: Final = "remove"
+TOO_LARGE: Final = (
+    "controller create volume: the plugin's answer makes the record larger than it can be: give smaller Parameters"
+)
 
 
 def definition_of(operation: Operation) -> Volume:
@@ -41,7 +44,7 @@ def definition_of(operation: Operation) -> Volume:
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
         sealed_secrets=operation.sealed_secrets,
-        **volumes.decode(operation.params["definition"]),
+        **volumes.decode(operation.definition),
     )
 
 
@@ -49,7 +52,10 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
-    volume = registered(replace(definition_of(operation), **made), index=0, now_ns=ctx.clock.now_ns())
+    volume = registered(volumes.made(definition_of(operation), made), index=0, now_ns=ctx.clock.now_ns())
+    if len(volumes.encode(volume).encode()) > RECORD_LIMIT:
+        # Not to be stored, by this attempt or another: it is removed again.
+        raise PluginRejected(TOO_LARGE, code=outcome.UNUSABLE)
     # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
     # delete waits for it.
     volume = replace(
@@ -57,7 +63,7 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     )
 
     def writes(ticket: Any) -> list[Any]:
-        result = {"index": ticket.index, "definition": volumes.encode(volume)}
+        result = {"index": ticket.index} | {name: getattr(volume, name) for name in volumes.MADE}
         return [
             *volumes.create(volume, ticket, operation_id=operation.id),
             operations.succeed(operation, now=now, result=result),

@@ -30,7 +30,7 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
-        **volumes.decode(params["definition"]),
+        **volumes.decode(operation.definition),
     )
     capacity = ctx.calls.expand_volume(
         operation.plugin_id,
@@ -45,7 +45,7 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
     grown = replace(merged, capacity=max(capacity, merged.capacity), modify_time=now_ns)
 
     def writes(ticket: Any) -> list[Any]:
-        result = {"index": ticket.index, "definition": volumes.encode(grown)}
+        result = {"index": ticket.index, "capacity": grown.capacity}
         return [
             volumes.expanded(grown, ticket, operation_id=operation.id, secrets=sealed(params, "volume_secrets")),
             operations.succeed(operation, now=now, result=result),

@@ -8,6 +8,7 @@ at once; any other releases it, and the operation goes on as its own undo until 
 the claim goes. The undo begins at once, unless the call that failed may still land.
 """
 
+import json
 from typing import Final
 
 from chalicelib.domain import outcome
@@ -21,6 +22,8 @@ from chalicelib.store import claims, operations
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import Ticket
 
+CONTEXT_LIMIT: Final = 16 * 1024
+"""Bytes; CSI allows 4 KB (CSI spec, Size Limits)."""
 ATTACH: Final = "attach"
 STAGE: Final = "stage"
 MOUNT: Final = "mount"
@@ -35,6 +38,10 @@ def attach(ctx: Context, operation: Operation, until: float) -> Operation | None
         external_node_id=claim.external_node_id,
         how=release.how(ctx, operation, until),
     )
+    if len(json.dumps(context)) > CONTEXT_LIMIT:
+        raise PluginRejected(
+            "controller publish: the plugin's publish context is larger than can be kept", code=outcome.UNUSABLE
+        )
     if operation.params["target_path"]:
         params = release.remember(operation, publish_context=context)
         return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=STAGE, params=params)

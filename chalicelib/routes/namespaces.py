@@ -1,8 +1,9 @@
 """/v1/namespaces, /v1/namespace and /v1/namespace/."""
 
 from chalicelib import wiring
+from chalicelib.domain.volume import DEFINITION_LIMIT
 from chalicelib.errors import RequestError
-from chalicelib.routes.endpoint import BODY_LIMIT, Answer, Call, Missing, allow, method_not_allowed, too_large
+from chalicelib.routes.endpoint import Answer, Call, Missing, allow, method_not_allowed, too_large
 from chalicelib.routes.options import options, region
 from chalicelib.service import blocking
 from chalicelib.service import namespaces as service
@@ -57,7 +58,7 @@ def _read(call: Call) -> Answer:
 
 
 def _write(call: Call, name: str) -> Answer:
-    too_large(call.body, BODY_LIMIT)
+    too_large(call.body, DEFINITION_LIMIT)
     body = decode(call.body, wire.SHAPE)
     if name and body["Name"] != name:
         raise RequestError("Namespace name does not match request path")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chalicelib import wiring
+from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.errors import Refused, RequestError
 from chalicelib.routes.endpoint import Call
 from chalicelib.service.deps import Deps
@@ -50,7 +51,8 @@ def writing(call: Call) -> Deps:
     deps, patience = wiring.deps(), call.patience
     if patience is None:
         patience = 0.0 if call.asynchronous else deps.wait_seconds
-    return replace(deps, wait_seconds=min(patience, deps.wait_seconds))
+    answer_by = deps.clock.monotonic() + WAIT_LIMIT
+    return replace(deps, wait_seconds=min(patience, deps.wait_seconds), answer_by=answer_by)
 
 
 def _wait(call: Call) -> float:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from chalicelib import wiring
-from chalicelib.routes.endpoint import BODY_LIMIT, Answer, Call, NoRoute, allow, method_not_allowed, too_large
+from chalicelib.domain.volume import DEFINITION_LIMIT
+from chalicelib.routes.endpoint import Answer, Call, NoRoute, allow, method_not_allowed, too_large
 from chalicelib.routes.options import options, region, writing
 from chalicelib.service import snapshots as service
 from chalicelib.wire import shapes
@@ -41,7 +42,7 @@ def below(call: Call) -> Answer:
 
 def create(call: Call, volume_id: str) -> Answer:
     """Take the snapshots of the body; one that names no source is of the volume in the path."""
-    too_large(call.body, BODY_LIMIT)
+    too_large(call.body, DEFINITION_LIMIT)
     body = decode(call.body, shapes.CSI_SNAPSHOT_CREATE_REQUEST)
     region(call)
     wanted = [

@@ -21,9 +21,13 @@ from chalicelib.routes.endpoint import (
 from chalicelib.routes.options import FALSE, TRUE, options, region, writing
 from chalicelib.service import blocking, definitions, listing, volumes
 from chalicelib.service import claims as claim_service
+from chalicelib.service.updates import Wanted
 from chalicelib.wire import shapes
 from chalicelib.wire import volumes as wire
 from chalicelib.wire.gojson import decode
+
+VOLUMES_LIMIT = 64
+"""Of one request: each is reserved before the first is waited for."""
 
 
 def collection(call: Call) -> Answer:
@@ -145,19 +149,21 @@ def _detach(call: Call, volume_id: str) -> Answer:
     return Answer(index=claim_service.detach(writing(call), call.namespace, volume_id, node_id, force=force))
 
 
-def _wanted(call: Call, shape: Any) -> list[definitions.Wanted]:
+def _wanted(call: Call, shape: Any) -> list[Wanted]:
     too_large(call.body, BODY_LIMIT)
     body = decode(call.body, shape)
     region(call)
     if body["Region"] not in ("", "global"):
         raise Refused("No path to region")
-    out = []
+    out: list[Wanted] = []
+    if len(body["Volumes"] or ()) > VOLUMES_LIMIT:
+        raise RequestError(f"more than {VOLUMES_LIMIT} volumes at once: send them in several requests", status=413)
     for element in body["Volumes"] or ():
         volume, secrets = wire.from_body(element, namespace=call.namespace)
         if sum(len(k) + len(v) for k, v in secrets.items()) > DEFINITION_LIMIT // 10:
             raise RequestError("Secrets are larger than 30 KB: leave out what is not needed", status=413)
         only_new = call.header("If-None-Match").strip() == "*"
-        out.append(definitions.Wanted(volume, secrets, only_new=only_new))
+        out.append(Wanted(volume, secrets, only_new=only_new))
     return out
 
 

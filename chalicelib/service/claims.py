@@ -349,8 +349,8 @@ def _operation(
         digest=waiting.digest(kind.value, claim.namespace, claim.volume_id, claim.allocation_id),
         step=step,
         external_id=claim.external_id,
+        definition=volume_store.encode(volume) if volume is not None else "",
         params={
-            "definition": volume_store.encode(volume) if volume is not None else "",
             "allocation_id": claim.allocation_id,
             "node_id": claim.node_id,
             "access_mode": claim.access_mode,

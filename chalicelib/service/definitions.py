@@ -5,18 +5,22 @@ side by side, and if one fails, the others exist and are registered.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
-from chalicelib.domain.merge import Merged, merge
+from chalicelib.domain.merge import merge
 from chalicelib.domain.operation import Kind, Operation
+from chalicelib.domain.operation import updates as is_update
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, VolumeState, limits, mode_problem, problems
+from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
 from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
 from chalicelib.sealing import volume_context
-from chalicelib.service import waiting
+from chalicelib.service import updates, waiting
 from chalicelib.service.deps import Deps
+from chalicelib.service.updates import Done, Running, UpdateRefused, Wanted
 from chalicelib.service.volumes import WRITE_TRIES, was_mine
 from chalicelib.store import namespaces as namespace_store
 from chalicelib.store import operations as operation_store
@@ -25,15 +29,7 @@ from chalicelib.store.dynamo import TransactionRefused
 from chalicelib.store.index import MEMBERS, volume_scope
 
 NAME_LIMIT: Final = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A volume as a request gave it, with the secrets beside it, and whether it may already exist."""
-
-    volume: Volume
-    secrets: Mapping[str, str]
-    only_new: bool = False
+ASKED_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +40,6 @@ class Written:
     volumes: tuple[tuple[Volume, Plugin | None], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What became of one volume of a request."""
-
-    index: int
-    volume: Volume
-    plugin: Plugin | None = None
-
-
 def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     """Make the volumes at their providers, side by side; one that exists is updated. Refused has all errors joined."""
     checked = _checked(deps, wanted)
@@ -61,72 +48,68 @@ def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     _refuse_namespaces(deps, checked, join=True)
     for item in checked:
         _refuse_plugin(deps.plugins.get(item.volume.plugin_id), item.volume.plugin_id)
-    errors: list[str] = []
-    results: dict[int, _Done] = {}
-    started: dict[int, Operation] = {}
-    for position, item in enumerate(checked):
-        try:
-            begun = _start_create(deps, item)
-            if isinstance(begun, Operation):
-                started[position] = begun
-            else:
-                results[position] = _update(deps, begun, item)
-        except Refused as exc:
-            errors.append(exc.text)
-    finished = waiting.wait(deps, list(started.values()))
-    for position, operation in ((p, finished[o.id]) for p, o in started.items()):
-        if operation.result:
-            made = volume_store.decode(operation.result["definition"])
-            results[position] = _Done(int(operation.result["index"]), replace(checked[position].volume, **made))
-        elif operation.answered:
-            errors.append(operation.error or operation.last_error)
-    _refuse_rest(errors, finished.values())
-    return _written([results[position] for position in sorted(results)])
+    for item in checked:
+        if item.only_new:
+            updates.refuse_known(deps.volumes.get(item.volume.namespace, item.volume.id), item)
+    done, errors, operations = updates.finish(deps, [partial(_begin_create, deps, item) for item in checked])
+    updates.refuse(errors, operations, of=len(checked))
+    return _written(done)
 
 
-def _refuse_rest(errors: Sequence[str], operations: Iterable[Operation]) -> None:
-    """Errors come first, since they are final; then what still runs."""
-    if errors:
-        raise Refused(joined(errors))
-    pending = waiting.unanswered(operations)
-    if pending:
-        raise pending
+def _begin_create(deps: Deps, item: Wanted) -> Done | Running:
+    begun = _start_create(deps, item)
+    if isinstance(begun, Volume):
+        return updates.begin(deps, begun, item)
+
+    def done(operation: Operation) -> Done:
+        return Done(int(operation.result["index"]), volume_store.made(item.volume, operation.result))
+
+    return Running(begun, done)
 
 
 def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     """Make volumes known that exist at their providers; one that is known is updated. All are checked before the
     first is written.
     """
-    planned: list[tuple[Wanted, Volume | None]] = []
     # Of one ID that is there twice, the last counts, as recorded.
     named = _checked(deps, wanted)
     checked = list({(w.volume.namespace, w.volume.id): w for w in named}.values())
     _refuse_namespaces(deps, checked, join=False)
-    for item in checked:
-        old = deps.volumes.get(item.volume.namespace, item.volume.id)
-        known = old if old is not None and old.exists else None
-        _refuse_known(known, item)
-        merged = _merged_for_register(known, item)
-        _validate_at_provider(deps, replace(item, volume=merged))
-        planned.append((item, known))
-    done = {}
-    for item, known in planned:
-        try:
-            written = _register(deps, item) if known is None else _update(deps, known, item)
-        except _UpdateRefused as exc:
-            raise Refused("unable to update volume: " + exc.text) from exc
-        done[item.volume.namespace, item.volume.id] = written
-    shown = [done[w.volume.namespace, w.volume.id] for w in wanted]
+    planned = [(item, _known(deps, item)) for item in checked]
+    _validate_at_providers(deps, [replace(w, volume=_merged_for_register(k, w)) for w, k in planned])
+    done, errors, operations = updates.finish(deps, [partial(_begin_register, deps, w, k) for w, k in planned])
+    if errors:
+        raise errors[0] if len(errors) == 1 else Refused(joined([e.text for e in errors]))
+    updates.refuse((), operations, of=len(checked))
+    found = {(w.volume.namespace, w.volume.id): d for w, d in zip(checked, done, strict=True)}
+    shown = [found[w.volume.namespace, w.volume.id] for w in wanted]
     return _written(
         [replace(d, volume=_placed(w.volume)) if d.plugin is None else d for d, w in zip(shown, named, strict=True)]
     )
 
 
-class _UpdateRefused(Refused):
-    """An update that the rules or the provider refuse; create and register say so in different words."""
+def _begin_register(deps: Deps, item: Wanted, known: Volume | None) -> Done | Running:
+    try:
+        begun = _register(deps, item) if known is None else updates.begin(deps, known, item)
+    except UpdateRefused as exc:
+        raise Refused("unable to update volume: " + exc.text) from exc
+    if isinstance(begun, Done):
+        return begun
+    return replace(begun, failed=lambda text: Refused("unable to update volume: " + begun.failed(text).text))
 
 
-def _written(done: Sequence[_Done]) -> Written:
+def _known(deps: Deps, item: Wanted) -> Volume | None:
+    """The volume of that ID, if there is one that may be updated."""
+    found = deps.volumes.get(item.volume.namespace, item.volume.id)
+    if found is None or not found.exists:
+        return None
+    updates.refuse_known(found, item)
+    if found.operation_id and not is_update(found.operation_kind):
+        raise OperationInProgress(f"volume {found.id} has an operation in progress: {found.operation_kind}")
+    return found
+
+
+def _written(done: Sequence[Done]) -> Written:
     return Written(max(d.index for d in done), tuple((d.volume, d.plugin) for d in done))
 
 
@@ -189,31 +172,21 @@ def _refuse_create(item: Wanted) -> None:
         raise Refused(f"controller create volume: CSI.ControllerCreateVolume: {problem}")
 
 
-def _refuse_known(known: Volume | None, item: Wanted) -> None:
-    if known is None:
-        return
-    if item.only_new:
-        raise RequestError(f"volume {known.id} exists: If-None-Match asks for a new one", status=412)
-    if known.operation_id:
-        raise OperationInProgress(f"volume {known.id} has an operation in progress: {known.operation_kind}")
-
-
 def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
     """Reserve the ID and write the operation in one transaction, then send the message; the volume, if it exists."""
     _refuse_create(item)
-    volume, now = item.volume, deps.clock.now()
-    encoded = volume_store.encode(volume)
-    operation_id = deps.clock.new_id()
+    volume, now, operation_id = item.volume, deps.clock.now(), deps.clock.new_id()
+    asked = (volume.namespace, volume.id, volume.plugin_id, volume_store.plain(volume))
     operation = Operation(
         id=operation_id,
         kind=Kind.CREATE_VOLUME,
         namespace=volume.namespace,
         volume_id=volume.id,
         plugin_id=volume.plugin_id,
-        digest=waiting.digest(Kind.CREATE_VOLUME.value, volume.namespace, volume.id, volume.plugin_id, encoded),
+        digest=waiting.digest(Kind.CREATE_VOLUME.value, *asked),
         step="create",
         storage_name=_storage_name(volume.name, operation_id),
-        params={"definition": encoded},
+        definition=volume_store.encode(volume),
         sealed_secrets=deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id)),
         create_time=now,
         update_time=now,
@@ -242,9 +215,8 @@ def _already(deps: Deps, item: Wanted, refused: TransactionRefused, mine: Operat
     if old is None or old.operation_id == mine.id:
         waiting.send(deps, mine)
         return mine
-    if old.exists and item.only_new:
-        _refuse_known(old, item)
-    if old.operation_id and old.operation_kind != Kind.EXPAND_VOLUME.value:
+    updates.refuse_known(old, item)
+    if old.operation_id and not is_update(old.operation_kind):
         return waiting.join(
             deps, volume.id, old.operation_id, mine.digest, old.operation_kind, secrets=mine.sealed_secrets
         )
@@ -261,11 +233,26 @@ def _merged_for_register(known: Volume | None, item: Wanted) -> Volume:
         raise Refused("unable to update volume: " + exc.text) from exc
 
 
-def _validate_at_provider(deps: Deps, item: Wanted) -> None:
-    """A plugin with a controller is asked whether the volume exists and can do what is wanted."""
+def _validate_at_providers(deps: Deps, wanted: Sequence[Wanted]) -> None:
+    """A plugin with a controller is asked whether the volume exists and can do what is wanted; about several at once.
+
+    Raises what the first of them, in order, is refused with.
+    """
+    questions = [question for item in wanted if (question := _question(deps, item)) is not None]
+    if not questions:
+        return
+    seconds = waiting.left(deps)
+    with ThreadPoolExecutor(min(len(questions), ASKED_AT_ONCE)) as pool:
+        asked = [pool.submit(deps.asker.ask, "validate_volume", seconds=seconds, **question) for question in questions]
+    for answer in asked:
+        answer.result()
+
+
+def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
+    """What the item's plugin is to be asked; None if it cannot be. Refused when it need not be asked to say no."""
     plugin = deps.plugins.get(item.volume.plugin_id)
     if plugin is None or not plugin.controller_required:
-        return
+        return None
     if not plugin.controllers_healthy:
         raise Refused(f"no healthy controllers for CSI plugin: {plugin.id}")
     problem = mode_problem(item.volume.capabilities)
@@ -274,14 +261,13 @@ def _validate_at_provider(deps: Deps, item: Wanted) -> None:
     # A volume without an external ID has its own ID at the provider.
     asked = replace(item.volume, external_id=item.volume.external_id or item.volume.id)
     sealed = deps.sealer.seal_secrets(item.secrets, volume_context(asked.namespace, asked.id))
-    deps.asker.ask(
-        "validate_volume",
-        plugin_id=plugin.id,
-        namespace=asked.namespace,
-        volume_id=asked.id,
-        definition=volume_store.encode(asked),
-        secrets=waiting.text(sealed or item.volume.sealed_secrets),
-    )
+    return {
+        "plugin_id": plugin.id,
+        "namespace": asked.namespace,
+        "volume_id": asked.id,
+        "definition": volume_store.encode(asked),
+        "secrets": waiting.text(sealed or item.volume.sealed_secrets),
+    }
 
 
 def _placed(volume: Volume) -> Volume:
@@ -291,7 +277,7 @@ def _placed(volume: Volume) -> Volume:
     return volume
 
 
-def _register(deps: Deps, item: Wanted) -> _Done:
+def _register(deps: Deps, item: Wanted) -> Done | Running:
     volume, scope = _placed(item.volume), volume_scope(item.volume.namespace)
     sealed = deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id))
     for attempt in range(WRITE_TRIES):
@@ -311,11 +297,11 @@ def _register(deps: Deps, item: Wanted) -> _Done:
                 deps.index.abandon(ticket)
                 found = _register_refused(volume, exc)
                 if found is not None:
-                    return _update(deps, found, item)
+                    return updates.begin(deps, found, item)
                 deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
                 continue
         deps.index.publish(ticket)
-        return _Done(ticket.index, volume)
+        return Done(ticket.index, volume)
     raise WriteConflict(f"volume {volume.id} is being changed by others: try again in a moment")
 
 
@@ -327,98 +313,6 @@ def _register_refused(volume: Volume, refused: TransactionRefused) -> Volume | N
     if old is not None and old.operation_id:
         raise OperationInProgress(f"volume {volume.id} has an operation in progress: {old.operation_kind}")
     return old if old is not None and old.exists else None
-
-
-def _update(deps: Deps, read: Volume, item: Wanted) -> _Done:
-    """Update a volume that is known; expands it through its plugin when the new definition asks for more."""
-    for attempt in range(WRITE_TRIES):
-        if item.only_new:
-            _refuse_known(read, item)
-        if read.operation_id and read.operation_kind != Kind.EXPAND_VOLUME.value:
-            raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
-        try:
-            merged = merge(read, item.volume)
-        except Refused as exc:
-            raise _UpdateRefused(exc.text) from exc
-        sealed = deps.sealer.seal_secrets(item.secrets, volume_context(read.namespace, read.id))
-        done = _write_update(deps, read, merged, sealed)
-        if done is not None:
-            return done
-        deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
-        found = deps.volumes.get(read.namespace, read.id)
-        if found is None or not found.exists:
-            raise Refused(f"volume not found: {read.id}")
-        read = found
-    raise WriteConflict(f"volume {read.id} is being changed by others: try again in a moment")
-
-
-def _write_update(deps: Deps, read: Volume, merged: Merged, sealed: bytes) -> _Done | None:
-    """One try; None when somebody changed the volume since it was read."""
-    plugin = deps.plugins.get(read.plugin_id)
-    if merged.expansion is not None or read.operation_id:
-        return _expand(deps, read, merged, plugin, sealed or read.sealed_secrets)
-    ticket = deps.index.allocate(volume_scope(read.namespace), name=deps.clock.new_id(), now=deps.clock.now())
-    stored = replace(merged.volume, sealed_secrets=sealed or read.sealed_secrets, modify_time=deps.clock.now_ns())
-    try:
-        deps.dynamo.transact([volume_store.replace_definition(stored, ticket, read=read)], token=ticket.id)
-    except TransactionRefused as exc:
-        if not was_mine(exc, ticket.index):
-            deps.index.abandon(ticket)
-            return None
-    deps.index.publish(ticket)
-    return _Done(ticket.index, merged.volume, plugin)
-
-
-def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes) -> _Done | None:
-    wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
-    if merged.expansion is None:
-        raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
-    if plugin is None or not plugin.can("EXPAND_VOLUME"):
-        raise _UpdateRefused("expand is not implemented by this controller plugin")
-    encoded = volume_store.encode(wanted)
-    operation = Operation(
-        id=operation_id,
-        kind=Kind.EXPAND_VOLUME,
-        namespace=read.namespace,
-        volume_id=read.id,
-        plugin_id=read.plugin_id,
-        digest=waiting.digest(Kind.EXPAND_VOLUME.value, read.namespace, read.id, encoded),
-        step="expand",
-        external_id=read.external_id,
-        params={
-            "definition": encoded,
-            "required": merged.expansion.required,
-            "limit": merged.expansion.limit,
-            "volume_secrets": waiting.text(sealed),
-        },
-        create_time=now,
-        update_time=now,
-    )
-    if read.operation_id:
-        operation = waiting.join(deps, read.id, read.operation_id, operation.digest, read.operation_kind)
-    else:
-        mark = volume_store.mark(
-            read, operation_id=operation_id, kind=Kind.EXPAND_VOLUME.value, state=VolumeState.READY, unclaimed=False
-        )
-        try:
-            deps.dynamo.transact([mark, operation_store.open_operation(operation, now=now)], token=operation_id)
-        except TransactionRefused as exc:
-            old = volume_store.volume_of(exc.old.get("volume"))
-            if old is None or old.operation_id != operation_id:
-                return None
-        waiting.send(deps, operation)
-    return _expanded(deps, read, operation, plugin)
-
-
-def _expanded(deps: Deps, read: Volume, operation: Operation, plugin: Plugin | None) -> _Done:
-    done = waiting.wait(deps, [operation])[operation.id]
-    if done.result:
-        grown = replace(read, **volume_store.decode(done.result["definition"]))
-        return _Done(int(done.result["index"]), grown, plugin)
-    pending = waiting.unanswered([done])
-    if pending:
-        raise pending
-    raise _UpdateRefused(f"unable to expand volume: {done.error or done.last_error}")
 
 
 def _no_namespace(volume: Volume) -> VolumesError:

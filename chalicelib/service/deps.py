@@ -34,4 +34,6 @@ class Deps:
     asker: Asker
     waits: WaitStore
     wait_seconds: float
+    answer_by: float | None = None
+    """On the monotonic clock: when the request that is served must be answered."""
     patience: Patience = USUAL_PATIENCE

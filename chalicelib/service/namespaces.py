@@ -49,7 +49,7 @@ def write(deps: Deps, name: str, body: Mapping[str, Any]) -> int:
     for _ in range(WRITE_TRIES):
         read_before = deps.namespaces.get(name)
         if read_before is not None and read_before.state is NamespaceState.DELETING:
-            raise WriteConflict(f"namespace {name} is being deleted: try again in a moment")
+            raise WriteConflict(f"namespace {name} is being deleted: try again in a moment, or repeat the delete")
         ticket = deps.index.allocate(NAMESPACES, name=deps.clock.new_id(), now=deps.clock.now())
         created = read_before.create_index if read_before else 1 if name == DEFAULT else ticket.index
         wanted = Namespace(name, body, create_index=created, modify_index=ticket.index)
@@ -78,7 +78,9 @@ def delete(deps: Deps, name: str) -> int:
         deps.namespaces.put(replace(found, state=NamespaceState.ACTIVE), read=marked)
         raise Refused(joined([f'namespace "{name}" has volumes associated with it in regions: [global]']))
     ticket = deps.index.allocate(NAMESPACES, name=deps.clock.new_id(), now=deps.clock.now())
-    deps.namespaces.remove(marked)
+    if not deps.namespaces.remove(marked):
+        deps.index.abandon(ticket)
+        raise WriteConflict(f"namespace {name} is being changed by others: try again in a moment")
     deps.index.publish(ticket)
     return ticket.index
 

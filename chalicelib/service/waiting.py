@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.errors import LeaseLost, OperationInProgress, OperationPending, StoreUnavailable
 from chalicelib.service.deps import Deps
@@ -32,6 +33,11 @@ def send(deps: Deps, operation: Operation) -> None:
         deps.queue.send(operation.id, operation.kind.value)
     except StoreUnavailable:
         return
+
+
+def left(deps: Deps) -> float:
+    """Seconds until the request must be answered, whatever it has done before."""
+    return WAIT_LIMIT if deps.answer_by is None else max(deps.answer_by - deps.clock.monotonic(), 0.0)
 
 
 def join(deps: Deps, volume_id: str, operation_id: str, wanted: str, kind: str, *, secrets: bytes = b"") -> Operation:
@@ -76,7 +82,7 @@ def wait(
     """
     found = {operation.id: operation for operation in operations}
     limit = deps.wait_seconds if seconds is None else min(seconds, deps.wait_seconds)
-    end, pause = deps.clock.monotonic() + limit, FIRST_POLL
+    end, pause = deps.clock.monotonic() + min(limit, left(deps)), FIRST_POLL
     while waiting := [o for o in found.values() if not over(o)]:
         if deps.clock.monotonic() + pause > end:
             break

@@ -98,14 +98,16 @@ class NamespaceStore:
         return True
 
     def remove(self, namespace: Namespace) -> bool:
-        """Delete one that is marked; False if somebody changed it."""
+        """Delete one that is marked, or is gone already; False if somebody changed it."""
         row = NamespaceRow(tables.NAMESPACES_PK, namespace.name)
-        arguments = row.get_delete_kwargs_from_instance(condition=NamespaceRow.state == NamespaceState.DELETING.value)
+        arguments = row.get_delete_kwargs_from_instance(
+            condition=NamespaceRow.state == NamespaceState.DELETING.value, return_values_on_condition_failure="ALL_OLD"
+        )
         try:
             with dynamo.translated():
                 self._dynamo.client.delete_item(**arguments)
-        except ConditionFailed:
-            return False
+        except ConditionFailed as exc:
+            return exc.old is None
         return True
 
     def worker_identity(self) -> WorkerIdentity | None:

@@ -242,7 +242,8 @@ def _lock_key(operation: Operation) -> tuple[str, str]:
 
 def succeed(operation: Operation, *, now: float, result: dict[str, Any]) -> Write:
     """Over and done, fenced by the attempt."""
-    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(json.dumps(result, separators=(",", ":")))])
+    encoded = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(encoded)])
 
 
 def fail(operation: Operation, *, now: float, error: str) -> Write:
@@ -291,6 +292,7 @@ def _close(operation: Operation, event: Event, now: float, actions: list[Action]
         OperationRow.update_time.set(now),
         OperationRow.expires_at.set(int(now) + KEEP_FINISHED),
         OperationRow.secrets.remove(),
+        OperationRow.definition.remove(),
         OperationRow.due_bucket.remove(),
         OperationRow.due_at.remove(),
     ]
@@ -324,6 +326,7 @@ def _row(operation: Operation, *, due_at: float) -> OperationRow:
         storage_name=operation.storage_name or None,
         external_id=operation.external_id or None,
         subject=operation.subject or None,
+        definition=operation.definition or None,
         params=json.dumps(operation.params, separators=(",", ":"), ensure_ascii=False),
         secrets=operation.sealed_secrets or None,
         calls_until=operation.calls_until,
@@ -349,6 +352,7 @@ def _operation(row: OperationRow) -> Operation:
         storage_name=row.storage_name or "",
         external_id=row.external_id or "",
         subject=row.subject or "",
+        definition=row.definition or "",
         params=json.loads(row.params) if row.params else {},
         result=json.loads(row.result) if row.result else {},
         sealed_secrets=row.secrets or b"",

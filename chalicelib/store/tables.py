@@ -187,6 +187,7 @@ class OperationRow(Row):
     storage_name = UnicodeAttribute(null=True)
     external_id = UnicodeAttribute(null=True)
     subject = UnicodeAttribute(null=True)
+    definition = UnicodeAttribute(null=True)
     params = UnicodeAttribute(null=True)
     result = UnicodeAttribute(null=True)
     secrets = BinaryAttribute(legacy_encoding=False, null=True)

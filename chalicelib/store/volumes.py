@@ -327,6 +327,8 @@ def _volume(row: VolumeRow) -> Volume:
     )
 
 
+MADE: Final = ("external_id", "capacity", "context", "topologies", "snapshot_id", "clone_id")
+"""What the provider decides about a volume that it makes."""
 _PLAIN: Final[Mapping[str, Any]] = {
     "name": "",
     "external_id": "",
@@ -344,6 +346,17 @@ _PLAIN: Final[Mapping[str, Any]] = {
 
 def encode(volume: Volume) -> str:
     """The definition as it is stored: JSON text, so that integers stay integers and null stays apart from empty."""
+    return json.dumps(plain(volume), separators=(",", ":"), ensure_ascii=False)
+
+
+def made(volume: Volume, answer: Mapping[str, Any]) -> Volume:
+    """The volume with what its provider answered, as `controller.create_volume` gives it."""
+    given = {name: answer[name] for name in MADE}
+    return replace(volume, **given | {"topologies": tuple(given["topologies"])})
+
+
+def plain(volume: Volume) -> dict[str, Any]:
+    """The definition in JSON's types."""
     body: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(volume, name)) not in ("", 0, None)}
     body["capabilities"] = [[c.access_mode, c.attachment_mode] for c in volume.capabilities]
     if volume.mount_options is not None:
@@ -352,7 +365,7 @@ def encode(volume: Volume) -> str:
         body["topologies"] = volume.topologies
     if volume.topology_request is not None:
         body["request"] = [volume.topology_request.required, volume.topology_request.preferred]
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return body
 
 
 def decode(text: str) -> dict[str, Any]:

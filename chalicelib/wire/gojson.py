@@ -19,9 +19,7 @@ from chalicelib.wire.gotime import check_rfc3339, parse_duration
 from chalicelib.wire.jsonscan import Array, BodyError, Node, Object, parse, unquote
 from chalicelib.wire.kinds import Kind, Struct
 
-__all__ = ["MAX_BODY_BYTES", "BodyError", "decode", "encode"]
-
-MAX_BODY_BYTES = 300 * 1024  # who reads the request answers 413 above it; nothing here checks
+__all__ = ["BodyError", "decode", "encode"]
 
 _SHOWN_DIGITS = 100
 _INT64_DIGITS = 20  # of the longest 64-bit integer, sign included; the value of a longer text need not be known

@@ -52,6 +52,8 @@ class FakeProvider:
     attached: set[tuple[str, str]] = field(default_factory=set)
     mounted: set[tuple[str, str, str]] = field(default_factory=set)
     stranded: list[Callable[[], Any]] = field(default_factory=list)
+    context: Mapping[str, str] = field(default_factory=lambda: {"made": "yes"})
+    """Of every volume it makes."""
     made: int = 0
 
     def create_volume(
@@ -68,7 +70,7 @@ class FakeProvider:
         return {
             "external_id": found.id,
             "capacity": found.capacity,
-            "context": {"made": "yes"},
+            "context": dict(self.context),
             "topologies": (),
             "snapshot_id": volume.snapshot_id,
             "clone_id": volume.clone_id,

@@ -99,7 +99,7 @@ def test_an_open_operation_holds_what_it_names(status: Status) -> None:
     ("status", "fields"),
     [
         (Status.FAILED, {"external_id": "vol-1"}),
-        (Status.SUCCEEDED, {"result": {"definition": '{"external_id":"vol-1"}'}}),
+        (Status.SUCCEEDED, {"result": {"external_id": "vol-1"}}),
     ],
 )
 def test_a_finished_create_says_whose_an_opaque_id_is(status: Status, fields: dict[str, Any]) -> None:

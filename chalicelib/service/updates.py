@@ -1,0 +1,187 @@
+"""Updates of volumes that are known, and what is done for several volumes at once: started one after another, waited
+for together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from chalicelib.domain.merge import Merged, merge
+from chalicelib.domain.operation import UPDATE, Kind, Operation, updates
+from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.volume import MountOptions, Volume, VolumeState
+from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
+from chalicelib.sealing import volume_context
+from chalicelib.service import waiting
+from chalicelib.service.deps import Deps
+from chalicelib.service.volumes import WRITE_TRIES, was_mine
+from chalicelib.store import operations as operation_store
+from chalicelib.store import volumes as volume_store
+from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.index import volume_scope
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A volume as a request gave it, with the secrets beside it, and whether it may already exist."""
+
+    volume: Volume
+    secrets: Mapping[str, str]
+    only_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of one volume of a request; with a plugin, it is shown with its counts."""
+
+    index: int
+    volume: Volume
+    plugin: Plugin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An operation on one volume of a request, and what is made of its result."""
+
+    operation: Operation
+    done: Callable[[Operation], Done]
+    failed: Callable[[str], Refused] = Refused
+
+
+class UpdateRefused(Refused):
+    """An update that the rules or the provider refuse; create and register say so in different words."""
+
+
+def finish(
+    deps: Deps, begun: Sequence[Callable[[], Done | Running]]
+) -> tuple[list[Done], list[VolumesError], Sequence[Operation]]:
+    """Begin each, then wait for what takes long, side by side: what is done, what failed, and what still runs.
+
+    Each stands alone: one that is refused does not keep the others from being done.
+    """
+    done: dict[int, Done] = {}
+    errors: dict[int, VolumesError] = {}
+    running: dict[int, Running] = {}
+    for position, begin in enumerate(begun):
+        try:
+            found = begin()
+        except VolumesError as exc:
+            errors[position] = exc
+            continue
+        if isinstance(found, Running):
+            running[position] = found
+        else:
+            done[position] = found
+    seen = waiting.wait(deps, [one.operation for one in running.values()])
+    for position, one in running.items():
+        operation = seen[one.operation.id]
+        if operation.result:
+            done[position] = one.done(operation)
+        elif operation.answered:
+            errors[position] = one.failed(operation.error or operation.last_error)
+    return [done[p] for p in sorted(done)], [errors[p] for p in sorted(errors)], list(seen.values())
+
+
+def refuse(errors: Sequence[VolumesError], operations: Sequence[Operation], *, of: int) -> None:
+    """Raise what failed of so many, all in one text; errors come first, since they are final, then what still runs."""
+    if len(errors) == 1 and of == 1 and not isinstance(errors[0], Refused):
+        raise errors[0]
+    if errors:
+        statuses = {error.status for error in errors}
+        raise Refused(joined([e.text for e in errors]), status=statuses.pop() if len(statuses) == 1 else None)
+    pending = waiting.unanswered(operations)
+    if pending:
+        raise pending
+
+
+def refuse_known(known: Volume | None, item: Wanted) -> None:
+    """Raise RequestError 412 when only a new volume is wanted."""
+    if known is not None and known.exists and item.only_new:
+        raise RequestError(f"volume {known.id} exists: If-None-Match asks for a new one", status=412)
+
+
+def begin(deps: Deps, read: Volume, item: Wanted) -> Done | Running:
+    """Update a volume that is known; one that the new definition asks more of is expanded through its plugin."""
+    for attempt in range(WRITE_TRIES):
+        refuse_known(read, item)
+        if read.operation_id and not updates(read.operation_kind):
+            raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
+        try:
+            merged = merge(read, item.volume)
+        except Refused as exc:
+            raise UpdateRefused(exc.text) from exc
+        sealed = deps.sealer.seal_secrets(item.secrets, volume_context(read.namespace, read.id))
+        begun = _begin(deps, read, merged, sealed)
+        if begun is not None:
+            return begun
+        deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
+        found = deps.volumes.get(read.namespace, read.id)
+        if found is None or not found.exists:
+            raise Refused(f"volume not found: {read.id}")
+        read = found
+    raise WriteConflict(f"volume {read.id} is being changed by others: try again in a moment")
+
+
+def _begin(deps: Deps, read: Volume, merged: Merged, sealed: bytes) -> Done | Running | None:
+    """One try; None when somebody changed the volume since it was read."""
+    plugin = deps.plugins.get(read.plugin_id)
+    if merged.expansion is not None or read.operation_id:
+        return _expand(deps, read, merged, plugin, sealed or read.sealed_secrets)
+    ticket = deps.index.allocate(volume_scope(read.namespace), name=deps.clock.new_id(), now=deps.clock.now())
+    stored = replace(merged.volume, sealed_secrets=sealed or read.sealed_secrets, modify_time=deps.clock.now_ns())
+    try:
+        deps.dynamo.transact([volume_store.replace_definition(stored, ticket, read=read)], token=ticket.id)
+    except TransactionRefused as exc:
+        if not was_mine(exc, ticket.index):
+            deps.index.abandon(ticket)
+            return None
+    deps.index.publish(ticket)
+    return Done(ticket.index, merged.volume, plugin)
+
+
+def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes) -> Running | None:
+    wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
+    if merged.expansion is None:
+        raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
+    if plugin is None or not plugin.can("EXPAND_VOLUME"):
+        raise UpdateRefused("expand is not implemented by this controller plugin")
+    definition = volume_store.encode(wanted)
+    operation = Operation(
+        id=operation_id,
+        kind=Kind.EXPAND_VOLUME,
+        namespace=read.namespace,
+        volume_id=read.id,
+        plugin_id=read.plugin_id,
+        digest=waiting.digest(Kind.EXPAND_VOLUME.value, read.namespace, read.id, volume_store.plain(wanted)),
+        step="expand",
+        external_id=read.external_id,
+        definition=definition,
+        params={
+            "required": merged.expansion.required,
+            "limit": merged.expansion.limit,
+            "volume_secrets": waiting.text(sealed),
+        },
+        create_time=now,
+        update_time=now,
+    )
+    if read.operation_id:
+        operation = waiting.join(deps, read.id, read.operation_id, operation.digest, read.operation_kind)
+    else:
+        # A claim is judged by the definition as it stands: one that comes meanwhile would keep modes that are gone
+        # then.
+        options_stay = (read.mount_options or MountOptions()) == (wanted.mount_options or MountOptions())
+        modes_stay = read.capabilities == wanted.capabilities and options_stay
+        kind = Kind.EXPAND_VOLUME.value if modes_stay else UPDATE
+        mark = volume_store.mark(read, operation_id=operation_id, kind=kind, state=VolumeState.READY, unclaimed=False)
+        try:
+            deps.dynamo.transact([mark, operation_store.open_operation(operation, now=now)], token=operation_id)
+        except TransactionRefused as exc:
+            old = volume_store.volume_of(exc.old.get("volume"))
+            if old is None or old.operation_id != operation_id:
+                return None
+        waiting.send(deps, operation)
+
+    def done(operation: Operation) -> Done:
+        grown = replace(wanted, capacity=int(operation.result["capacity"]))
+        return Done(int(operation.result["index"]), grown, plugin)
+
+    return Running(operation, done, lambda text: UpdateRefused(f"unable to expand volume: {text}"))
