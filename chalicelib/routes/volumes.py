@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chalicelib import wiring
+from chalicelib.domain.deadlines import GATEWAY_TIMEOUT
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume
 from chalicelib.errors import Refused, RequestError
@@ -26,6 +27,8 @@ from chalicelib.wire import shapes
 from chalicelib.wire import volumes as wire
 from chalicelib.wire.gojson import decode
 
+ANSWER_SECONDS = GATEWAY_TIMEOUT - 2.0
+"""A list that takes longer, with the wait before it, is not heard by anybody."""
 VOLUMES_LIMIT = 64
 """Of one request: each is reserved before the first is waited for."""
 
@@ -46,6 +49,7 @@ def collection(call: Call) -> Answer:
     if kind[0] == "host":
         return Answer([], index=1)
     deps = wiring.deps()
+    until = deps.clock.monotonic() + ANSWER_SECONDS
     blocking.until_changed(
         deps,
         index=given.index,
@@ -61,6 +65,7 @@ def collection(call: Call) -> Answer:
         next_token=given.next_token,
         matches=_filter(call),
         size_limit=listing.SIZE_LIMIT * 2 // 3 if call.pretty else listing.SIZE_LIMIT,
+        until=until,
     )
     listed = listing.list_volumes(deps, query)
     shown = [wire.stub(v, p) for v, p in listed.volumes]
@@ -172,7 +177,7 @@ def _written(written: definitions.Written) -> Answer:
     return Answer(wire.written(written.index, shown), index=written.index)
 
 
-def _filter(call: Call) -> Callable[[Volume, Plugin | None], bool] | None:
+def _filter(call: Call) -> listing.Matches | None:
     """The `filter` expression over every field of the list's answer and of the stored definition."""
     text = call.parameter("filter")
     if not text:
@@ -188,7 +193,9 @@ def _filter(call: Call) -> Callable[[Volume, Plugin | None], bool] | None:
     about_claims = "Alloc" in text or "Claims" in text
     deps = wiring.deps()
 
-    def matches(volume: Volume, plugin: Plugin | None) -> bool:
+    def matches(volume: Volume, plugin: Plugin | None, spend: Callable[[int], None]) -> bool:
+        if about_claims and volume.in_use:
+            spend(listing.QUERY_COST)
         held = claim_service.its_claims(deps, volume) if about_claims else ()
         try:
             return wanted.matches(wire.filter_datum(volume, plugin, held))

@@ -77,7 +77,7 @@ class ClaimStore:
         from a namespace and volume ID on.
         """
         after = None
-        prefix = f"{namespace}#" if namespace else ""
+        prefix = tables.member_sk(namespace, "") if namespace else ""
         first = None if start is None else "#".join(start)
         while True:
             page = self._dynamo.query(HeldRow, tables.held_pk(node_id), prefix=prefix, start=first, after=after)

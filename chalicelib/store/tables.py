@@ -23,7 +23,8 @@
 | meta | `sweep` | `deaf` | DeafRow: when a heartbeat could not be taken (store/plugins.py) |
 | meta | `sweep` | `counters` | CheckRow: how far the claims' counters have been checked (store/volumes.py) |
 
-A namespace has no `#` in it, so keys are unambiguous whatever a volume is called. `schema` is the number of the
+A namespace has no `#` in it, so keys are unambiguous whatever a volume is called; a request for one that has it
+finds nothing. `schema` is the number of the
 item's shape: a reader that meets a larger one refuses, rather than lose what it does not know.
 """
 
@@ -47,8 +48,13 @@ LEASE_BUCKET: Final = "leases"
 DUE_GSI: Final = "due"
 
 
+def _name(namespace: str) -> str:
+    """The namespace as keys have it: what no namespace can be called is the key of nothing."""
+    return namespace.replace("#", "%23")
+
+
 def volumes_pk(namespace: str) -> str:
-    return f"ns#{namespace}"
+    return f"ns#{_name(namespace)}"
 
 
 def members_pk(plugin_id: str) -> str:
@@ -56,11 +62,11 @@ def members_pk(plugin_id: str) -> str:
 
 
 def member_sk(namespace: str, volume_id: str) -> str:
-    return f"{namespace}#{volume_id}"
+    return f"{_name(namespace)}#{volume_id}"
 
 
 def claims_pk(namespace: str, volume_id: str) -> str:
-    return f"vol#{namespace}#{volume_id}"
+    return f"vol#{_name(namespace)}#{volume_id}"
 
 
 def held_pk(node_id: str) -> str:
@@ -69,7 +75,7 @@ def held_pk(node_id: str) -> str:
 
 def held_sk(namespace: str, volume_id: str, allocation_id: str) -> str:
     """Sorts by namespace and volume; neither ID has a control character."""
-    return f"{namespace}#{volume_id}\n{allocation_id}"
+    return f"{_name(namespace)}#{volume_id}\n{allocation_id}"
 
 
 def lease_pk(namespace: str, volume_id: str, allocation_id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -29,10 +30,14 @@ def here() -> Path:
 
 
 def for_this_machine() -> Path:
-    """The folder `here`, filled: at once when it was filled before."""
+    """The folder `here`, filled: at once when it was filled before, by one process when several ask."""
     folder = here()
     if not folder.is_dir():
-        _install_into(folder, [])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f"{folder.name}.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                _install_into(folder, [])
     return folder
 
 

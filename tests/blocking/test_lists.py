@@ -1,7 +1,7 @@
 """Lists in process: pages and their tokens, what they read for it, what they refuse."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,8 +10,9 @@ import pytest
 
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Capability, Volume, VolumeState
+from chalicelib.errors import RequestError
 from chalicelib.service import listing
-from chalicelib.service.listing import READ_BUDGET, STUB_BYTES, Listed, Query
+from chalicelib.service.listing import QUERY_COST, READ_BUDGET, STUB_BYTES, Listed, Query
 from chalicelib.settings import MAX_WAITS, Settings
 from chalicelib.store import tables
 from chalicelib.store import volumes as store
@@ -114,7 +115,7 @@ def test_an_index_is_above_everything_that_was_read_even_what_is_not_shown(syste
     fill(system, replace(SOME, id="a", modify_index=50), replace(SOME, id="b", modify_index=70, state=VolumeState.GONE))
 
     assert listing.list_volumes(system.deps, Query()).index == 70
-    assert listing.list_volumes(system.deps, Query(matches=lambda v, p: False)).index == 70
+    assert listing.list_volumes(system.deps, Query(matches=lambda v, p, spend: False)).index == 70
 
 
 @pytest.mark.parametrize("per_page", [1, 3, 7, 100])
@@ -128,8 +129,8 @@ def test_an_index_is_above_everything_that_was_read_even_what_is_not_shown(syste
         Query(namespace="*", plugin_id="d", prefix="v-0000"),
         Query(namespace="*", prefix="v-00001"),
         Query(plugin_id="d"),
-        Query(matches=lambda volume, plugin: volume.id.endswith(("1", "4"))),
-        Query(namespace="*", plugin_id="directory", matches=lambda volume, plugin: volume.id > "v-00003"),
+        Query(matches=lambda volume, plugin, spend: volume.id.endswith(("1", "4"))),
+        Query(namespace="*", plugin_id="directory", matches=lambda volume, plugin, spend: volume.id > "v-00003"),
     ],
 )
 def test_pages_in_sequence_are_the_whole_list_in_order(system: System, query: Query, per_page: int) -> None:
@@ -182,16 +183,69 @@ def test_a_token_need_not_exist(system: System, token: str, found: list[str]) ->
 def test_a_filter_that_lets_few_through_ends_with_a_short_page_and_its_token(system: System) -> None:
     fill(system, *numbered(READ_BUDGET + 100))
 
-    def rare(volume: Volume, plugin: Plugin | None) -> bool:
+    def rare(volume: Volume, plugin: Plugin | None, spend: Callable[[int], None]) -> bool:
         return volume.id in ("v-00003", f"v-{READ_BUDGET + 50:05}")
 
     first = listing.list_volumes(system.deps, Query(per_page=2, matches=rare))
     second = listing.list_volumes(system.deps, Query(per_page=2, matches=rare, next_token=first.next_token))
     unpaged = listing.list_volumes(system.deps, Query(matches=rare))
 
-    assert (ids(first), first.next_token) == (["v-00003"], f"default.v-{READ_BUDGET:05}")
+    assert (ids(first), first.next_token) == (["v-00003"], f"default.v-{READ_BUDGET - QUERY_COST:05}")
     assert (ids(second), second.next_token) == ([f"v-{READ_BUDGET + 50:05}"], "")
     assert ids(unpaged) == ids(first) + ids(second)
+
+
+def test_tombstones_and_empty_namespaces_are_read_within_the_budget(system: System) -> None:
+    gone = [replace(volume, state=VolumeState.GONE) for volume in numbered(READ_BUDGET + 20)]
+    fill(system, *gone, replace(SOME, id="w"))
+
+    first = listing.list_volumes(system.deps, Query(per_page=1))
+    second = listing.list_volumes(system.deps, Query(per_page=1, next_token=first.next_token))
+
+    assert ids(first) == []
+    assert first.next_token.startswith("default.v-0")
+    assert (ids(second), second.next_token) == (["w"], "")
+
+
+def test_what_a_filter_asks_for_itself_counts(system: System) -> None:
+    fill(system, *numbered(30))
+
+    def costly(volume: Volume, plugin: Plugin | None, spend: Callable[[int], None]) -> bool:
+        spend(READ_BUDGET // 10)
+        return True
+
+    page = listing.list_volumes(system.deps, Query(per_page=25, matches=costly))
+
+    assert 9 <= len(page.volumes) <= 12
+    assert page.next_token == f"default.v-{len(page.volumes):05}"
+
+
+def test_a_list_that_takes_too_long_is_refused_and_a_page_ends_short(system: System) -> None:
+    fill(system, *numbered(5))
+    now = system.deps.clock.monotonic()
+
+    def slow(volume: Volume, plugin: Plugin | None, spend: Callable[[int], None]) -> bool:
+        system.deps.clock.sleep(10)
+        return True
+
+    page = listing.list_volumes(system.deps, Query(per_page=4, matches=slow, until=now + 15))
+    assert (ids(page), page.next_token) == (["v-00000", "v-00001"], "default.v-00002")
+    with pytest.raises(RequestError, match="takes too long in one piece: ask for pages with per_page"):
+        listing.list_volumes(system.deps, Query(matches=slow, until=system.deps.clock.monotonic() + 15))
+
+
+def test_a_namespace_that_cannot_be_finds_nothing(system: System) -> None:
+    """The keys of the namespace `a` and a volume `b#c` are not those of a namespace `a#b` and a volume `c`."""
+    fill(system, replace(SOME, namespace="a", id="b#c"))
+
+    for path, query in (
+        ("/v1/volumes", "type=csi&namespace=a%23b"),
+        ("/v1/volumes", "type=csi&namespace=a%23b&plugin_id=directory"),
+        ("/v1/volumes", "type=csi&namespace=a%23b&node_id=n"),
+    ):
+        assert json.loads(system.call("GET", path, query=query).body) == []
+    assert system.call("GET", "/v1/volume/csi/c", query="namespace=a%23b").status == 404
+    assert system.call("GET", "/v1/volume/csi/b%23c", query="namespace=a").status == 200
 
 
 def test_a_page_without_a_filter_is_full_however_long_it_is(system: System) -> None:
@@ -240,7 +294,8 @@ def test_an_entry_is_never_larger_than_it_is_counted_and_not_much_smaller() -> N
 
     for volume in (large, replace(SOME, id="a")):
         counted = STUB_BYTES + listing._text_bytes(volume)
-        shown = len(encode(wire.stub(volume, plugin), pretty=False))
+        # As its function returns it: the body is a string of its answer.
+        shown = len(json.dumps(encode(wire.stub(volume, plugin), pretty=False).decode()))
         assert shown <= counted <= 1.7 * shown, (shown, counted)
 
 
