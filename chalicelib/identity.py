@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.errors import PermissionDenied
@@ -15,7 +16,15 @@ from chalicelib.errors import PermissionDenied
 SCHEME: Final = "v1"
 
 
-def verified_key(  # noqa: PLR0913 - each is a part of what is checked, and named
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The fingerprint (SHA-256, hex) of the key, and the serial of the certificate (hex, without leading zeros)."""
+
+    key: str
+    serial: str
+
+
+def signer(  # noqa: PLR0913 - each is a part of what is checked, and named
     *,
     ca_pem: str,
     refused: Collection[str],
@@ -25,8 +34,8 @@ def verified_key(  # noqa: PLR0913 - each is a part of what is checked, and name
     body: bytes,
     signature: str,
     now: float,
-) -> str:
-    """Fingerprint (SHA-256, hex) of the key that signed; raises PermissionDenied that says what is wrong.
+) -> Signer:
+    """Who signed; raises PermissionDenied that says what is wrong.
 
     `refused` has serial numbers in hexadecimal, lower case, without leading zeros.
     """
@@ -54,7 +63,8 @@ def verified_key(  # noqa: PLR0913 - each is a part of what is checked, and name
         raise PermissionDenied(
             "bridge certificate is expired or not yet valid: renew it with `moorage certs renew`, and check the clock"
         )
-    if format(leaf.serial_number, "x") in refused:
+    serial = format(leaf.serial_number, "x")
+    if serial in refused:
         raise PermissionDenied(
             "bridge certificate is on the list of refused serials: issue another with `moorage certs bridge`"
         )
@@ -77,4 +87,4 @@ def verified_key(  # noqa: PLR0913 - each is a part of what is checked, and name
     except (InvalidSignature, binascii.Error, ValueError) as exc:
         raise PermissionDenied("bridge signature does not fit the body and the certificate") from exc
     public = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(public).hexdigest()
+    return Signer(hashlib.sha256(public).hexdigest(), serial)

@@ -102,7 +102,9 @@ def worker() -> "Worker":
         if found is None:
             return None
         key = sealer().open(found.sealed_key, WORKER_KEY_CONTEXT)
-        return Identity(found.ca_pem.encode(), found.certificate_pem.encode(), key, found.serial)
+        return Identity(
+            found.ca_pem.encode(), found.certificate_pem.encode(), key, found.serial, frozenset(found.refused)
+        )
 
     return Worker(plugins=stores()["plugins"], channels=TlsChannels(identity, clock().monotonic), clock=clock())
 

@@ -48,6 +48,8 @@ class Identity:
     certificate: bytes
     key: bytes
     serial: str
+    refused: frozenset[str] = frozenset()
+    """Serials of bridges' certificates (hexadecimal, lower case) that are not spoken to."""
 
 
 class Channels(Protocol):
@@ -71,10 +73,17 @@ class TlsChannels:
 
     def of(self, instance: Instance) -> grpc.Channel:
         identity = self._current()
+        if instance.serial in identity.refused:
+            raise PluginUnreachable(
+                f"the certificate of node {instance.node_id}'s bridge is on the list of refused serials: "
+                "issue another with `moorage certs bridge`",
+                code="UNAVAILABLE",
+            )
         key = (instance.address, instance.node_id, identity.serial)
         channel = self._channels.get(key)
         if channel is None:
-            for old in [k for k in self._channels if k[:2] == key[:2]]:
+            # Of an older certificate of ours, or to where the bridge was before.
+            for old in [k for k in self._channels if k[1] == instance.node_id]:
                 self._channels.pop(old).close()
             credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
             # The name, not the address, is what the bridge's certificate proves.

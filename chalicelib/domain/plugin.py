@@ -15,6 +15,8 @@ class Instance:
     node_id: str
     address: str
     healthy: bool
+    serial: str = ""
+    """Of the bridge's certificate: hexadecimal, lower case, without leading zeros."""
     provider: str = ""
     provider_version: str = ""
     controller: bool = False
@@ -71,6 +73,8 @@ class Plugin:
     grace: float = 0.0
     create_index: int = 0
     modify_index: int = 0
+    create_time: int = 0
+    """When its first instance registered, in nanoseconds since the epoch."""
 
     @property
     def schedulable(self) -> bool:
@@ -80,6 +84,10 @@ class Plugin:
     def can(self, capability: str) -> bool:
         """Whether the controller service supports an RPC (CSI spec, ControllerGetCapabilities)."""
         return capability in self.controller_capabilities
+
+
+LEFT: Final = "left"
+"""Instance ID of a node whose bridge was stopped in order while something was claimed there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +112,10 @@ class Node:
     certificate_pem: str = ""
     create_index: int = 0
     modify_index: int = 0
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be done on it, empty while something can."""
+        if self.instance_id == LEFT:
+            return "the bridge was stopped"
+        return "" if self.healthy else "the bridge does not answer"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from typing import Any
 
 from chalicelib import identity, wiring
 from chalicelib.domain.deadlines import HEARTBEAT_SECONDS
@@ -28,16 +29,12 @@ def bridge(call: Call) -> Answer:
 
 def _register(call: Call, node_id: str) -> Answer:
     deps = wiring.deps()
-    try:
-        body = json.loads(call.body)
-    except (ValueError, RecursionError) as exc:
-        raise RequestError("registration is not JSON") from exc
-    if not isinstance(body, dict):
-        raise RequestError("registration must be a JSON object")
-    said = nodes.parse(node_id, body)
+    body = _object(call)
     try:
         trust = _trust()
-        registered = nodes.register(deps, said, key=_verified(call, trust, node_id, said.certificate_pem))
+        # Who it is comes first: nothing else of the body is looked at for a stranger.
+        signer = _verified(call, trust, node_id, body.get("CertificatePEM"))
+        registered = nodes.register(deps, nodes.parse(node_id, body, serial=signer.serial), key=signer.key)
     except StoreUnavailable:
         _could_not_hear(deps)
         raise
@@ -52,6 +49,16 @@ def _register(call: Call, node_id: str) -> Answer:
     )
 
 
+def _object(call: Call) -> dict[str, Any]:
+    try:
+        body = json.loads(call.body)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("registration is not JSON") from exc
+    if not isinstance(body, dict):
+        raise RequestError("registration must be a JSON object")
+    return body
+
+
 def _could_not_hear(deps: Deps) -> None:
     """Nobody's silence counts that may be our own deafness."""
     with contextlib.suppress(StoreError):  # a store that takes nothing stops the sweeper, too
@@ -60,12 +67,14 @@ def _could_not_hear(deps: Deps) -> None:
 
 def _deregister(call: Call, node_id: str) -> Answer:
     deps = wiring.deps()
+    body = _object(call)
     found = deps.plugins.node(node_id)
     if found is None:
         raise NotFound(f"node {node_id} is not registered")
     # The certificate that it registered with: its key must have signed.
     _verified(call, _trust(), node_id, found.certificate_pem)
-    return Answer(index=nodes.deregister(deps, found))
+    instance_id, sequence = nodes.stop(node_id, body)
+    return Answer(index=nodes.deregister(deps, found, instance_id=instance_id, sequence=sequence))
 
 
 def _trust() -> Trust:
@@ -75,8 +84,10 @@ def _trust() -> Trust:
     return found
 
 
-def _verified(call: Call, trust: Trust, node_id: str, certificate_pem: str) -> str:
-    return identity.verified_key(
+def _verified(call: Call, trust: Trust, node_id: str, certificate_pem: Any) -> identity.Signer:
+    if not isinstance(certificate_pem, str) or not certificate_pem:
+        raise RequestError("CertificatePEM is missing or not a str")
+    return identity.signer(
         ca_pem=trust.ca_pem,
         refused=trust.refused,
         certificate_pem=certificate_pem,

@@ -5,6 +5,7 @@ from chalicelib.errors import NotFound, Refused
 from chalicelib.routes.endpoint import Answer, Call, Missing, allow, resource_not_found
 from chalicelib.routes.options import Options, options
 from chalicelib.service import blocking, plugins
+from chalicelib.service import nodes as node_service
 from chalicelib.service.deps import Deps
 from chalicelib.store.index import MEMBERS, NODES, PLUGINS
 from chalicelib.wire import plugins as wire
@@ -50,9 +51,11 @@ def nodes(call: Call) -> Answer:
 
 
 def node(call: Call) -> Answer:
-    """GET /v1/node/:id and the allocations on it, of which there are none."""
-    allow(call, "GET")
+    """GET /v1/node/:id and the allocations on it, of which there are none; PUT or POST of its `purge` forgets it."""
     node_id, slash, rest = call.rest.partition("/")
+    if slash and rest == "purge":
+        return _purge(call, node_id)
+    allow(call, "GET")
     if not node_id:
         raise Refused("missing node ID")
     deps = _blocked(call, NODES, PLUGINS)
@@ -64,6 +67,16 @@ def node(call: Call) -> Answer:
     if slash:
         raise NotFound("resource not found")
     return Answer(wire.node(found, instances), index=index)
+
+
+def _purge(call: Call, node_id: str) -> Answer:
+    allow(call, "PUT", "POST")
+    deps = wiring.deps()
+    found = deps.plugins.node(node_id)
+    if found is None:
+        raise NotFound("node not found")
+    index = node_service.purge(deps, found)
+    return Answer({"EvalCreateIndex": 0, "EvalIDs": None, "NodeModifyIndex": index}, index=index)
 
 
 def _blocked(call: Call, *scopes: str) -> Deps:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from chalicelib.domain.claim import Claim
-from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE
-from chalicelib.domain.plugin import Instance, Node
+from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE, SILENT_AFTER
+from chalicelib.domain.plugin import LEFT, Instance, Node
 from chalicelib.errors import RequestError, WriteConflict
 from chalicelib.service import claim_sweep
 from chalicelib.service.deps import Deps
@@ -39,8 +39,17 @@ class Registration:
     instances: tuple[Instance, ...]
 
 
-def parse(node_id: str, body: Mapping[str, Any]) -> Registration:
-    """The registration of a body; raises RequestError that names the field."""
+def stop(node_id: str, body: Mapping[str, Any]) -> tuple[str, int]:
+    """Instance ID and sequence of a bridge that says that it stops; raises RequestError that names the field."""
+    if _field(body, "NodeID", str) != node_id:
+        raise RequestError("NodeID in the body does not match the request path")
+    return _field(body, "InstanceID", str), _field(body, "Sequence", int)
+
+
+def parse(node_id: str, body: Mapping[str, Any], *, serial: str = "") -> Registration:
+    """The registration of a body, with the serial of the certificate that signed it; raises RequestError that names
+    the field.
+    """
     protocol = _field(body, "Protocol", int)
     if protocol < max(1, PROTOCOL - 1):
         raise RequestError(
@@ -54,18 +63,19 @@ def parse(node_id: str, body: Mapping[str, Any]) -> Registration:
         raise RequestError("NodeID in the body does not match the request path")
     plugins = _field(body, "Plugins", list)
     instances = tuple(
-        _instance(node_id, _field(body, "Address", str), item, f"Plugins[{i}]") for i, item in enumerate(plugins)
+        replace(_instance(node_id, _field(body, "Address", str), item, f"Plugins[{i}]"), serial=serial)
+        for i, item in enumerate(plugins)
     )
     ids = [i.plugin_id for i in instances]
     if len(set(ids)) < len(ids):
         raise RequestError("Plugins holds one ID twice: run one plugin of an ID on a node")
     return Registration(
         node_id=node_id,
-        node_name=body.get("NodeName") or node_id,
+        node_name=_optional(body, "NodeName", str) or node_id,
         instance_id=_field(body, "InstanceID", str),
         sequence=_field(body, "Sequence", int),
         address=_field(body, "Address", str),
-        bridge_version=str(body.get("BridgeVersion") or ""),
+        bridge_version=_optional(body, "BridgeVersion", str) or "",
         certificate_pem=_field(body, "CertificatePEM", str),
         instances=instances,
     )
@@ -84,12 +94,15 @@ class Registered:
 def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
     """Take over what the node says of itself.
 
-    Raises RequestError 409 when another key holds the node ID, or when an older message of the same bridge comes late.
+    Raises RequestError 409 when another key holds the node ID, when another host with the same key was heard of a
+    moment ago, or when an older message of the same bridge comes late.
     """
     read = deps.plugins.node(registration.node_id)
     _check_owner(read, registration, key)
     now = deps.clock.now()
     digest = _digest(registration)
+    if read is not None and read.instance_id != registration.instance_id:
+        _check_alone(read, registration, now)
     same = read is not None and read.instance_id == registration.instance_id and read.healthy
     if read is not None and same and deps.plugins.digest(read.id) == digest:
         if deps.plugins.heartbeat(read, sequence=registration.sequence, seen_at=now):
@@ -98,21 +111,68 @@ def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
     return _changed(deps, registration, read, key=key, digest=digest, now=now)
 
 
-def deregister(deps: Deps, node: Node) -> int:
-    """The node stops in order: its instances and the node itself are forgotten."""
-    index, run = 0, deps.clock.new_id()
+def deregister(deps: Deps, node: Node, *, instance_id: str, sequence: int) -> int:
+    """The bridge stops in order. Without claims the node is forgotten; with some it is kept, its instances unhealthy,
+    and is silent from now on: that its bridge stops does not unmount anything.
+
+    Raises RequestError 409 when it is not this bridge, or a later message of it, that was heard last.
+    """
+    if node.instance_id != instance_id or sequence <= node.sequence:
+        raise RequestError(f"a later message of node {node.id} is known already", status=409)
+    try:
+        if next(deps.claims.on_node(node.id), None) is None:
+            return forget(deps, node)
+        return _stopped(deps, node, sequence)
+    except MovedOn:
+        # Another bridge runs there already, or the node was marked down: that message has the last word.
+        raise RequestError(f"a later message of node {node.id} is known already", status=409) from None
+
+
+def purge(deps: Deps, node: Node) -> int:
+    """Forget a node that will not come back; returns the index. Raises RequestError 409 with what is in the way."""
+    if not node.trouble:
+        raise RequestError(
+            f"node {node.id} is up: stop its bridge, which deregisters it, or wait until it is down", status=409
+        )
+    place = next(deps.claims.on_node(node.id), None)
+    if place is not None:
+        raise RequestError(
+            f"volume {place[1]} in namespace {place[0]} is claimed on node {node.id}: detach it first", status=409
+        )
+    try:
+        return forget(deps, node)
+    except MovedOn:
+        raise RequestError(f"node {node.id} was heard of at this moment: it is not purged", status=409) from None
+
+
+def forget(deps: Deps, node: Node) -> int:
+    """Remove the node's instances, then the node; returns the index. Raises MovedOn when it was heard of meanwhile."""
+    run, now = deps.clock.new_id(), deps.clock.now()
+    index = 0
     for number, plugin_id in enumerate(node.plugin_ids):
-        try:
-            changed = deps.plugins.change(
-                plugin_id, node.id, None, run=f"{run}d{number}", now=deps.clock.now(), read=node
-            )
-        except MovedOn:
-            # Another bridge runs there already, or the node was marked down: that message has the last word.
-            raise RequestError(f"a later message of node {node.id} is known already", status=409) from None
-        index = max(index, changed)
+        index = max(index, deps.plugins.change(plugin_id, node.id, None, run=f"{run}f{number}x", now=now, read=node))
+    # Allocated before the write that it is for (protocols, section 1): a crash in between wakes for nothing.
+    ticket = deps.index.allocate(NODES, name=run, now=now)
     deps.plugins.delete_node(node)
-    ticket = deps.index.allocate(NODES, name=run, now=deps.clock.now())
     return max(index, deps.index.publish(ticket))
+
+
+def _stopped(deps: Deps, node: Node, sequence: int) -> int:
+    run, now = deps.clock.new_id(), deps.clock.now()
+    ticket = deps.index.allocate(NODES, name=run, now=now)
+    left = replace(node, instance_id=LEFT, sequence=sequence, seen_at=now, modify_index=ticket.index)
+    # Without a digest: whatever bridge comes next registers in full.
+    if not deps.plugins.put_node(left, digest="", read=node):
+        deps.index.abandon(ticket)
+        raise MovedOn(node.id)
+    index = deps.index.publish(ticket)
+    for number, plugin_id in enumerate(node.plugin_ids):
+        found = deps.plugins.instance(plugin_id, node.id)
+        if found is not None:
+            gone = replace(found, healthy=False, health_description=left.trouble, update_time=deps.clock.now_ns())
+            changed = deps.plugins.change(plugin_id, node.id, gone, run=f"{run}s{number}x", now=now, read=left)
+            index = max(index, changed)
+    return index
 
 
 def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, digest: str, now: float) -> Registered:
@@ -167,51 +227,90 @@ def _check_owner(read: Node | None, said: Registration, key: str) -> None:
         raise RequestError(f"a later message of node {said.node_id} is known already", status=409)
 
 
+def _check_alone(read: Node, said: Registration, now: float) -> None:
+    """A copy of a host, with the state folder and its key, must not take turns with the first one."""
+    if not read.trouble and read.address != said.address and now - read.seen_at < SILENT_AFTER:
+        raise RequestError(
+            f"node {said.node_id} was heard of at {read.address} {now - read.seen_at:.0f} s ago, and this bridge is at "
+            f"{said.address}: if this host is a copy, give it a state folder of its own; if the node has moved, "
+            f"it is taken up {SILENT_AFTER:.0f} s after the other was last heard of",
+            status=409,
+        )
+
+
 def _digest(said: Registration) -> str:
     """What the registration says, without what changes at every heartbeat."""
     plugins = [
         {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(instance).items()}
         for instance in sorted(said.instances, key=lambda i: i.plugin_id)
     ]
-    text = json.dumps([said.node_name, said.address, said.bridge_version, plugins], sort_keys=True)
+    text = json.dumps(
+        [said.node_name, said.address, said.bridge_version, said.certificate_pem, plugins], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _instance(node_id: str, address: str, body: Any, where: str) -> Instance:
     if not isinstance(body, dict):
         raise RequestError(f"{where} must be an object")
-    info = body.get("NodeInfo") or {}
-    topology = (info.get("AccessibleTopology") or {}).get("Segments")
+    info = _optional(body, "NodeInfo", dict, where) or {}
+    reach = _optional(info, "AccessibleTopology", dict, f"{where}.NodeInfo") or {}
+    topology = _optional(reach, "Segments", dict, f"{where}.NodeInfo.AccessibleTopology") or {}
+    if not all(isinstance(value, str) for value in topology.values()):
+        raise RequestError(f"{where}.NodeInfo.AccessibleTopology.Segments must hold strings")
     serialize = body.get("Serialize") or ""
     if serialize not in ("", "node", "plugin"):
         raise RequestError(f'{where}.Serialize must be "", "node" or "plugin"')
+    max_volumes = _optional(info, "MaxVolumes", int, f"{where}.NodeInfo") or 0
+    if max_volumes < 0:
+        raise RequestError(f"{where}.NodeInfo.MaxVolumes must not be negative")
+    deadlines = _optional(body, "DeadlineSeconds", dict, where) or {}
     return Instance(
         plugin_id=_field(body, "ID", str, where),
         node_id=node_id,
         address=address,
         healthy=_field(body, "Healthy", bool, where),
-        health_description=str(body.get("HealthDescription") or ""),
-        provider=str(body.get("Provider") or ""),
-        provider_version=str(body.get("ProviderVersion") or ""),
-        controller=bool(body.get("Controller")),
-        node=bool(body.get("Node")),
+        health_description=_optional(body, "HealthDescription", str, where) or "",
+        provider=_optional(body, "Provider", str, where) or "",
+        provider_version=_optional(body, "ProviderVersion", str, where) or "",
+        controller=_optional(body, "Controller", bool, where) or False,
+        node=_optional(body, "Node", bool, where) or False,
         controller_capabilities=_names(body, "ControllerCapabilities", where),
         node_capabilities=_names(body, "NodeCapabilities", where),
         plugin_capabilities=_names(body, "PluginCapabilities", where),
-        external_node_id=str(info.get("ID") or ""),
-        max_volumes=int(info.get("MaxVolumes") or 0),
-        topology={str(k): str(v) for k, v in topology.items()} if topology else None,
+        external_node_id=_optional(info, "ID", str, f"{where}.NodeInfo") or "",
+        max_volumes=max_volumes,
+        topology=topology or None,
         serialize=serialize,
-        deadlines={str(k): min(float(v), LONGEST_CALL) for k, v in (body.get("DeadlineSeconds") or {}).items()},
-        grace=min(float(body.get("GraceSeconds") or GRACE), LONGEST_GRACE),
+        deadlines={
+            rpc: _seconds(value, f"{where}.DeadlineSeconds.{rpc}", LONGEST_CALL) for rpc, value in deadlines.items()
+        },
+        grace=_seconds(body["GraceSeconds"], f"{where}.GraceSeconds", LONGEST_GRACE)
+        if body.get("GraceSeconds") is not None
+        else float(GRACE),
     )
+
+
+def _seconds(value: Any, where: str, most: float) -> float:
+    """A time of at most `most`; JSON as Python reads it also has NaN and Infinity."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise RequestError(f"{where} must be a number of seconds, not negative")
+    return min(float(value), float(most))
 
 
 def _names(body: Mapping[str, Any], name: str, where: str) -> frozenset[str]:
     value = body.get(name) or []
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RequestError(f"{where}.{name} must be a list of names")
-    return frozenset(str(v) for v in value)
+    return frozenset(value)
+
+
+def _optional(body: Mapping[str, Any], name: str, kind: type, where: str = "") -> Any:
+    """The value, None when it is not there; raises RequestError that names it when it is something else."""
+    value = body.get(name)
+    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise RequestError(f"{where + '.' if where else ''}{name} is not a {kind.__name__}")
+    return value
 
 
 def _field(body: Mapping[str, Any], name: str, kind: type, where: str = "") -> Any:

@@ -18,6 +18,7 @@ from chalicelib import log
 from chalicelib.domain.deadlines import LATE_AFTER
 from chalicelib.domain.plugin import Node, Patience
 from chalicelib.errors import WriteConflict
+from chalicelib.service import nodes
 from chalicelib.service.deps import Deps
 from chalicelib.store.index import NODES
 from chalicelib.store.plugins import MovedOn
@@ -51,21 +52,21 @@ def silence(deps: Deps) -> Silence:
     watched, leases = deps.plugins.watched_since(now, gap=GAP)
     deaf = deps.plugins.deaf_at()
     fresh, leases = max(watched, deaf), max(leases, deaf)
-    nodes = list(deps.plugins.nodes())
-    too_many = _too_many(deps.patience, nodes, now, fresh)
+    known = list(deps.plugins.nodes())
+    too_many = _too_many(deps.patience, known, now, fresh)
     if too_many:
         leases = now
         deps.plugins.judge_leases_anew(now)
-    silent = [node for node in nodes if node.healthy and now - max(node.seen_at, fresh) > deps.patience.seconds]
+    silent = [node for node in known if node.healthy and now - max(node.seen_at, fresh) > deps.patience.seconds]
     marked = list(filter(None, (_mark(deps, node, spared=too_many) for node in silent)))
-    before = [node for node in nodes if not node.healthy]
+    before = [node for node in known if not node.healthy]
     if not too_many:
         before = [_spared_no_more(deps, node) for node in before]
     down = sorted([*marked, *before], key=lambda node: node.id)
     spared = [node for node in down if node.spared]
     if spared:
         log.line(
-            "alarm", what="many nodes fell silent together: their claims are kept", nodes=_ids(spared), of=len(nodes)
+            "alarm", what="many nodes fell silent together: their claims are kept", nodes=_ids(spared), of=len(known)
         )
     forgotten = []
     for node in down:
@@ -138,18 +139,13 @@ def _forget(deps: Deps, node: Node) -> bool:
     """Remove the node with its instances, unless something is claimed on it: a claim must not lose its node's name."""
     if next(deps.claims.on_node(node.id), None) is not None:
         return False
-    run = deps.clock.new_id()
-    for number, plugin_id in enumerate(node.plugin_ids):
-        try:
-            deps.plugins.change(plugin_id, node.id, None, run=f"{run}f{number}x", now=deps.clock.now(), read=node)
-        except MovedOn:
-            return False
-        except WriteConflict as exc:  # the next sweep goes on here
-            log.line("node not forgotten", node_id=node.id, plugin_id=plugin_id, error=exc.text)
-            return False
-    ticket = deps.index.allocate(NODES, name=run, now=deps.clock.now())
-    deps.plugins.delete_node(node)
-    deps.index.publish(ticket)
+    try:
+        nodes.forget(deps, node)
+    except MovedOn:
+        return False
+    except WriteConflict as exc:  # the next sweep goes on here
+        log.line("node not forgotten", node_id=node.id, error=exc.text)
+        return False
     log.line("node forgotten", node_id=node.id, address=node.address)
     return True
 

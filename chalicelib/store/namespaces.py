@@ -43,6 +43,8 @@ class WorkerIdentity:
     certificate_pem: str
     sealed_key: bytes
     serial: str
+    refused: tuple[str, ...] = ()
+    """Serials of bridges' certificates (hexadecimal, lower case) that are not to be spoken to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ class NamespaceStore:
         row = self._dynamo.get(WorkerRow, "worker", "tls", consistent=False)
         if row is None or not row.certificate_pem or not row.sealed_key:
             return None
-        return WorkerIdentity(row.ca_pem, row.certificate_pem, row.sealed_key, row.serial or "")
+        return WorkerIdentity(
+            row.ca_pem, row.certificate_pem, row.sealed_key, row.serial or "", tuple(row.refused or ())
+        )
 
     def trust(self) -> Trust | None:
         """What bridges' certificates are checked by, None before `moorage certs publish-worker`."""

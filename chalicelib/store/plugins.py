@@ -112,6 +112,7 @@ class PluginStore:
             seen_at=node.seen_at,
             healthy=node.healthy,
             down_since=node.down_since or None,
+            spared=node.spared,
             create_index=node.create_index,
             modify_index=node.modify_index,
         )
@@ -217,7 +218,7 @@ class PluginStore:
             ticket = self._index.allocate(PLUGINS, name=f"{run}{attempt}", now=now)
             writes = [
                 _instance_write(plugin_id, node_id, instance, old_row),
-                _counts_write(plugin_id, instance, old, ticket.index),
+                _counts_write(plugin_id, instance, old, ticket.index, now),
             ]
             if read is not None:
                 same = _unmoved(read) & NodeRow.healthy.is_in(read.healthy)
@@ -255,10 +256,11 @@ def _instance_write(plugin_id: str, node_id: str, instance: Instance | None, old
     return dynamo.put("instance", row, unchanged)
 
 
-def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, index: int) -> dynamo.Write:
+def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, index: int, now: float) -> dynamo.Write:
     actions: list[Action] = [
         PluginRow.modify_index.set(index),
         PluginRow.create_index.set(PluginRow.create_index | index),
+        PluginRow.create_time.set(PluginRow.create_time | int(now * 1e9)),
         PluginRow.revision.set((PluginRow.revision | 0) + 1),
         PluginRow.schema.set(tables.SCHEMA),
         PluginRow.instances.set((PluginRow.instances | 0) + (int(new is not None) - int(old is not None))),
@@ -267,9 +269,12 @@ def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, in
         attribute = getattr(PluginRow, name)
         actions.append(attribute.set((attribute | 0) + (value - _counts(old)[name])))
     if new is not None:
-        actions.append(
-            PluginRow.body.set(_encode(replace(new, node_id="", address="", topology=None, external_node_id="")))
-        )
+        body = _encode(replace(new, node_id="", address="", serial="", topology=None, external_node_id=""))
+        actions.append(PluginRow.body.set(body))
+        if new.controller:
+            actions.append(PluginRow.controller_body.set(body))
+        if new.node:
+            actions.append(PluginRow.node_body.set(body))
     condition = PluginRow.modify_index.does_not_exist() | (PluginRow.modify_index < index)
     return dynamo.update("plugin", PluginRow, tables.PLUGINS_PK, plugin_id, actions, condition)
 
@@ -305,19 +310,24 @@ def _instance(row: InstanceRow) -> Instance:
 
 
 def _plugin(row: PluginRow) -> Plugin:
-    instance = Instance(**_decode(row.body))
+    last = Instance(**_decode(row.body))
     counts: Mapping[str, int] = {name: int(getattr(row, name)) for name in _counts(None)}
+    # Controllers and nodes may be separate processes, each of which knows its own half only.
+    has_controller = counts["controllers_expected"] > 0 or "CONTROLLER_SERVICE" in last.plugin_capabilities
+    controller = Instance(**_decode(row.controller_body)) if row.controller_body and has_controller else last
+    node = Instance(**_decode(row.node_body)) if row.node_body else last
     return Plugin(
         id=row.sk,
-        provider=instance.provider,
-        provider_version=instance.provider_version,
-        controller_required=instance.controller,
-        controller_capabilities=instance.controller_capabilities,
-        node_capabilities=instance.node_capabilities,
-        plugin_capabilities=instance.plugin_capabilities,
-        serialize=instance.serialize,
-        deadlines=instance.deadlines,
-        grace=instance.grace,
+        provider=controller.provider,
+        provider_version=controller.provider_version,
+        controller_required=controller.controller,
+        controller_capabilities=controller.controller_capabilities,
+        node_capabilities=node.node_capabilities,
+        plugin_capabilities=controller.plugin_capabilities,
+        serialize=controller.serialize,
+        deadlines={**node.deadlines, **controller.deadlines},
+        grace=controller.grace,
+        create_time=int(row.create_time or 0),
         create_index=int(row.create_index),
         modify_index=int(row.modify_index),
         instances=int(row.instances),

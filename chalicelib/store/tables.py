@@ -232,6 +232,11 @@ class PluginRow(Row):
         table_name = "plugins"
 
     body = UnicodeAttribute()
+    """What the last instance said that registered."""
+    controller_body = UnicodeAttribute(null=True)
+    """What the last one said that has a controller: beside it there are instances without."""
+    node_body = UnicodeAttribute(null=True)
+    create_time = NumberAttribute(default=0)
     revision = NumberAttribute(default=0)
     controllers_healthy = NumberAttribute(default=0)
     controllers_expected = NumberAttribute(default=0)

@@ -37,7 +37,7 @@ def plugin(item: Plugin, instances: Sequence[Instance], *, allocations: bool = T
         "Allocations": [_allocation(i) for i in instances] if allocations else None,
         "ControllerJobs": _jobs(item, item.controllers_expected),
         "Controllers": {i.node_id: _controller(i) for i in instances if i.controller},
-        "CreateTime": min(times),
+        "CreateTime": item.create_time or min(times),
         "ModifyTime": max(times),
         "NodeJobs": _jobs(item, item.nodes_expected),
         "Nodes": {i.node_id: _node(i) for i in instances if i.node},
@@ -61,8 +61,8 @@ def node_stub(item: Node) -> dict[str, Any]:
         "NodeClass": "",
         "NodePool": "default",
         "SchedulingEligibility": "eligible",
-        "Status": "ready" if item.healthy else "down",
-        "StatusDescription": "" if item.healthy else "the bridge does not answer",
+        "Status": "down" if item.trouble else "ready",
+        "StatusDescription": item.trouble,
         "Version": item.bridge_version,
     }
 

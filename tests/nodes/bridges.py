@@ -109,7 +109,9 @@ class Bridge:
 
     def leave(self) -> Reply:
         """An orderly stop."""
-        return self.say("DELETE", None)
+        self.sequence += 1
+        message = {"Protocol": 1, "NodeID": self.node_id, "InstanceID": self.instance_id, "Sequence": self.sequence}
+        return self.say("DELETE", message)
 
     def restart(self) -> None:
         """The bridge ended without a word, and another runs in its place."""

@@ -87,6 +87,7 @@ def test_the_next_registration_brings_a_node_back(empty: System, authority: Auth
 def test_a_bridge_that_moves_takes_its_instances_along(empty: System, authority: Authority) -> None:
     bridge = authority.bridge("n1")
     bridge.beat()
+    empty.clock.moment += SILENT_AFTER
     bridge.restart()
     bridge.address = "elsewhere:7443"
     assert bridge.beat().status == 200

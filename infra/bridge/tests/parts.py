@@ -180,7 +180,7 @@ class ControlPlane:
     def take(self, request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         decoded = json.loads(body) if body else {}
-        if decoded:
+        if request.command == "PUT":
             self.key = x509.load_pem_x509_certificate(decoded["CertificatePEM"].encode()).public_key()
         scheme, encoded = request.headers["X-Moorage-Signature"].split(" ")
         assert scheme == "v1"

@@ -68,10 +68,14 @@ class Registration:
 
     async def farewell(self) -> None:
         """Deregister; a control plane that is away will see the heartbeats end."""
+        self._sequence += 1
+        body = json.dumps(
+            {"Protocol": PROTOCOL, "NodeID": self.node_id, "InstanceID": self.instance_id, "Sequence": self._sequence}
+        ).encode()
         try:
             async with (
                 self._session(FAREWELL_SECONDS) as session,
-                session.delete(self._url, headers=self._signed("DELETE", b"")) as answer,
+                session.delete(self._url, data=body, headers=self._signed("DELETE", body)) as answer,
             ):
                 text = (await answer.text())[:500]
                 log.info("deregistered", extra={"status": answer.status, "text": text})

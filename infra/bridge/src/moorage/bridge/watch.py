@@ -108,15 +108,23 @@ class Watch:
         names = tuple(_plugin_capability(one) for one in abilities.capabilities)
         found = Fingerprint(info.name, info.vendor_version, names)
         if "CONTROLLER_SERVICE" in names:
-            answer = await self._ask("Controller", "ControllerGetCapabilities")
-            types = csi.ControllerServiceCapability.RPC.Type
-            abilities_ = tuple(_name(types, one.rpc.type) for one in answer.capabilities)
-            found = dataclasses.replace(found, controller=True, controller_capabilities=abilities_)
+            found = await self._with_controller(found)
         found = await self._with_node(found)
         probe = await self._ask("Identity", "Probe")
         if probe.HasField("ready") and not probe.ready.value:
             raise _NotReady(found)
         return found
+
+    async def _with_controller(self, found: Fingerprint) -> Fingerprint:
+        try:
+            answer = await self._ask("Controller", "ControllerGetCapabilities")
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() is grpc.StatusCode.UNIMPLEMENTED:  # a node's half: it has a controller elsewhere
+                return found
+            raise
+        types = csi.ControllerServiceCapability.RPC.Type
+        names = tuple(_name(types, one.rpc.type) for one in answer.capabilities)
+        return dataclasses.replace(found, controller=True, controller_capabilities=names)
 
     async def _with_node(self, found: Fingerprint) -> Fingerprint:
         try:
