@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage.mounts import paths
-from moorage.mounts.api import ControlPlane, connected
+from moorage.mounts.api import LONGEST_WAIT, ControlPlane, connected
 from moorage.mounts.journal import Entry, Journal
 from moorage.mounts.mounting import Mounts, Wanted
 
@@ -58,13 +58,13 @@ class DyingPlane(ControlPlane):
 
     death: Death
 
-    async def claim(self, entry: Entry) -> dict[str, Any]:
-        taken = await self._unheard("claim", super().claim(entry))
+    async def claim(self, entry: Entry, *, wait: float = LONGEST_WAIT) -> dict[str, Any]:
+        taken = await self._unheard("claim", super().claim(entry, wait=wait))
         self.death.reach("claim")
         return taken  # type: ignore[no-any-return]
 
-    async def release(self, entry: Entry) -> None:
-        await self._unheard("release", super().release(entry))
+    async def release(self, entry: Entry, *, wait: float = LONGEST_WAIT) -> None:
+        await self._unheard("release", super().release(entry, wait=wait))
         self.death.reach("release")
 
     async def _unheard(self, name: str, request: Any) -> Any:

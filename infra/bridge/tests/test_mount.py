@@ -75,6 +75,21 @@ def test_an_unmount_leaves_nothing(machine: Machine, by: str, monkeypatch: pytes
     assert (again.exit_code, "see moorage ls" in again.stderr) == (1, True)
 
 
+def test_the_state_folder_may_be_called_as_one_likes(
+    machine: Machine, plane: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin is told absolute paths, as it must be (CSI spec, NodeStageVolume), and one for each volume."""
+    monkeypatch.chdir(machine.state.parent)
+    whole = str(machine.state.resolve() / "staging")
+    (machine.state.parent / "linked").symlink_to(machine.state)
+    for name, spelling in (("one", "state"), ("two", "./state/../linked"), ("three", str(machine.state))):
+        done = machine.run("mount", "data", machine.root / name, "--state", spelling, "--read-only")
+        assert done.exit_code == 0, done.output
+    asked = [request["StagingPath"] for request in plane.requests("PUT claim")]
+    assert len(set(asked)) == 1
+    assert asked[0].startswith(f"{whole}/")
+
+
 def test_an_empty_folder_at_the_target_is_there_again_afterwards(machine: Machine) -> None:
     machine.target.mkdir(mode=0o750)
     assert machine.mount().exit_code == 0
@@ -119,7 +134,9 @@ def test_a_target_with_data_is_refused_before_anything_is_asked(
 def test_what_is_refused_leaves_nothing(machine: Machine, plane: Played) -> None:
     plane.next["PUT claim"] = [(500, "volume max claims reached")]
     done = machine.mount()
-    assert (done.exit_code, done.stderr) == (1, "Error: data was not mounted: volume max claims reached\n")
+    hint = "unmount it elsewhere first; GET /v1/volume/csi/data/claims?namespace=default says who holds it"
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: data was not mounted: volume max claims reached: {hint}\n"
     assert len(plane.requests("DELETE claim")) == 1
     assert machine.is_clean()
     gone = machine.run("mount", "missing", machine.target)
@@ -145,6 +162,10 @@ def test_what_goes_on_is_waited_for(machine: Machine, plane: Played) -> None:
     assert (done.exit_code, len(plane.requests("PUT claim"))) == (0, 3)
     assert len({body["AllocationID"] for body in plane.requests("PUT claim")}) == 1
     assert machine.run("umount", "data").exit_code == 0
+    assert machine.mount("--wait", "2").exit_code == 0
+    # A short wait first, so that trouble is shown; none longer than the command may take.
+    waits = [headers["Prefer"] for _, name, _, headers in plane.asked if name in ("PUT claim", "DELETE claim")]
+    assert waits == ["wait=3", "wait=25", "wait=25", "wait=3", "wait=25", "wait=2"]
 
 
 def test_what_takes_too_long_is_exit_code_3_and_goes_on_with_the_same_claim(machine: Machine, plane: Played) -> None:
@@ -246,9 +267,10 @@ def test_a_reconcile_ends_what_was_to_be_unmounted_and_says_what_failed(machine:
     plane.next["PUT claim"] = [(500, "volume max claims reached")]
     done = machine.run("reconcile")
     assert done.exit_code == 1
+    hint = "unmount it elsewhere first; GET /v1/volume/csi/second/claims?namespace=default says who holds it"
     assert done.stdout.splitlines() == [
         f"{machine.target}: default/data unmounted",
-        f"{machine.root / 'second'}: default/second failed: second was not mounted: volume max claims reached",
+        f"{machine.root / 'second'}: default/second failed: second was not mounted: volume max claims reached: {hint}",
     ]
     assert machine.stages() == {"second": Stage.LOSING}, "what was mounted is still wanted"
     assert "volume max claims reached" in machine.run("ls").stdout

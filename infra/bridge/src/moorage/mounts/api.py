@@ -15,6 +15,8 @@ import aiohttp
 from moorage.mounts.journal import Entry
 
 ANSWER_SECONDS: Final = 40.0
+LONGEST_WAIT: Final = 25.0
+"""Seconds the control plane keeps a request waiting at most."""
 """The control plane answers within 30 s, whatever goes on."""
 TOKEN_FILE: Final = "token"  # noqa: S105 - a file's name
 """In the bridge's state folder; the operator puts it there where the control plane asks for ACL tokens."""
@@ -67,8 +69,11 @@ class ControlPlane:
         found: dict[str, Any] = await self._ask("GET", _path(namespace, volume))
         return found
 
-    async def claim(self, entry: Entry) -> dict[str, Any]:
-        """Take the entry's claim and have it mounted at its target; the same claim taken again is the same claim."""
+    async def claim(self, entry: Entry, *, wait: float = LONGEST_WAIT) -> dict[str, Any]:
+        """Take the entry's claim and have it mounted at its target; the same claim taken again is the same claim.
+
+        After `wait` seconds that it is not over is an answer, too: Pending.
+        """
         body = {
             "AllocationID": entry.allocation,
             "NodeID": entry.node,
@@ -80,7 +85,7 @@ class ControlPlane:
             "StagingPath": entry.staging,
             "TargetPath": entry.target,
         }
-        taken: dict[str, Any] = await self._ask("PUT", _path(entry.namespace, entry.volume, "/claim"), body)
+        taken: dict[str, Any] = await self._ask("PUT", _path(entry.namespace, entry.volume, "/claim"), body, wait=wait)
         return taken
 
     async def renew(self, entry: Entry, *, seconds: float = ANSWER_SECONDS) -> None:
@@ -98,26 +103,31 @@ class ControlPlane:
             return None
         return next((one for one in claims if one["AllocationID"] == entry.allocation), None)
 
-    async def release(self, entry: Entry) -> None:
-        """Unmount, detach and free: all done, or nothing was there, when this returns."""
+    async def release(self, entry: Entry, *, wait: float = LONGEST_WAIT) -> None:
+        """Unmount, detach and free: all done, or nothing was there, when this returns; Pending after `wait` seconds."""
         path = _path(entry.namespace, entry.volume, f"/claim/{quote(entry.allocation, safe='')}")
         try:
-            await self._ask("DELETE", path)
+            await self._ask("DELETE", path, wait=wait)
         except Missing as exc:
             if await self.claim_of(entry) is not None:
                 raise Refused(f"404: {exc}") from exc
 
-    async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = ANSWER_SECONDS) -> Any:
+    async def _ask(
+        self, method: str, path: str, body: Any = None, *, seconds: float = ANSWER_SECONDS, wait: float | None = None
+    ) -> Any:
+        headers = self._headers()
+        if wait is not None:
+            headers["Prefer"] = f"wait={max(1, min(round(wait), LONGEST_WAIT))}"
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._session.request(
-                method, self._url + path, json=body, headers=self._headers(), timeout=timeout
+                method, self._url + path, json=body, headers=headers, timeout=timeout
             ) as answer:
-                status, text, headers = answer.status, (await answer.text()).strip(), answer.headers
+                status, text, said = answer.status, (await answer.text()).strip(), answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise Away(f"{self._url} does not answer: {_words(exc)}") from exc
         if status in _BUSY:
-            after = headers.get("Retry-After", "")
+            after = said.get("Retry-After", "")
             raise Away(f"{status}: {text[:500]}", retry_after=min(float(after), 30.0) if after.isdecimal() else 1.0)
         if status in _PENDING:
             raise Pending(text[:500])

@@ -92,7 +92,9 @@ class Journal:
     """The entries of one state folder."""
 
     def __init__(self, state: Path) -> None:
-        self._state, self._folder = state, state / FOLDER
+        # One spelling, whatever the folder was called: staging paths are made of it, and plugins want them absolute.
+        self._state = state.resolve()
+        self._folder = self._state / FOLDER
 
     def open(self) -> None:
         """Make the folder, the bridge's own as the state folder is. Raises JournalTrouble."""

@@ -11,14 +11,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from moorage.mounts import paths
-from moorage.mounts.api import ApiTrouble, Away, Conflict, ControlPlane, Missing, Pending, Refused, live
+from moorage.mounts.api import LONGEST_WAIT, ApiTrouble, Away, Conflict, ControlPlane, Missing, Pending, Refused, live
 from moorage.mounts.journal import Entry, Journal, Stage, key_of
 
 POLL_SECONDS: Final = 0.2
 LEASE_SHARE: Final = 0.75
 """Of a lease: how long a claim that nobody answers for is believed to be ours."""
+FIRST_WAIT: Final = 3.0
+"""Seconds after which it is first asked what goes on."""
 
 
 class MountTrouble(Exception):
@@ -227,7 +230,7 @@ class Mounts:
         """The volume, once the claim is proven to be ours still; and when its lease was renewed last."""
         sent_at = time.time()
 
-        async def ask() -> dict[str, Any]:
+        async def ask(_wait: float) -> dict[str, Any]:
             nonlocal sent_at
             if entry.lease:
                 sent_at = time.time()
@@ -251,13 +254,16 @@ class Mounts:
     async def _claimed(self, entry: Entry, end: float) -> dict[str, Any]:
         """The claim, taken and published."""
         try:
-            taken: dict[str, Any] = await self._retried(lambda: self.api.claim(entry), entry, end)
+            taken: dict[str, Any] = await self._retried(lambda wait: self.api.claim(entry, wait=wait), entry, end)
         except Conflict as exc:
             raise self._conflict(entry, exc) from exc
         except (Missing, Refused) as exc:
             hint = ""
             if not entry.access_mode and "AccessMode" in str(exc):
                 hint = " (--access-mode and --attachment-mode name them)"
+            if "max claims reached" in str(exc):
+                where = f"/v1/volume/csi/{quote(entry.volume, safe='')}/claims?namespace={entry.namespace}"
+                hint = f": unmount it elsewhere first; GET {where} says who holds it"
             raise self._failure(entry, MountTrouble(f"{entry.volume} was not mounted: {exc}{hint}")) from exc
         return taken
 
@@ -268,14 +274,18 @@ class Mounts:
         self.journal.forget(entry)
         return MountTrouble(str(exc))
 
-    async def _retried(self, ask: Callable[[], Any], entry: Entry, end: float) -> Any:
-        """The answer to a request that may be repeated. Raises StillRunning when it takes too long."""
-        heard = time.monotonic()
+    async def _retried(self, ask: Callable[[float], Any], entry: Entry, end: float, *, or_else: str = "") -> Any:
+        """The answer to a request that may be repeated; `ask` is told how many seconds it may wait. Raises StillRunning
+        when it takes too long.
+        """
+        # The first one is short: what goes wrong meanwhile is shown while it still does.
+        heard, wait = time.monotonic(), FIRST_WAIT
         while True:
             asked = time.monotonic()
             try:
-                return await ask()
+                return await ask(min(wait, end - asked))
             except Pending as exc:
+                wait = LONGEST_WAIT
                 trouble, pause, heard = str(exc), 0.0, time.monotonic()
             except Conflict as exc:
                 if not await self._passes(entry):
@@ -288,9 +298,8 @@ class Mounts:
                     end = min(end, heard + entry.lease * LEASE_SHARE)
             now = time.monotonic()
             if now + pause > end:
-                raise StillRunning(
-                    f"{trouble}; repeat the command to go on, or give it up with: moorage umount {entry.target}"
-                )
+                or_else = or_else or f"give it up with: moorage umount {entry.target}"
+                raise StillRunning(f"{trouble}; repeat the command to go on, or {or_else}")
             self.say(trouble)
             await asyncio.sleep(max(pause, asked + 0.5 - now))
 
@@ -304,7 +313,7 @@ class Mounts:
 
     async def _claim_of(self, entry: Entry, end: float) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] | None = await self._retried(lambda: self.api.claim_of(entry), entry, end)
+            found: dict[str, Any] | None = await self._retried(lambda _: self.api.claim_of(entry), entry, end)
         except ApiTrouble as exc:
             raise MountTrouble(f"the claims of {entry.volume} cannot be read: {exc}") from exc
         return found
@@ -312,7 +321,7 @@ class Mounts:
     async def _released(self, entry: Entry, end: float) -> None:
         """No claim of the entry's allocation is there when this returns."""
         try:
-            await self._retried(lambda: self.api.release(entry), entry, end)
+            await self._retried(lambda wait: self.api.release(entry, wait=wait), entry, end, or_else="see moorage ls")
         except ApiTrouble as exc:
             raise MountTrouble(
                 f"{entry.volume} was not released: {exc}; if something uses {entry.target}, end it (fuser -vm "
