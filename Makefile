@@ -32,7 +32,7 @@ plugin:  ## ID=mine SOCKET=/path/csi.sock: any CSI plugin beside it, while it ru
 
 DEV_PYTHON = .venv/bin/python
 PYTEST = $(DEV_PYTHON) -m pytest
-APART = tests/conformance tests/bench tests/soak
+APART = tests/conformance tests/bench
 
 .PHONY: test lint check conformance bench soak format
 # One process more than there are processors: tests of whole local systems wait more than they work.
@@ -51,8 +51,10 @@ conformance: venv emulator  ## against DynamoDB Local, clients in other language
 	$(DEV_PYTHON) -m infra.local.conformance $(ARGS)
 bench: venv emulator  ## latencies and import times (a report)
 	$(PYTEST) tests/bench -s $(ARGS)
-soak: venv emulator  ## a long run with faults; SECONDS=600
-	$(DEV_PYTHON) -m pytest tests/soak -s $(ARGS)
+SOAK_SECONDS ?= 600
+SOAKED = tests/property tests/operations/test_faults.py tests/conformance/test_soak_blocking.py
+soak: venv emulator  ## claims in any order, every fault, fifty blocked readers, each for about SOAK_SECONDS=600
+	SOAK_SECONDS=$(SOAK_SECONDS) $(PYTEST) $(SOAKED) --many --soak=$(SOAK_SECONDS) $(ARGS)
 
 .PHONY: emulator deploy
 emulator:

@@ -13,12 +13,15 @@ HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--many", action="store_true", help="more examples in tests/property")
+    parser.addoption(
+        "--many", action="store_true", help="more examples in tests/property, every death under every delivery"
+    )
+    parser.addoption("--soak", default="0", metavar="SECONDS", help="examples in tests/property for about so long")
     parser.addoption(
         "--against",
         choices=("moto", "local"),
         default="moto",
-        help="where tests/store keeps its tables: moto in this process, or the DynamoDB Local at DYNAMODB_LOCAL_URL",
+        help="where tests/store and tests/property keep tables: moto, or the DynamoDB Local at DYNAMODB_LOCAL_URL",
     )
 
 

@@ -2,13 +2,14 @@
 
 record_property("faults", [kind, side, deaths, violations])
 record_property("explored", line)
+record_property("measured", line)
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FAULTS, EXPLORED = "faults", "explored"
+FAULTS, EXPLORED, MEASURED = "faults", "explored", "measured"
 
 
 def sections(reports: Iterable[Any]) -> Mapping[str, list[str]]:
@@ -23,4 +24,6 @@ def sections(reports: Iterable[Any]) -> Mapping[str, list[str]]:
         for (kind, side), count in sorted(deaths.items())
     ]
     explored = sorted(value for name, value in told if name == EXPLORED)
-    return {title: lines for title, lines in (("fault table", table), ("explored", explored)) if lines}
+    measured = [value for name, value in told if name == MEASURED]
+    titled = (("fault table", table), ("explored", explored), ("measured", measured))
+    return {title: lines for title, lines in titled if lines}

@@ -1,8 +1,9 @@
 """`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand.
 
-tests/conformance             clients and plugins in other languages, csi-sanity
-tests/property --many         more examples of what `make test` tries a few of
-tests/store --against=local   the store's own tests once more, on DynamoDB Local
+tests/conformance                            clients and plugins in other languages, csi-sanity
+tests/property, the fault table, --many      more examples of what `make test` tries a few of; every death of a process
+                                             under every delivery of its message
+tests/store, tests/property --against=local  the store's own tests, and 200 examples of claims, on DynamoDB Local
 """
 
 import subprocess
@@ -17,6 +18,9 @@ from infra.local.settings import tool_environment
 
 WITHIN: Final = 45 * 60
 """Seconds for each of the runs."""
+FAULTS: Final = "tests/operations/test_faults.py"
+CLAIMS: Final = "tests/property/test_claim_system.py"
+SIDE_BY_SIDE: Final = ("-n", "2", "--dist", "worksteal")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,12 +31,11 @@ def main(arguments: Sequence[str]) -> int:
         environment = tool_environment(go, java)
         codes = [
             _pytest([*where, *arguments], environment)
-            for where in (["tests/conformance"], ["tests/property", "--many"])
+            for where in (["tests/conformance"], [*SIDE_BY_SIDE, "tests/property", FAULTS, "--many"])
         ]
         with tempfile.TemporaryDirectory() as folder, dynamodb_local.running(Path(folder)) as url:
-            codes.append(
-                _pytest(["tests/store", "--against=local", *arguments], {**environment, "DYNAMODB_LOCAL_URL": url})
-            )
+            where = [*SIDE_BY_SIDE, "tests/store", CLAIMS, "--many", "--against=local"]
+            codes.append(_pytest([*where, *arguments], {**environment, "DYNAMODB_LOCAL_URL": url}))
     except say.Trouble as exc:
         say.trouble(str(exc))
         return 1

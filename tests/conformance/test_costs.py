@@ -12,6 +12,7 @@ from chalicelib.service.listing import Query
 from chalicelib.store.dynamo import Consumed, consumed
 from infra.local import dynamodb_local
 from tests.bench.loaded import load, services, volume_id
+from tests.reporting import MEASURED
 
 pytestmark = [
     pytest.mark.conformance,
@@ -77,7 +78,9 @@ def cost(deps: Deps, size: int, request: Callable[[Deps, int], object]) -> Consu
     return used
 
 
-def test_requests_cost_the_same_at_every_number_of_volumes(deps: Deps) -> None:
+def test_requests_cost_the_same_at_every_number_of_volumes(
+    deps: Deps, record_property: Callable[[str, object], None]
+) -> None:
     costs: dict[str, list[Consumed]] = {name: [] for name in REQUESTS}
     loaded = 0
     for size in SIZES:
@@ -86,10 +89,9 @@ def test_requests_cost_the_same_at_every_number_of_volumes(deps: Deps) -> None:
         for name, request in REQUESTS.items():
             costs[name].append(cost(deps, size, request))
 
-    print()  # noqa: T201
     for name, found in costs.items():
         figures = "".join(f"{used.units:9.1f} units {used.calls:3} calls" for used in found)
-        print(f"{name:28}{figures}")  # noqa: T201
+        record_property(MEASURED, f"{name:28}{figures}")
     for name, found in costs.items():
         first = found[0]
         for used in found[1:]:

@@ -1,11 +1,13 @@
 """Claims, releases, leases, nodes that go down and come back, detaches, deletes, forced deregistrations and expansions
-in any order, against a model of a few lines; everything in this process, on moto.
+in any order, against a model of a few lines; everything in this process, on moto or, with `--against=local`, on the
+DynamoDB Local at DYNAMODB_LOCAL_URL.
 
-`make test` runs a few examples, `make conformance` more (tests/property/conftest.py).
+`make test` runs a few examples, `make conformance` more, `make soak` as many as there is time for
+(tests/property/conftest.py).
 """
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from moto import mock_aws
 
 from chalicelib.service import claim_sweep
-from tests.emulated import Place
+from tests.emulated import STAGE, Place
 from tests.harness import CAPABILITIES, Reply, forget, make_system
 from tests.operations.invariants import violations
 from tests.property.test_claim_rules import READ_ONLY, fits
@@ -29,11 +31,17 @@ LEASE = 300
 class Claims(RuleBasedStateMachine):
     """One volume, two nodes, four allocations; `held` is what should be true."""
 
+    tables_at: ClassVar[str] = ""
+    """Address of a DynamoDB Local; empty: moto."""
+
     def __init__(self) -> None:
         super().__init__()
         self.mock, self.patch = mock_aws(), pytest.MonkeyPatch()
         self.mock.start()
-        self.system = make_system(self.patch, Place.at())
+        if self.tables_at:  # the key stays moto's
+            self.patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", self.tables_at)
+        self.place = Place.at()
+        self.system = make_system(self.patch, self.place)
         self.held: dict[str, tuple[str, str, bool]] = {}
         self.down: set[str] = set()
         self.size = 1024
@@ -133,6 +141,10 @@ class Claims(RuleBasedStateMachine):
         self.system.rest(2)
         found = violations(self.system)
         forget()
+        if self.tables_at:
+            for name in self.place.tables.list_tables()["TableNames"]:
+                if name.startswith(f"moorage-{STAGE}-"):
+                    self.place.tables.delete_table(TableName=name)
         self.patch.undo()
         self.mock.stop()
         assert found == []
