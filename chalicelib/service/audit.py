@@ -14,6 +14,7 @@ from chalicelib.domain.audit import WRONG, Entry, Finding, Known, Verdict, What
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.plugin import Plugin
 from chalicelib.errors import NotFound, PluginInDoubt, PluginUnreachable, Refused, StoreUnavailable, VolumesError
+from chalicelib.service import blocking
 from chalicelib.service.deps import Deps
 from chalicelib.store.audits import AuditStatus, AuditStore, Report
 
@@ -40,7 +41,12 @@ def start(deps: Deps, plugin_id: str) -> Report:
     if last is not None and last.status is AuditStatus.RUNNING and now < last.started + AUDIT_TIMEOUT:
         return last
     report = audits.write(Report(deps.clock.new_id(), plugin_id, AuditStatus.RUNNING, now), now=now)
-    deps.asker.start_audit(plugin_id, report.run)
+    try:
+        deps.asker.start_audit(plugin_id, report.run)
+    except VolumesError as exc:
+        # Nobody works on it: it must not keep others from starting one.
+        audits.write(replace(report, status=AuditStatus.FAILED, error=exc.text, ended=now), now=now)
+        raise
     return report
 
 
@@ -50,21 +56,27 @@ def read(deps: Deps, plugin_id: str, *, wait: float = 0.0, next_token: str = "")
     Raises NotFound when the plugin was never audited, and for a token of a report that is not the last any more.
     """
     audits = AuditStore(deps.dynamo)
-    end, pause = deps.clock.monotonic() + min(wait, deps.wait_seconds), 0.05
-    while True:
-        report = audits.last(plugin_id)
-        if report is None:
-            raise NotFound(f"plugin {plugin_id} was never audited: PUT /v1/audit/{plugin_id} starts an audit")
-        if report.status is not AuditStatus.RUNNING or deps.clock.monotonic() + pause > end:
-            break
-        deps.clock.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_POLL)
+    report = audits.last(plugin_id)
+    if report is None:
+        raise NotFound(f"plugin {plugin_id} was never audited: PUT /v1/audit/{plugin_id} starts an audit")
+    if wait > 0 and report.status is AuditStatus.RUNNING:
+        with blocking.placed(deps, min(wait, deps.wait_seconds)) as seconds:
+            report = _ended(deps, audits, report, seconds)
     run, _, number = next_token.partition(".")
     if next_token and (run != report.run or not number.isdecimal()):
         raise NotFound("the report was replaced by a newer one meanwhile: read it from its beginning")
     part = int(number or 0)
     following = f"{report.run}.{part + 1}" if part + 1 < report.parts else ""
     return Page(report, audits.part(report, part) if part < report.parts else (), following)
+
+
+def _ended(deps: Deps, audits: AuditStore, report: Report, seconds: float) -> Report:
+    end, pause = deps.clock.monotonic() + seconds, 0.05
+    while report.status is AuditStatus.RUNNING and deps.clock.monotonic() + pause <= end:
+        deps.clock.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_POLL)
+        report = audits.last(report.plugin_id) or report
+    return report
 
 
 def run(deps: Deps, plugin_id: str, run_id: str) -> Report:

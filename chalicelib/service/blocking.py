@@ -2,10 +2,12 @@
 
 Polls are eventually consistent (half a read unit each) and grow from 50 ms to 1 s. The read that follows is a fresh
 one, strongly consistent: a wake-up that comes too early costs nothing but that read. A wait needs one of a bounded
-number of places (store/waits.py); when they get few, waits get shorter, down to none.
+number of places (store/waits.py); when they get few, waits get shorter, down to none. Who waits for the outcome of an
+operation or an audit that somebody else began needs one, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from chalicelib.domain.deadlines import WAIT_LIMIT
@@ -27,16 +29,26 @@ def until_changed(deps: Deps, *, index: int, wait: float, current: Callable[[], 
     seconds = min(wait if wait >= 0 else deps.wait_seconds, deps.wait_seconds, WAIT_LIMIT)
     if index <= 0 or seconds <= 0 or current() > index:
         return
-    place = _take(deps, seconds)
+    with placed(deps, seconds) as allowed:
+        _poll(deps, index=index, seconds=allowed, current=current)
+
+
+@contextmanager
+def placed(deps: Deps, seconds: float) -> Iterator[float]:
+    """A place to wait in for this block: for so long as there is room for, 0 when there is none."""
+    place = _take(deps, seconds) if seconds > 0 else None
     if place is None:
+        yield 0.0
         return
     try:
-        _poll(deps, index=index, seconds=seconds * place.share, current=current)
+        yield seconds * place.share
     finally:
         _leave(deps, place)
 
 
 def _poll(deps: Deps, *, index: int, seconds: float, current: Callable[[], int]) -> None:
+    if seconds <= 0:
+        return
     end, pause = deps.clock.monotonic() + seconds, FIRST_POLL
     while current() <= index:
         left = end - deps.clock.monotonic()

@@ -6,7 +6,7 @@ from typing import Final
 
 from chalicelib.domain.operation import Kind, Operation, Status
 from chalicelib.errors import NotFound, RequestError
-from chalicelib.service import waiting
+from chalicelib.service import blocking, waiting
 from chalicelib.service.deps import Deps
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
@@ -47,7 +47,8 @@ def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
     if found is None:
         raise NotFound(f"operation {operation_id} not found: finished ones are kept for a week")
     if wait > 0 and not found.answered:
-        found = waiting.wait(deps, [found], seconds=wait)[found.id]
+        with blocking.placed(deps, min(wait, deps.wait_seconds)) as seconds:
+            found = waiting.wait(deps, [found], seconds=seconds)[found.id]
     return found
 
 

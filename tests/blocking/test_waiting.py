@@ -172,6 +172,24 @@ def test_an_idle_wait_costs_36_polls_and_three_requests_for_its_place(busy: Syst
 # How many may wait.
 
 
+def test_who_waits_for_an_outcome_has_a_place_or_does_not_wait(busy: System) -> None:
+    busy.pumping = False
+    volume = {"ID": "late", "Name": "late", "PluginID": "directory"}
+    volume["RequestedCapabilities"] = [  # type: ignore[assignment]
+        {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
+    ]
+    begun = busy.call(
+        "PUT", "/v1/volume/csi/late/create", {"Volumes": [volume]}, headers={"Prefer": "respond-async"}
+    ).headers["Location"]
+    for limit, seconds in ((0, 0.0), (SAMPLE, 10.0)):
+        waits = limited(busy, limit)
+        if limit:
+            fill(busy, waits, 6)
+        began = busy.clock.moment
+        assert busy.call("GET", begun, query="wait=20s").json["Status"] == "pending"
+        assert busy.clock.moment - began == pytest.approx(seconds, abs=1)
+
+
 def places_taken(system: System) -> int:
     found = system.deps.dynamo.client.scan(
         TableName=system.deps.dynamo.table("meta"),

@@ -221,7 +221,18 @@ def heard(blocked: list[Reader], changes: list[Change]) -> str:
     answers = sum(len(reader.learnt) for reader in blocked)
     idle = sum(reader.without_news for reader in blocked)
     assert missed == []
+    assert len(changes) >= WRITERS * 3
+    assert min(len(reader.learnt) for reader in blocked) >= 2
     return (
         f"{len(changes)} changes, {READERS} readers, {answers} answers, {idle} of them without news; "
         f"known after {statistics.median(delays):.2f} s (median), {max(delays):.2f} s (longest)"
     )
+
+
+def gone_at(change: Change, changes: list[Change]) -> int:
+    later = (c.index for c in changes if c.gone and c.volume_id == change.volume_id and c.index >= change.index)
+    return min(later, default=0)
+
+
+def pause(seconds: float) -> None:
+    threading.Event().wait(seconds)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from chalicelib import ask, wiring, workers
 from chalicelib.domain.audit import Finding, Verdict, What
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Volume
-from chalicelib.errors import PluginInDoubt, PluginUnreachable
+from chalicelib.errors import PluginInDoubt, PluginUnreachable, StoreUnavailable
 from chalicelib.service import audit
 from chalicelib.store.audits import PART, AuditStatus, AuditStore, Report
+from chalicelib.store.waits import WaitStore
 from chalicelib.worker import Worker
 from tests import harness, plugin
 from tests.emulated import aws
@@ -271,6 +273,31 @@ def test_who_cannot_be_audited_is_told_why(system: System) -> None:
 def refused(reply: Reply) -> str:
     assert reply.status == 500
     return reply.body
+
+
+def test_an_audit_that_could_not_be_started_does_not_keep_others_from_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreUnavailable("the function that audits cannot be called now")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(system.asker, "start_audit", refuse)
+        assert system.call("PUT", "/v1/audit/directory").status == 503
+    failed = system.call("GET", "/v1/audit/directory").json
+    assert (failed["Status"], failed["Error"]) == ("failed", "the function that audits cannot be called now")
+    system.clock.moment += 1
+    again = system.call("PUT", "/v1/audit/directory").json
+    assert again["ID"] > failed["ID"]
+    assert system.asker.audits == [("directory", again["ID"])]
+
+
+def test_who_waits_for_an_audit_has_a_place_or_does_not_wait(system: System) -> None:
+    system.call("PUT", "/v1/audit/directory")
+    system.rewire(replace(system.deps, waits=WaitStore(system.deps.dynamo, limit=0)))
+    began = system.clock.now()
+    assert system.call("GET", "/v1/audit/directory", query="wait=20s").json["Status"] == "running"
+    assert system.clock.now() - began < 1
 
 
 def test_one_audit_at_a_time_until_it_must_be_over(system: System) -> None:
