@@ -20,6 +20,9 @@ MAX_LENGTH = 4096  # characters of an expression
 MAX_DEPTH = 100  # and, or, not, any and all inside each other
 
 
+SHOWN_PLACES = 400
+
+
 class SyntaxProblem(ValueError):
     """An expression that is none. The text begins with `line:column (offset)`, as go-bexpr's does."""
 
@@ -363,4 +366,9 @@ def _problem(text: str, at: int, message: str) -> SyntaxProblem:
     before = text[: at + 1]
     line, column = 1 + before.count("\n"), at - before.rfind("\n")
     offset = len(text[:at].encode("utf-8", "surrogatepass"))
-    return SyntaxProblem(f"{line}:{column} ({offset}): {message}")
+    return SyntaxProblem(f"{_place(line)}:{_place(column)} ({_place(offset)}): {message}")
+
+
+def _place(number: int) -> str:
+    """Clients look for status codes in error texts: a place beyond the first 399 is said to be beyond."""
+    return str(number) if number < SHOWN_PLACES else f"{SHOWN_PLACES - 1}+"

@@ -28,6 +28,9 @@ LARGEST_ZIP: Final = 50_000_000
 """What Lambda takes without a bucket in between."""
 
 
+WAITS: Final = "MOORAGE_MAX_WAITS"
+
+
 class DeployError(Exception):
     """The deployment cannot go on; the text says why and what to do."""
 
@@ -64,8 +67,17 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> str:
         key_arn=outputs["KeyArn"],
         partition=identity["Arn"].split(":")[1],
     )
-    options = render.Options(subnets=network.subnets, security_groups=network.security_groups)
+    variables = {WAITS: str(half_of_what_may_run(session.client("lambda")))}
+    options = render.Options(variables=variables, subnets=network.subnets, security_groups=network.security_groups)
     return _deploy_app(session, place, options)
+
+
+def half_of_what_may_run(functions: Any) -> int:
+    """How many readers may wait: writes and heartbeats have the other half (docs/lists-and-blocking.md)."""
+    limit = functions.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+    waits = int(limit) // 2
+    say(f"{limit} functions may run at once: {waits} readers may wait, unless .chalice/config.json sets {WAITS}")
+    return waits
 
 
 def _network(session: boto3.Session, arguments: argparse.Namespace) -> Network:

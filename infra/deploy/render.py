@@ -56,13 +56,19 @@ def project(folder: Path, place: Place, options: Options) -> None:
 
 def config(committed: Mapping[str, Any], place: Place, options: Options) -> dict[str, Any]:
     """The committed configuration with the one stage of `place`."""
+    ours = {"MOORAGE_STAGE": place.stage, "MOORAGE_KEY_ARN": place.key_arn}
     stage: dict[str, Any] = {
-        "environment_variables": {"MOORAGE_STAGE": place.stage, "MOORAGE_KEY_ARN": place.key_arn, **options.variables}
+        "environment_variables": {**options.variables, **settings_of(committed, place.stage), **ours}
     }
     if options.subnets:
         network = {"subnet_ids": list(options.subnets), "security_group_ids": list(options.security_groups)}
         stage["lambda_functions"] = {name: dict(network) for name in IN_THE_NETWORK}
     return {**committed, "stages": {place.stage: stage}}
+
+
+def settings_of(committed: Mapping[str, Any], stage: str) -> dict[str, str]:
+    """What the committed configuration sets for the stage (docs/interfaces.md, section 1)."""
+    return dict(committed.get("stages", {}).get(stage, {}).get("environment_variables", {}))
 
 
 def narrow(policy: Mapping[str, Any], place: Place) -> dict[str, Any]:

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.stub import Stubber
+
 from infra.deploy import render
+from infra.deploy.__main__ import half_of_what_may_run
 
 PLACE = render.Place(stage="blue", region="eu-central-1", account="1", key_arn="arn:aws:kms:eu-central-1:1:key/k")
 NETWORK = render.Options(variables={"MOORAGE_WAIT_SECONDS": "5"}, subnets=("s-1", "s-2"), security_groups=("sg-1",))
@@ -27,6 +31,26 @@ def test_the_rendered_stage_carries_its_name_and_variables(tmp_path: Path) -> No
         "MOORAGE_WAIT_SECONDS": "5",
     }
     assert list(stages) == ["blue"]
+
+
+def test_what_the_tree_sets_for_a_stage_goes_before_what_a_deploy_works_out() -> None:
+    committed = {"stages": {"blue": {"environment_variables": {"MOORAGE_MAX_WAITS": "7", "MOORAGE_STAGE": "red"}}}}
+    options = render.Options(variables={"MOORAGE_MAX_WAITS": "500", "MOORAGE_WAIT_SECONDS": "5"})
+    assert render.config(committed, PLACE, options)["stages"]["blue"]["environment_variables"] == {
+        "MOORAGE_MAX_WAITS": "7",
+        "MOORAGE_WAIT_SECONDS": "5",
+        "MOORAGE_STAGE": "blue",
+        "MOORAGE_KEY_ARN": PLACE.key_arn,
+    }
+
+
+def test_half_of_what_an_account_may_run_may_wait() -> None:
+    """A new account may run ten functions at once."""
+    lambda_ = boto3.client("lambda", region_name="eu-central-1")
+    with Stubber(lambda_) as stubber:
+        for limit, waits in ((10, 5), (1000, 500), (1, 0)):
+            stubber.add_response("get_account_settings", {"AccountLimit": {"UnreservedConcurrentExecutions": limit}})
+            assert half_of_what_may_run(lambda_) == waits
 
 
 def test_only_the_functions_that_call_bridges_go_into_the_subnets(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Filters against what go-bexpr made of the same expressions (tests/conformance/bexpr), recorded texts, and limits."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,12 @@ def test_the_parser_is_built_once() -> None:
     before = bexpr_grammar._parser.cache_info().misses
     bexpr_grammar.parse("ID == 2")
     assert bexpr_grammar._parser.cache_info().misses == before == 1
+
+
+def test_no_place_in_a_text_looks_like_a_status_code() -> None:
+    """Clients look for "404" in error texts."""
+    for at in range(380, 620):
+        text = f'ID == "{"x" * (at - 9)}" =='
+        with pytest.raises(FilterError) as refused:
+            compile_filter(text, VOLUME)
+        assert re.search("[45][0-9][0-9]", str(refused.value).partition(": no match")[0]) is None, refused.value
