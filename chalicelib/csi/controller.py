@@ -12,6 +12,7 @@ from typing import Any
 from chalicelib.csi import convert
 from chalicelib.csi.channel import Attempt, Channels, Gone, invoke
 from chalicelib.csi.spec import csi_pb2 as csi
+from chalicelib.domain.deadlines import call_seconds
 from chalicelib.domain.outcome import UNUSABLE
 from chalicelib.domain.plugin import Instance
 from chalicelib.domain.volume import Capability, Volume
@@ -32,6 +33,8 @@ class Controller:
         if not healthy:
             raise PluginUnreachable(f"no healthy controllers for CSI plugin: {self.plugin_id}", code="UNAVAILABLE")
         instance = healthy[self.pick(len(healthy)) % len(healthy)]
+        # An operation's call has this deadline already, a question's the gateway's.
+        until = min(until, self.channels.monotonic() + call_seconds(rpc, instance.deadlines))
         return invoke(
             self.channels,
             instance,

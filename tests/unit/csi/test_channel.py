@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import grpc
 import pytest
 
 from chalicelib.csi.channel import invoke
+from chalicelib.csi.controller import Controller, list_volumes
 from chalicelib.csi.spec import csi_pb2 as csi
 from chalicelib.domain.plugin import Instance
-from chalicelib.errors import PluginRejected, PluginUnreachable
+from chalicelib.errors import PluginError, PluginRejected, PluginUnreachable
 from tests.fakes.clock import FakeClock
 from tests.plugin import SocketChannels
 
@@ -97,3 +99,19 @@ def test_a_call_has_what_is_left_of_its_time(call: Callable[..., Any], plugin: P
         with pytest.raises(PluginUnreachable, match="time was over"):
             call(csi.DeleteVolumeRequest(), seconds=seconds)
     assert len(plugin.remaining) == 1
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "most"), [({"ListVolumes": 3.0}, 3.0), ({"ListVolumes": 300.0}, 10.0), ({}, 10.0)]
+)
+def test_a_question_is_over_at_the_plugins_own_deadline_if_that_is_sooner(
+    call: Callable[..., Any], plugin: Plugin, tmp_path: Path, deadlines: dict[str, float], most: float
+) -> None:
+    clock = FakeClock()
+    channels = SocketChannels(tmp_path / "p.sock", clock.monotonic)
+    instance = replace(INSTANCE, healthy=True, deadlines=deadlines)
+    asked = Controller("p", [instance], channels, lambda _: 0)
+    with pytest.raises(PluginError):
+        list_volumes(asked, per_page=1, next_token="", until=clock.monotonic() + 10.0)
+    channels.close()
+    assert most - 2 < plugin.remaining[-1] < most + 1
