@@ -94,7 +94,8 @@ def test_what_a_plugin_says_is_shown_without_secrets_and_request_ids(
 def test_a_call_has_what_is_left_of_its_time(call: Callable[..., Any], plugin: Plugin) -> None:
     with pytest.raises(PluginRejected):
         call(csi.DeleteVolumeRequest(), seconds=7.0)
-    assert 5.0 < plugin.remaining[0] <= 7.0
+    # gRPC rounds a deadline up on the wire.
+    assert 5.0 < plugin.remaining[0] < 7.5
     for seconds in (0.0, -3.0):
         with pytest.raises(PluginUnreachable, match="time was over"):
             call(csi.DeleteVolumeRequest(), seconds=seconds)
