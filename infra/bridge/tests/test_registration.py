@@ -72,6 +72,29 @@ def test_settings_of_a_plugin_are_registered(settings: Settings, control_plane: 
     assert (plugin["Serialize"], plugin["DeadlineSeconds"], plugin["GraceSeconds"]) == ("node", {"CreateVolume": 9}, 4)
 
 
+@pytest.mark.parametrize(
+    ("half", "rpcs"), [("Node", ["ControllerGetCapabilities"]), ("Controller", ["NodeGetCapabilities", "NodeGetInfo"])]
+)
+def test_half_of_a_plugin_is_healthy_without_the_other(
+    settings: Settings, control_plane: ControlPlane, plugin: FakePlugin, half: str, rpcs: list[str]
+) -> None:
+    """Controllers and nodes may be processes of their own, each of which names the whole plugin's services."""
+
+    def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "not in this process")
+
+    plugin.handlers |= dict.fromkeys(rpcs, refuse)
+    with running(settings):
+        eventually(control_plane.puts)
+    said = control_plane.puts()[0].body["Plugins"][0]
+    assert {name: said[name] for name in ("Healthy", "Controller", "Node")} == {
+        "Healthy": True,
+        "Controller": half == "Controller",
+        "Node": half == "Node",
+    }
+    assert said["PluginCapabilities"] == ["CONTROLLER_SERVICE"]
+
+
 def test_heartbeats_come_as_asked_with_growing_sequence_of_one_instance(
     bridge: Bridge, control_plane: ControlPlane
 ) -> None:
