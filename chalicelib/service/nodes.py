@@ -308,13 +308,18 @@ def _names(body: Mapping[str, Any], name: str, where: str) -> frozenset[str]:
 def _optional(body: Mapping[str, Any], name: str, kind: type, where: str = "") -> Any:
     """The value, None when it is not there; raises RequestError that names it when it is something else."""
     value = body.get(name)
-    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+    if value is not None and not _is(value, kind):
         raise RequestError(f"{where + '.' if where else ''}{name} is not a {kind.__name__}")
     return value
 
 
+def _is(value: Any, kind: type) -> bool:
+    """Whether JSON's value is of that type: for Python a bool is an int, too."""
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
 def _field(body: Mapping[str, Any], name: str, kind: type, where: str = "") -> Any:
     value = body.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or (kind is str and not value):
+    if not _is(value, kind) or (kind is str and not value):
         raise RequestError(f"{where + '.' if where else ''}{name} is missing or not a {kind.__name__}")
     return value
