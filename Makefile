@@ -58,7 +58,7 @@ soak: venv emulator  ## claims in any order, every fault, fifty blocked readers,
 
 .PHONY: emulator deploy
 emulator:
-	$(ENVIRONMENTS) emulator
+	$(ENVIRONMENTS) emulator functions
 deploy:  ## STAGE=... to AWS; docs/deploying-to-aws.md
 	$(ENVIRONMENTS) run
 	$(DEV_PYTHON) -m infra.deploy --stage "$(STAGE)" $(ARGS)

@@ -16,8 +16,7 @@ def main(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     try:
         if command == "run":
-            environments.ensure(environments.RUN)
-            environments.ensure(environments.EMULATOR)
+            environments.ensure(environments.RUN, environments.EMULATOR, environments.FUNCTIONS)
         elif command not in COMMANDS:
             raise say.Trouble(f"what to do? {', '.join(COMMANDS)}")
         if not _inside():

@@ -14,7 +14,7 @@ from botocore.config import Config
 
 from infra import stacks
 from infra.deploy import packages, record, render, stack
-from infra.local import say
+from infra.local import environments, say
 from infra.local.settings import REGION, ROOT
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def fingerprint(settings: Settings) -> str:
     for path in _sources():
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    digest.update(json.dumps([settings.stage, dict(settings.function_variables), str(packages.here())]).encode())
+    digest.update(
+        json.dumps([settings.stage, dict(settings.function_variables), str(environments.FUNCTIONS.packages)]).encode()
+    )
     return digest.hexdigest()
 
 
@@ -84,9 +86,6 @@ def bring_up_to_date(settings: Settings) -> Deployment:
             aws.client("cloudformation"), name=settings.stack, template=TEMPLATE, parameters={"Stage": settings.stage}
         )
         _expire_items(aws.client("dynamodb"), settings)
-    if not packages.here().is_dir():
-        with say.step("Installing the functions' packages (once for each lock)"):
-            packages.for_this_machine()
     with say.step("Deploying the app with chalice deploy"):
         account = aws.client("sts").get_caller_identity()["Account"]
         place = render.Place(stage=settings.stage, region=REGION, account=account, key_arn=outputs["KeyArn"])
@@ -102,7 +101,7 @@ def _variables(settings: Settings) -> dict[str, str]:
     """The functions' variables. Every worker process unpacks the zip anew, so the packages lie beside it."""
     if settings.emulator_url:
         return dict(settings.function_variables)
-    return {"PYTHONPATH": str(packages.here()), **settings.function_variables}
+    return {"PYTHONPATH": str(environments.FUNCTIONS.packages), **settings.function_variables}
 
 
 def _chalice_deploy(settings: Settings, deployed: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Makes the virtual environments from the locks: `python -m infra.local.environments run|dev|emulator|lock`.
+"""Makes the virtual environments from the locks: `python -m infra.local.environments run|dev|emulator|functions|lock`.
 
-Runs on the bare Python, before anything is installed: standard library only.
+Runs on the bare Python, before anything is installed: standard library only. uv installs, hashes checked.
 """
 
 import fcntl
@@ -9,27 +9,29 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.local import say
+from infra.local import say, settings, uv
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = settings.ROOT
 LOCKS: Final = (
     "requirements",
     "requirements-run",
     "requirements-dev",
     "requirements-emulator",
     "requirements-toolchains",
+    "requirements-uv",
 )
 OUR_PACKAGES: Final = (ROOT / "infra" / "bridge", ROOT / "infra" / "devplugin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Environment:
-    """A folder with a Python of its own, made from one lock."""
+    """A folder with a Python of its own that holds exactly what one lock names."""
 
     folder: str
     lock: str
@@ -37,8 +39,8 @@ class Environment:
     purpose: str
     ours: bool = False
     """Whether it also holds infra/bridge and infra/devplugin, as editable installs."""
-    covers: str | None = None
-    """Another environment of the same folder whose packages this one includes."""
+    compiled: bool = False
+    """Whether its bytecode is written at once: many processes that start together would each write it."""
 
     @property
     def path(self) -> Path:
@@ -48,116 +50,120 @@ class Environment:
     def python(self) -> Path:
         return self.path / "bin" / "python"
 
+    @property
+    def packages(self) -> Path:
+        """Where its packages lie; the environment's Python is the one that made it."""
+        return self.path / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 
-RUN: Final = Environment(".venv", "requirements-run.txt", 400, "the local system's packages", ours=True)
+
+RUN: Final = Environment(
+    folder=".venv", lock="requirements-run.txt", megabytes=400, purpose="the local system", ours=True
+)
 DEV: Final = Environment(
-    ".venv", "requirements-dev.txt", 900, "a developer's packages", ours=True, covers="requirements-run.txt"
+    folder=".venv", lock="requirements-dev.txt", megabytes=900, purpose="a developer's tools", ours=True
 )
-EMULATOR: Final = Environment(".venv-emulator", "requirements-emulator.txt", 200, "the emulator")
+EMULATOR: Final = Environment(
+    folder=".venv-emulator", lock="requirements-emulator.txt", megabytes=200, purpose="the emulator of AWS"
+)
+FUNCTIONS: Final = Environment(
+    folder=".venv-functions", lock="requirements.txt", megabytes=200, purpose="the functions' packages", compiled=True
+)
 TOOLCHAINS: Final = Environment(
-    ".venv-toolchains", "requirements-toolchains.txt", 900, "Go and Java for the conformance tests"
+    folder=".venv-toolchains", lock="requirements-toolchains.txt", megabytes=900, purpose="Go and Java"
 )
-BY_NAME: Final = {"run": RUN, "dev": DEV, "emulator": EMULATOR, "toolchains": TOOLCHAINS}
+BY_NAME: Final = {"run": RUN, "dev": DEV, "emulator": EMULATOR, "functions": FUNCTIONS, "toolchains": TOOLCHAINS}
 
 
-def ensure(environment: Environment) -> Path:
-    """Path of the environment's Python, after making or renewing it when its lock or its Python changed."""
-    if _is_current(environment):
-        return environment.python
-    with _one_at_a_time():
-        if not _is_current(environment):
-            with say.plain_words(str(ROOT)):
-                _make(environment)
-    return environment.python
+def ensure(first: Environment, *more: Environment) -> Path:
+    """Make or renew, side by side, those whose lock or whose Python changed; the path of the first one's Python."""
+    environments = (first, *more)
+    if not all(map(_is_current, environments)):
+        with _one_at_a_time():
+            missing = [environment for environment in map(_that_covers, environments) if not _is_current(environment)]
+            if missing:
+                _install(missing)
+    return first.python
 
 
 def compile_locks() -> None:
     """Write every lock anew from its .in file, for all platforms, with hashes and without the address of an index."""
-    uv = ensure(DEV).with_name("uv")
+    uv.program()
     for name in LOCKS:
-        command = [str(uv), "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"]
+        command = ["pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"]
         command += ["--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command", "make lock"]
         command += [f"{name}.in", "--output-file", f"{name}.txt"]
-        with say.step(f"Locking {name}.in"):
-            subprocess.run(command, cwd=ROOT, check=True)
+        with say.step(f"Locking {name}.in") as step:
+            uv.run(command, step)
 
 
-def _make(environment: Environment) -> None:
-    free = shutil.disk_usage(ROOT).free // 1_000_000
-    if free < environment.megabytes:
-        raise say.Trouble(
-            f"{environment.folder} needs about {environment.megabytes} MB and the disk has {free} MB left: "
-            "free some space"
-        )
+def _install(environments: list[Environment]) -> None:
+    _require_room(environments)
+    uv.program()
+    what = f"Installing {', '.join(environment.purpose for environment in environments)} (once for each lock)"
+    with say.step(what) as step, ThreadPoolExecutor(len(environments)) as pool:
+        for done in [pool.submit(_make, environment, step) for environment in environments]:
+            done.result()
+
+
+def _make(environment: Environment, step: say.Step) -> None:
     if not _python_works(environment):
         shutil.rmtree(environment.path, ignore_errors=True)
-        _run(environment, [sys.executable, "-m", "venv", str(environment.path)], f"Making {environment.folder}")
-    pip = [str(environment.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run(
-        environment,
-        [*pip, "--require-hashes", "-r", environment.lock],
-        f"Installing {environment.purpose} into {environment.folder} (once; may take a minute or two)",
-    )
+        uv.run(["venv", "--python", sys.executable, str(environment.path)], step)
+    of_it = ["--python", str(environment.python)]
+    compiled = ["--compile-bytecode"] if environment.compiled else []
+    uv.run(["pip", "sync", *of_it, "--require-hashes", *compiled, environment.lock], step)
     ours = [argument for package in _our_packages(environment) for argument in ("-e", str(package))]
     if ours:
-        _run(
-            environment,
-            [*pip, "--no-deps", "--no-build-isolation", *ours],
-            "Installing the bridge and the directory plugin",
-        )
-        check = [str(environment.python), "-m", "pip", "check", "--disable-pip-version-check"]
-        _run(environment, check, "Checking that they fit together")
-    for lock in filter(None, (environment.lock, environment.covers)):
-        _stamp(environment, lock).write_text(_fingerprint(environment, lock))
+        uv.run(["pip", "install", *of_it, "--no-deps", "--no-build-isolation", *ours], step)
+        uv.run(["pip", "check", *of_it], step)
+    _stamp(environment).write_text(_fingerprint(environment))
 
 
-def _run(environment: Environment, command: list[str], what: str) -> None:
-    with say.step(what):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return
-    output = done.stdout + done.stderr
-    if "No space left on device" in output:
-        raise say.Trouble(f"the disk is full while making {environment.folder}: free some space and run this again")
-    if "ensurepip is not available" in output:
-        raise say.Trouble(
-            f"{sys.executable} cannot make virtual environments: install its venv package (Debian: python3-venv)"
-        )
-    raise say.Trouble(f"{' '.join(command[:4])} failed; its last words:\n{output.strip()[-2000:]}")
+def _require_room(environments: list[Environment]) -> None:
+    free = shutil.disk_usage(ROOT).free // 1_000_000
+    wanted = sum(environment.megabytes for environment in environments)
+    if free < wanted:
+        folders = ", ".join(environment.folder for environment in environments)
+        raise say.Trouble(f"{folders} need about {wanted} MB and the disk has {free} MB left: free some space")
 
 
 def _is_current(environment: Environment) -> bool:
-    stamp = _stamp(environment, environment.lock)
-    return (
-        stamp.is_file()
-        and stamp.read_text() == _fingerprint(environment, environment.lock)
-        and environment.python.exists()
-    )
+    environment = _that_covers(environment)
+    stamp = _stamp(environment)
+    return stamp.is_file() and stamp.read_text() == _fingerprint(environment) and environment.python.exists()
+
+
+def _that_covers(environment: Environment) -> Environment:
+    """DEV for RUN where a developer made DEV: they share a folder, and the developer's lock includes the other."""
+    stamp = _stamp(environment)
+    made_for = stamp.read_text().partition(" ")[0] if stamp.is_file() else ""
+    return DEV if environment is RUN and made_for == DEV.lock else environment
 
 
 def _python_works(environment: Environment) -> bool:
     """Whether the folder's Python starts: one that was moved, upgraded or deleted breaks its venv."""
     if not environment.python.exists():
         return False
-    command = [str(environment.python), "-c", "import pip, sys; print(sys.version_info[:2])"]
+    command = [str(environment.python), "-c", "import sys; print(sys.version_info[:2])"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode == 0
+    return done.returncode == 0 and done.stdout.strip() == str(sys.version_info[:2])
 
 
-def _stamp(environment: Environment, lock: str) -> Path:
-    return environment.path / f".made-from-{lock}"
+def _stamp(environment: Environment) -> Path:
+    return environment.path / ".made-from-lock"
 
 
-def _fingerprint(environment: Environment, lock: str) -> str:
-    digest = hashlib.sha256((ROOT / lock).read_bytes())
+def _fingerprint(environment: Environment) -> str:
+    """The lock's name and a digest of all that the environment is made from."""
+    digest = hashlib.sha256((ROOT / environment.lock).read_bytes())
     for package in _our_packages(environment):
         digest.update(str(package).encode())
         digest.update((package / "pyproject.toml").read_bytes())
-    return digest.hexdigest()
+    return f"{environment.lock} {digest.hexdigest()}"
 
 
 def _our_packages(environment: Environment) -> list[Path]:
-    return [package for package in OUR_PACKAGES if environment.ours and (package / "pyproject.toml").is_file()]
+    return [package for package in OUR_PACKAGES if environment.ours]
 
 
 @contextmanager
@@ -170,13 +176,13 @@ def _one_at_a_time() -> Iterator[None]:
 def main(arguments: list[str]) -> int:
     """Make the named environments, or the locks."""
     try:
-        for name in arguments:
-            if name == "lock":
-                compile_locks()
-            elif name in BY_NAME:
-                ensure(BY_NAME[name])
-            else:
-                raise say.Trouble(f"no environment is called {name}: choose of {', '.join([*BY_NAME, 'lock'])}")
+        unknown = [name for name in arguments if name not in BY_NAME]
+        if unknown and arguments != ["lock"]:
+            raise say.Trouble(f"no environment is called {unknown[0]}: choose of {', '.join([*BY_NAME, 'lock'])}")
+        if arguments == ["lock"]:
+            compile_locks()
+        elif arguments:
+            ensure(*(BY_NAME[name] for name in arguments))
     except say.Trouble as exc:
         say.trouble(str(exc))
         return 1

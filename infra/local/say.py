@@ -1,11 +1,22 @@
 """What the local system tells a person: steps with their time, and one clear line for a failure."""
 
 import errno
+import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 from infra.local import clock
+
+SHOWN_EVERY: Final = 10.0
+"""Seconds between two signs of life of a step whose output is no terminal."""
+DRAWN_EVERY: Final = 0.25
+LONGEST_NOTE: Final = 60
 
 
 class Trouble(Exception):
@@ -22,17 +33,78 @@ def trouble(text: str) -> None:
     print(f"moorage: {text}", file=sys.stderr, flush=True)
 
 
+@dataclass
+class Step:
+    """One step while it runs: shows how long it takes so far, and what it is at."""
+
+    what: str
+    _started: float = field(default_factory=clock.monotonic)
+    _note: str = ""
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the step until the next note."""
+        self._note = text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]}..."
+
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return clock.monotonic() - self._started
+
+    def show(self) -> None:
+        """Tell that the step goes on until it ends: in its own line on a terminal, else now and then."""
+        terminal = sys.stdout.isatty()
+        while not self._over.wait(DRAWN_EVERY if terminal else SHOWN_EVERY):
+            words = f"{self.seconds():.0f} s{f', {self._note}' if self._note else ''} ... "
+            print(f"\r\x1b[K  {self.what} ... {words}" if terminal else words, end="", flush=True)
+        if terminal:
+            print(f"\r\x1b[K  {self.what} ... ", end="", flush=True)
+
+    def end(self) -> None:
+        """Let `show` return."""
+        self._over.set()
+
+
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Name a step when it starts and say how long it took when it ends."""
-    started = clock.monotonic()
+def step(what: str) -> Iterator[Step]:
+    """Name a step when it starts, show that it goes on, and say how long it took when it ends."""
     print(f"  {what} ... ", end="", flush=True)
+    running = Step(what)
+    shown = threading.Thread(target=running.show, daemon=True)
+    shown.start()
+    how = "failed"
     try:
-        yield
-    except BaseException:
-        print("failed", flush=True)
-        raise
-    print(f"{clock.monotonic() - started:.1f} s", flush=True)
+        yield running
+        how = f"{running.seconds():.1f} s"
+    finally:
+        running.end()
+        shown.join()
+        print(how, flush=True)
+
+
+def run(command: list[str], step: Step | None, *, cwd: Path, env: Mapping[str, str]) -> None:
+    """Run a program and note each line that it prints; raises Trouble with its last words when it fails."""
+    said: deque[str] = deque(maxlen=25)
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        for printed in process.stdout or ():
+            said.append(printed.rstrip())
+            if step is not None and printed.strip():
+                step.note(printed.strip())
+    if process.returncode == 0:
+        return
+    words = "\n".join(said)
+    if "No space left on device" in words:
+        raise Trouble(f"the disk that holds {cwd} is full: free some space and run this again")
+    if "ensurepip is not available" in words:
+        raise Trouble(f"{command[0]} cannot make virtual environments: install its venv package (Debian: python3-venv)")
+    raise Trouble(f"{' '.join(command[:4])} failed; its last words:\n{words[-2000:]}")
 
 
 @contextmanager

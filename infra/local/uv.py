@@ -1,0 +1,100 @@
+"""Finds uv, which installs every lock, or installs it from PyPI; and hands pip's settings on to it.
+
+Runs on the bare Python, before anything is installed: standard library only.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from infra.local import say
+from infra.local.settings import ROOT, tool_environment
+
+FOLDER: Final = ROOT / ".venv-uv"
+LOCK: Final = ROOT / "requirements-uv.txt"
+OLDEST: Final = (0, 9)
+"""Older ones lack options that are used here."""
+FROM_PIP: Final = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "HTTPS_PROXY",
+}
+"""uv reads no pip.conf. A machine whose pip needs a mirror, a proxy or a certificate needs the same for uv."""
+INDEXES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")
+
+
+def program() -> Path:
+    """Path of uv: of the PATH where it is new enough, else of .venv-uv; installs it there from its lock first."""
+    on_path = shutil.which("uv")
+    if on_path and _version(Path(on_path)) >= OLDEST:
+        return Path(on_path)
+    ours = FOLDER / "bin" / "uv"
+    if not (ours.exists() and _stamp().is_file() and _stamp().read_bytes() == LOCK.read_bytes()):
+        _install()
+    return ours
+
+
+def environment() -> dict[str, str]:
+    """Environment for uv: this process's own, and what pip is configured with where uv is not."""
+    ours = tool_environment()
+    return {**_from_pip(ours), **ours, "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def run(arguments: list[str], step: say.Step | None = None) -> None:
+    """Run uv; what it says goes to `step` while it runs. Raises Trouble with its last words when it fails."""
+    command = [str(program()), *arguments]
+    say.run(command, step, cwd=ROOT, env=environment())
+
+
+def _install() -> None:
+    """Make .venv-uv with uv in it. This is the one place where pip installs something for a developer."""
+    with say.step("Installing uv from PyPI") as step:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        step.note("making .venv-uv")
+        say.run([sys.executable, "-m", "venv", str(FOLDER)], step, cwd=ROOT, env=tool_environment())
+        pip = [str(FOLDER / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+        pip += ["--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)]
+        say.run(pip, step, cwd=ROOT, env=tool_environment())
+        _stamp().write_bytes(LOCK.read_bytes())
+
+
+def _stamp() -> Path:
+    return FOLDER / ".made-from-lock"
+
+
+def _version(uv: Path) -> tuple[int, ...]:
+    try:
+        done = subprocess.run([uv, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.search(r"\buv (\d+)\.(\d+)", done.stdout)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _from_pip(env: Mapping[str, str]) -> dict[str, str]:
+    """What pip is told by its files and variables, under uv's names; no index where uv has one of its own."""
+    python = FOLDER / "bin" / "python"
+    if not python.exists():
+        return {}
+    command = [str(python), "-m", "pip", "config", "list", "--disable-pip-version-check"]
+    listing = subprocess.run(command, capture_output=True, text=True, env=dict(env), check=False).stdout
+    told = translated(listing)
+    return {name: value for name, value in told.items() if not (name in INDEXES and any(map(env.get, INDEXES)))}
+
+
+def translated(listing: str) -> dict[str, str]:
+    """Variables of uv for what `pip config list` prints: lines like `global.index-url='https://...'`.
+
+    A variable counts more than the section of a command, and that more than the section of all commands.
+    """
+    found = {}
+    for section in ("global", "install", ":env:"):
+        for key, value in re.findall(rf"^{section}\.([a-z-]+)='(.*)'$", listing, re.MULTILINE):
+            if key in FROM_PIP:
+                found[FROM_PIP[key]] = " ".join(value.replace("\\n", " ").split())
+    return found
