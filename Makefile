@@ -18,17 +18,21 @@ lock:  ## write requirements*.txt anew from requirements*.in
 
 LOCAL = @$(FOUND) -m infra.local
 
-.PHONY: run stop status clean plugin
+.PHONY: run stop status logs plugin forget clean
 run:  ## the whole system on this machine; Ctrl-C stops it and keeps its state
 	$(LOCAL) run
 stop:  ## stop it from another terminal
 	$(LOCAL) stop
 status:  ## what runs, and where
 	$(LOCAL) status
-clean:  ## stop it and forget its state, volumes too
-	$(LOCAL) clean
+logs:  ## what functions, bridge and plugins said, in order of time; FOLLOW=1 goes on, LINES=50 shows fewer
+	$(LOCAL) logs
 plugin:  ## ID=mine SOCKET=/path/csi.sock: any CSI plugin beside it, while it runs; Ctrl-C takes it away
 	$(LOCAL) plugin "$(ID)" "$(SOCKET)"
+forget:  ## stop it and remove its state, volumes too; asks first, YES=1 says yes
+	$(LOCAL) forget
+clean:  ## remove environments, packages and caches; state stays
+	$(LOCAL) clean
 
 DEV_PYTHON = .venv/bin/python
 PYTEST = $(DEV_PYTHON) -m pytest

@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from chalicelib.settings import Settings as ProductSettings
-from infra.local import environments
+from infra.local import environments, rootkey
 from infra.local.dynamodb_local import free_port
 from infra.local.emulator import Emulator
 from infra.local.settings import REGION, Settings
@@ -47,6 +47,7 @@ class Aws:
         self._emulator: Emulator | None = None
         self._endpoint = ""
         self._place: Place | None = None
+        self.key = rootkey.WELL_KNOWN
 
     @property
     def place(self) -> Place:
@@ -67,7 +68,8 @@ class Aws:
             )
             for folder in (settings.run, settings.logs):
                 folder.mkdir()
-            self._emulator = Emulator(settings, environments.ensure(environments.EMULATOR))
+            self._emulator = Emulator(settings, environments.ensure(environments.EMULATOR), durable=False)
+            self.key = settings.key()
             self._emulator.start()
             self._endpoint = settings.endpoint
         return self._endpoint
@@ -88,8 +90,8 @@ def aws() -> Iterator[Place]:
     """An AWS without tables in this block, which boto3's clients find by the environment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", AWS.endpoint())
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
+        for name, value in AWS.key.environment().items():
+            patch.setenv(name, value)
         patch.setenv("AWS_DEFAULT_REGION", REGION)
         try:
             yield AWS.place

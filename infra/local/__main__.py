@@ -1,6 +1,7 @@
-"""`python -m infra.local run|stop|status|clean|plugin`: the local system's commands, as `make` calls them.
+"""`python -m infra.local run|stop|status|logs|plugin|forget|clean`: the local system's commands, as `make` calls them.
 
-`run` begins on the bare Python: it makes the environments first and goes on inside .venv, as the same process.
+All begin on the bare Python. `run` makes the environments first; all but `clean` go on inside .venv, as the same
+process.
 """
 
 import os
@@ -15,10 +16,15 @@ def main(arguments: list[str]) -> int:
     """Carry out one command; 0 when it succeeded."""
     command = arguments[0] if arguments else ""
     try:
+        if command == "clean":
+            from infra.local.clean import clean
+            from infra.local.settings import Settings
+
+            return clean(Settings.from_env())
         if command == "run":
             environments.ensure(environments.RUN, environments.EMULATOR, environments.FUNCTIONS)
         elif command not in COMMANDS:
-            raise say.Trouble(f"what to do? {', '.join(COMMANDS)}")
+            raise say.Trouble(f"what to do? {', '.join([*COMMANDS, 'clean'])}")
         if not _inside():
             if not environments.RUN.python.exists():
                 say.line("Nothing was ever started here.")
@@ -56,11 +62,19 @@ def _status(_: list[str]) -> int:
     return control.status(Settings.from_env())
 
 
-def _clean(_: list[str]) -> int:
+def _forget(_: list[str]) -> int:
     from infra.local import control
-    from infra.local.settings import Settings
+    from infra.local.settings import Answers, Settings
 
-    return control.clean(Settings.from_env())
+    return control.forget(Settings.from_env(), sure=Answers.from_env().yes)
+
+
+def _logs(_: list[str]) -> int:
+    from infra.local import logs
+    from infra.local.settings import Answers, Settings
+
+    answers = Answers.from_env()
+    return logs.show(Settings.from_env(), lines=answers.lines, follow=answers.follow)
 
 
 def _plugin(arguments: list[str]) -> int:
@@ -74,8 +88,9 @@ COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {
     "run": _run,
     "stop": _stop,
     "status": _status,
-    "clean": _clean,
+    "logs": _logs,
     "plugin": _plugin,
+    "forget": _forget,
 }
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def attach(settings: Settings, arguments: list[str]) -> int:
     node_id = node_of(plugin_id)
     _require(settings, plugin_id, socket)
     certs, state = settings.certs / node_id, settings.state / f"bridge-{node_id}"
-    certificates.for_node(settings, node_id)
+    certificates.for_node(settings, node_id, certs)
     state.mkdir(parents=True, exist_ok=True)
     command = [certificates.command("moorage"), "bridge", "--api", settings.api_url, "--state", str(state)]
     command += ["--certs", str(certs), "--listen", f"{LOOPBACK}:0", "--renew-from", str(settings.certs / "ca")]

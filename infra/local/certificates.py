@@ -1,4 +1,4 @@
-"""The development CA and the certificates of bridge and worker, made by the `moorage` command."""
+"""The development CA and the certificates of bridge and worker, made by the package `moorage`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from cryptography import x509
 
 from infra.local import clock, say
 from infra.local.deployment import Emulated
+from moorage import certificates
 
 if TYPE_CHECKING:
     from infra.local.settings import Settings
 
 NODE_ID: Final = "local"
+CA_DAYS: Final = 3650
+LEAF_DAYS: Final = 30
 RENEW_BEFORE: Final = datetime.timedelta(days=7)
 
 
@@ -28,37 +31,46 @@ def command(name: str) -> str:
     return str(path)
 
 
-def ensure(settings: Settings) -> bool:
-    """Make what is missing or ends soon, and put the worker's identity where the functions read it; whether it did."""
+def ensure(settings: Settings) -> None:
+    """Make the CA and the certificates that are missing or end soon."""
     ca = settings.certs / "ca"
-    bridge = settings.certs / "bridge"
-    worker = settings.certs / "worker"
     if not (ca / "ca.pem").is_file():
-        _moorage(settings, "Making a development CA", "certs", "init", str(ca))
-    if _ends_soon(bridge / "bridge.pem"):
-        _moorage(settings, "Making the bridge's certificate", "certs", "bridge", str(ca), NODE_ID, str(bridge))
+        certificates.make_ca(ca, days=CA_DAYS, now=_now())
+    for_node(settings, NODE_ID, settings.certs / "bridge")
+    worker = settings.certs / "worker"
     if _ends_soon(worker / "worker.pem"):
-        _moorage(settings, "Making the worker's certificate", "certs", "worker", str(ca), str(worker))
-    if _published(settings) == (worker / "worker.pem").read_text().strip():
-        return False
-    what = "Sealing the worker's key and publishing its identity"
-    _moorage(settings, what, "certs", "publish-worker", str(worker), "--stage", settings.stage)
-    return True
+        certificates.issue_worker(ca, worker, days=LEAF_DAYS, now=_now())
 
 
-def for_node(settings: Settings, node_id: str) -> None:
-    """A bridge's certificate for one more node, in a folder of its own, unless there is one that lasts."""
-    out = settings.certs / node_id
+def for_node(settings: Settings, node_id: str, out: Path) -> None:
+    """Make a bridge's certificate for a node in the folder `out`, unless there is one that lasts."""
     if _ends_soon(out / "bridge.pem"):
-        ca = str(settings.certs / "ca")
-        _moorage(settings, f"Making a certificate for node {node_id}", "certs", "bridge", ca, node_id, str(out))
+        certificates.issue_bridge(settings.certs / "ca", node_id, out, days=LEAF_DAYS, now=_now())
+
+
+def publish(settings: Settings) -> None:
+    """Put the worker's identity where the functions read it, unless it is there. Needs the stack's table and key."""
+    worker = settings.certs / "worker"
+    if _published(settings) == (worker / "worker.pem").read_text().strip():
+        return
+    # A process of its own: it seals with AWS's encryption SDK, which finds the emulator by its environment only.
+    done = subprocess.run(
+        [command("moorage"), "certs", "publish-worker", str(worker), "--stage", settings.stage],
+        env=settings.aws_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+        raise say.Trouble(f"moorage certs publish-worker failed: {' '.join(last)}")
 
 
 def _published(settings: Settings) -> str | None:
     table = f"moorage-{settings.stage}-meta"
     key = {"pk": {"S": "worker"}, "sk": {"S": "tls"}}
     item = (
-        Emulated(settings.endpoint)
+        Emulated(settings.endpoint, settings.key())
         .client("dynamodb")
         .get_item(TableName=table, Key=key, ConsistentRead=True)
         .get("Item")
@@ -70,18 +82,8 @@ def _ends_soon(path: Path) -> bool:
     if not path.is_file():
         return True
     end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    return end - RENEW_BEFORE < datetime.datetime.fromtimestamp(clock.now(), datetime.UTC)
+    return end - RENEW_BEFORE < _now()
 
 
-def _moorage(settings: Settings, what: str, *arguments: str) -> None:
-    with say.step(what):
-        done = subprocess.run(
-            [command("moorage"), *arguments],
-            env=settings.aws_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode != 0:
-        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise say.Trouble(f"moorage {' '.join(arguments[:2])} failed: {' '.join(last)}")
+def _now() -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(clock.now(), datetime.UTC)

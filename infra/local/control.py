@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -78,19 +79,37 @@ def status(settings: Settings) -> int:
     return 0
 
 
-def clean(settings: Settings) -> int:
-    """End the system and forget its state, volumes too."""
-    stop(settings)
+def forget(settings: Settings, *, sure: bool) -> int:
+    """End the system and remove its state, volumes too, after asking; `sure` answers the question with yes."""
     if not settings.state.exists():
+        say.line(f"There is no {settings.state}: nothing to forget.")
         return 0
     mounted = [
         part.mountpoint for part in psutil.disk_partitions(all=True) if part.mountpoint.startswith(f"{settings.state}/")
     ]
     if mounted:
         raise say.Trouble(f"{mounted[0]} is still mounted: unmount it first, or its content would be deleted too")
+    if not sure:
+        _ask(settings)
+    stop(settings)
     with say.step(f"Forgetting {settings.state}"), say.plain_words(str(settings.state)):
         shutil.rmtree(settings.state)
     return 0
+
+
+def _ask(settings: Settings) -> None:
+    """Ask whether to remove the state; raises Trouble unless the answer is yes."""
+    say.line(f"This removes {settings.state} for good, with the data of {_volumes(settings)}.")
+    if not sys.stdin.isatty():
+        raise say.Trouble("nothing was removed: make forget asks on a terminal; YES=1 answers it elsewhere")
+    if input("Type yes to go on: ").strip().lower() != "yes":
+        raise say.Trouble("nothing was removed")
+
+
+def _volumes(settings: Settings) -> str:
+    """How many volumes the directory plugins in the state folder have."""
+    count = sum(1 for _ in settings.state.glob("*/volumes/*"))
+    return f"{count} volume{'' if count == 1 else 's'}"
 
 
 def _supervisor(settings: Settings) -> psutil.Process | None:

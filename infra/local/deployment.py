@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,9 +19,10 @@ from infra.local import environments, say
 from infra.local.settings import REGION, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from infra.local.rootkey import Key
     from infra.local.settings import Settings
 
 TEMPLATE: Final = "moorage"
@@ -36,21 +38,16 @@ class Deployment:
 
     api_id: str
     api_stage: str
-    changed: bool
-    """Whether this call changed anything on the emulator."""
-
-
-def session() -> boto3.Session:
-    """The emulator's root."""
-    return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)  # noqa: S106
 
 
 class Emulated:
-    """Clients of the emulator's services."""
+    """Clients of an emulator's services, for its root."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, key: Key) -> None:
         self._endpoint = endpoint
-        self._session = session()
+        self._session = boto3.Session(
+            aws_access_key_id=key.access_key_id, aws_secret_access_key=key.secret, region_name=REGION
+        )
         self._config = Config(retries={"total_max_attempts": 2}, connect_timeout=5, read_timeout=60)
 
     def client(self, service: Any) -> Any:
@@ -70,17 +67,19 @@ def fingerprint(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def bring_up_to_date(settings: Settings) -> Deployment:
+def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployment:
     """Deploy what changed since the last time this emulator's state knows of.
 
+    `beside` is called once the tables and the key are there, while the app is deployed; what it raises is raised here.
     Safe to repeat at any point: what it made is found again by name, and remembered in the emulator only at the end.
     """
-    aws = Emulated(settings.endpoint)
+    aws = Emulated(settings.endpoint, settings.key())
     ssm = aws.client("ssm")
     wanted = fingerprint(settings)
     before = record.load(ssm, settings.stage)
     if before is not None and before.fingerprint == wanted:
-        return _deployment(before.chalice, changed=False)
+        beside()
+        return _deployment(before.chalice)
     with say.step("Creating tables, queues and the key" if before is None else "Updating tables, queues and the key"):
         outputs = stack.apply(
             aws.client("cloudformation"), name=settings.stack, template=TEMPLATE, parameters={"Stage": settings.stage}
@@ -92,9 +91,12 @@ def bring_up_to_date(settings: Settings) -> Deployment:
         render.project(settings.project, place, render.Options(variables=_variables(settings)))
         if settings.emulator_url:
             packages.for_lambda(settings.project / "vendor")
-        chalice = _chalice_deploy(settings, before.chalice if before else None)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(beside)
+            chalice = _chalice_deploy(settings, before.chalice if before else None)
+            done.result()
     record.save(ssm, settings.stage, record.Record(fingerprint=wanted, chalice=chalice))
-    return _deployment(chalice, changed=True)
+    return _deployment(chalice)
 
 
 def _variables(settings: Settings) -> dict[str, str]:
@@ -140,10 +142,10 @@ def _expire_items(dynamodb: Any, settings: Settings) -> None:
             dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=wanted)
 
 
-def _deployment(chalice: dict[str, Any], *, changed: bool) -> Deployment:
+def _deployment(chalice: dict[str, Any]) -> Deployment:
     api = next(r for r in chalice["resources"] if r["resource_type"] == "rest_api")
     config = json.loads((ROOT / ".chalice" / "config.json").read_text())
-    return Deployment(api_id=api["rest_api_id"], api_stage=config["api_gateway_stage"], changed=changed)
+    return Deployment(api_id=api["rest_api_id"], api_stage=config["api_gateway_stage"])
 
 
 def _sources() -> Iterator[Path]:

@@ -75,6 +75,9 @@ class Child:
     pid_file: Path
     grace: float = 10.0
     """Seconds it has to end by itself after SIGTERM."""
+    folder: Path | None = None
+    """Where it runs; where this process runs, without one."""
+    umask: int = 0o077
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -83,7 +86,9 @@ class Child:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
+                cwd=self.folder,
                 env=dict(self.environment),
+                umask=self.umask,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

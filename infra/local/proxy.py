@@ -2,15 +2,14 @@
 
 It does what an edge in front of API Gateway does and no more: it finds the API behind its stage path, compresses, and
 leaves out the Content-Type of an empty body (a Lambda function cannot: API Gateway would put application/json there).
-It answers by itself only when it must not or cannot ask: a Host that is not this machine (a web page elsewhere that
-resolved its own name to 127.0.0.1), a request line that names no path, and an emulator that is away.
+It answers by itself only when it must not or cannot ask: a request that a web page of another origin made (guard.py), a
+request line that names no path, and an emulator that is away.
 
 Every request goes upstream under the API's own path, so no path of the emulator itself can be reached through here.
 """
 
 import argparse
 import asyncio
-import ipaddress
 import re
 import sys
 from typing import Final
@@ -20,18 +19,22 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from infra.local import guard
+
 HOP_BY_HOP: Final = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
 })  # fmt: skip
-OURS_ON_THE_WAY_UP: Final = frozenset({"host", "content-length", "accept-encoding", "expect"})
+OURS_ON_THE_WAY_UP: Final = frozenset({
+    "host", "content-length", "accept-encoding", "expect", "origin", "sec-fetch-site",
+})  # fmt: skip
+"""The last two were judged here; behind another Host, the emulator would take one's own page for a foreign one."""
 OURS_ON_THE_WAY_DOWN: Final = frozenset({"content-length", "content-encoding", "server"})
 COMPRESS_FROM: Final = 1024
 """Bytes; `.chalice/config.json` says the same to API Gateway (minimum_compression_size)."""
 LARGEST_REQUEST: Final = 10 * 1024 * 1024
 """API Gateway's own limit."""
 LONGEST_ANSWER: Final = 60.0
-LOCAL_NAME: Final = re.compile(r"(?:localhost|[^:/\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d+)?", re.ASCII)
 
 UPSTREAM: Final = web.AppKey("upstream", str)
 HOST: Final = web.AppKey("host", str)
@@ -49,25 +52,11 @@ def application(upstream: str, host: str) -> web.Application:
     return app
 
 
-def is_local(host: str) -> bool:
-    """Whether a Host header names this machine's loopback, with or without a port."""
-    if not LOCAL_NAME.fullmatch(host):
-        return False
-    name = host[1 : host.index("]")] if host.startswith("[") else host.partition(":")[0]
-    if name.lower().removesuffix(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 async def _serve(request: web.Request) -> web.StreamResponse:
-    host = request.headers.get("Host", "")
-    if not is_local(host):
-        return _say(
-            421, f"this is a local Moorage and answers to loopback names only (127.0.0.1, localhost), not to {host!r}"
-        )
+    given = request.headers
+    refused = guard.refusal(given.get("Host", ""), given.get("Origin"), given.get("Sec-Fetch-Site"))
+    if refused is not None:
+        return _say(refused.status, refused.text)
     if not request.raw_path.startswith("/"):
         return _say(400, "the request line must name a path that starts with /")
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from infra.local import rootkey
 from infra.local.say import Trouble
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -46,6 +47,8 @@ class Settings:
     bridge_port: int = 7443
     emulator_url: str | None = None
     """An emulator that runs already and is not ours to start or stop."""
+    emulator_key: rootkey.Key = rootkey.WELL_KNOWN
+    """The access key for that emulator."""
     plugins: tuple[Plugin, ...] = (Plugin(plugin_id="directory"),)
     bridge_arguments: tuple[str, ...] = ()
     function_variables: Mapping[str, str]
@@ -62,6 +65,7 @@ class Settings:
             emulator_port=_port(env, "MOORAGE_EMULATOR_PORT", 4566),
             bridge_port=_port(env, "MOORAGE_BRIDGE_PORT", 7443),
             emulator_url=(env.get("AWS_ENDPOINT_URL") or "").rstrip("/") or None,
+            emulator_key=_key(env),
             plugins=_plugins(env),
             bridge_arguments=_words(env, "BRIDGE_ARGS"),
             function_variables={name: env[name] for name in PASSED_TO_FUNCTIONS if name in env},
@@ -89,6 +93,15 @@ class Settings:
     @property
     def emulator_state(self) -> Path:
         return self.state / "emulator"
+
+    @property
+    def key_file(self) -> Path:
+        """The access key of the emulator's root."""
+        return self.state / "emulator-key.json"
+
+    def key(self) -> rootkey.Key:
+        """The access key for the emulator; made at the first call for one that is ours."""
+        return self.emulator_key if self.emulator_url else rootkey.kept(self.key_file)
 
     @property
     def certs(self) -> Path:
@@ -119,6 +132,10 @@ class Settings:
             return self.run
         return Path(tempfile.gettempdir()) / f"moorage-{hashlib.sha256(str(self.state).encode()).hexdigest()[:12]}"
 
+    @property
+    def plugin_ids(self) -> tuple[str, ...]:
+        return tuple(plugin.plugin_id for plugin in self.plugins)
+
     def plugin_root(self, plugin_id: str) -> Path:
         """The folder in which the directory plugin `plugin_id` keeps its volumes."""
         return self.state / plugin_id
@@ -131,12 +148,29 @@ class Settings:
         """Environment of a child process that calls AWS: the emulator's address and its root's credentials."""
         return self.environment(
             AWS_ENDPOINT_URL=self.endpoint,
-            AWS_ACCESS_KEY_ID="test",
-            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - what the emulator takes as its root
             AWS_DEFAULT_REGION=REGION,
             AWS_EC2_METADATA_DISABLED="true",
+            **self.key().environment(),
             **more,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a command is told on its line: `make forget YES=1`, `make logs FOLLOW=1 LINES=50`."""
+
+    yes: bool
+    follow: bool
+    lines: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Answers":
+        """Read them where make puts its variables; raises Trouble for a LINES that is no number."""
+        env = os.environ if env is None else env
+        lines = env.get("LINES") or "1000"
+        if not lines.isdigit() or int(lines) == 0:
+            raise Trouble(f"LINES is {lines!r}: give a number of lines, for example make logs LINES=50")
+        return cls(yes=env.get("YES", "") == "1", follow=env.get("FOLLOW", "") == "1", lines=int(lines))
 
 
 def _stage(name: str) -> str:
@@ -145,6 +179,14 @@ def _stage(name: str) -> str:
     ):
         raise Trouble(f"MOORAGE_STAGE is {name!r}: give 1 to 20 lower-case letters, digits and hyphens, a letter first")
     return name
+
+
+def _key(env: Mapping[str, str]) -> rootkey.Key:
+    """The key for an emulator that was started by hand: the environment's, else the one that such emulators take."""
+    well_known = rootkey.WELL_KNOWN
+    return rootkey.Key(
+        env.get("AWS_ACCESS_KEY_ID") or well_known.access_key_id, env.get("AWS_SECRET_ACCESS_KEY") or well_known.secret
+    )
 
 
 def _port(env: Mapping[str, str], variable: str, default: int) -> int:
@@ -174,6 +216,7 @@ def _plugins(env: Mapping[str, str]) -> tuple[Plugin, ...]:
 
 
 RESERVED_NAMES: Final = frozenset({"emulator", "certs", "bridge", "logs", "run", "tmp", "app"})
+"""Folders of a state folder that are no plugin's."""
 
 
 def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:

@@ -15,15 +15,15 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from infra.local import certificates, clock, deployment, environments, say
+from infra.local import certificates, clock, deployment, environments, own, say
 from infra.local.emulator import Emulator, answers
 from infra.local.processes import Child, Identity, end_leftovers, listens, require_free_port
 from infra.local.settings import LOOPBACK, ROOT, Settings
@@ -39,6 +39,9 @@ TRIES: Final = 6
 REGISTERED_WITHIN: Final = 20.0
 AUDITED_WITHIN: Final = 40.0
 AUDIT_PAUSE: Final = 2.0
+LONGEST_LOG: Final = 20_000_000
+KEPT_AFTER_A_KILL: Final = "All that was answered is there, but for its last second."
+"""infra/emulator/storage.py writes twice a second."""
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -72,6 +75,7 @@ class System:
         """Start everything, stay until a signal or a failure, stop everything; the exit code."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._ask_to_stop)
+        os.umask(0o077)
         code = 0
         with say.plain_words(str(self.settings.state)):
             self._make_folders()
@@ -96,8 +100,14 @@ class System:
             raise _Stop
 
     def _make_folders(self) -> None:
-        for folder in (self.settings.state, self.settings.run, self.settings.logs, self.settings.sockets):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings = self.settings
+        own.folder(settings.state)
+        own.close(settings.state, but=[*map(settings.plugin_root, settings.plugin_ids)])
+        for folder in (settings.run, settings.logs, settings.sockets, *map(settings.plugin_root, settings.plugin_ids)):
+            own.folder(folder)
+        for log in settings.logs.glob("*.log"):
+            if log.stat().st_size > LONGEST_LOG:
+                log.replace(log.with_suffix(".log.1"))
         free = shutil.disk_usage(self.settings.state).free // 1_000_000
         if free < NEEDED_MEGABYTES:
             raise say.Trouble(
@@ -137,13 +147,12 @@ class System:
             if left.get("emulator"):
                 Emulator(self.settings, environments.EMULATOR.python).ended_in_order()
         self._require_ports()
+        for plugin in self.settings.plugins:
+            self._start_child(self._plugin(plugin.plugin_id, plugin.arguments))
         self._start_emulator()
         self._deploy()
         self._go_on()
         self._start_child(self._proxy())
-        for plugin in self.settings.plugins:
-            self._start_child(self._plugin(plugin.plugin_id, plugin.arguments))
-        self._go_on()
         self._start_child(self._bridge())
         self._wait_until_registered()
         self._audit_after_a_crash()
@@ -165,25 +174,20 @@ class System:
             say.line(f"  Using the emulator at {self.settings.emulator_url}; its state is not ours to keep")
             return
         self._emulator = self._emulator or Emulator(self.settings, environments.EMULATOR.python)
-        past = self._emulator.past()
-        if past.crashed:
+        if self._emulator.was_killed:
             self._unclean = True
-            say.line(_what_was_lost(past.saved_at))
+            say.line(f"  The emulator did not end in order last time. {KEPT_AFTER_A_KILL}")
         with say.step("Starting the emulator of AWS"):
             self._emulator.start()
 
     def _deploy(self) -> None:
-        """Bring the emulator up to date; a fresh deployment is saved at once, so that a crash later loses data only."""
+        """Bring the emulator up to date, and the certificates."""
         self._go_on()
-        deployed = deployment.bring_up_to_date(self.settings)
+        certificates.ensure(self.settings)
+        publish = partial(certificates.publish, self.settings)
+        deployed = deployment.bring_up_to_date(self.settings, beside=publish)
         self._go_on()
-        published = certificates.ensure(self.settings)
         self._api = f"{self.settings.endpoint}/restapis/{deployed.api_id}/{deployed.api_stage}/_user_request_"
-        if (deployed.changed or published) and self._emulator is not None:
-            self._go_on()
-            with say.step("Saving the deployment (the emulator writes to disk when it ends)"):
-                self._emulator.stop()
-                self._emulator.start()
 
     def _start_child(self, child: Child) -> None:
         child.start()
@@ -196,7 +200,6 @@ class System:
 
     def _plugin(self, plugin_id: str, arguments: tuple[str, ...]) -> Child:
         root = self.settings.plugin_root(plugin_id)
-        root.mkdir(parents=True, exist_ok=True)
         command = [
             certificates.command("moorage-devplugin"),
             "--endpoint",
@@ -205,7 +208,8 @@ class System:
             str(root),
         ]
         command += ["--node-id", certificates.NODE_ID, *arguments]
-        return self._child(f"plugin-{plugin_id}", command, self.settings.environment())
+        # Volumes are for programs of any user, who reach them where they are mounted; the folder above them is closed.
+        return replace(self._child(f"plugin-{plugin_id}", command, self.settings.environment()), umask=0o022)
 
     def _bridge(self) -> Child:
         settings = self.settings
@@ -214,7 +218,6 @@ class System:
         command += ["--listen", f"{LOOPBACK}:{settings.bridge_port}", "--renew-from", str(settings.certs / "ca")]
         for plugin in settings.plugins:
             command += ["--plugin", f"{plugin.plugin_id}={self._socket(plugin.plugin_id)}"]
-        (settings.state / "bridge").mkdir(parents=True, exist_ok=True)
         return self._child("bridge", [*command, *settings.bridge_arguments], settings.environment())
 
     def _socket(self, plugin_id: str) -> str:
@@ -332,13 +335,13 @@ class System:
             with say.step("Saving the emulator's state"):
                 saved = self._emulator.stop()
             if not saved:
-                say.trouble(_what_was_lost(self._emulator.past().saved_at).strip())
+                say.trouble(f"the emulator did not end within its time and was killed. {KEPT_AFTER_A_KILL}")
         for name in [n for n in names if n not in first + last] + last:
             self._watched[name].child.stop()
         if self.settings.sockets != self.settings.run:
             shutil.rmtree(self.settings.sockets, ignore_errors=True)
         say.line(
-            f"Stopped. State is kept in {_short(self.settings.state)}: make run goes on from it, make clean forgets it."
+            f"Stopped. {_short(self.settings.state)} keeps its state: make run goes on from it, make forget removes it."
         )
 
     def _pid_files(self) -> list[Path]:
@@ -423,19 +426,6 @@ def what_next(settings: Settings) -> str:
         f"Ctrl-C stops it and keeps its state; make status says what runs; logs are in {_short(settings.logs)}.",
     ]
     return "\n".join(lines)
-
-
-def _what_was_lost(saved_at: float | None) -> str:
-    if saved_at is None:
-        return (
-            "  The emulator did not end in order last time, and had never saved its state: starting afresh. "
-            "Volumes made then still lie with the plugin; the API does not know them."
-        )
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(saved_at))
-    return (
-        f"  The emulator did not end in order last time; it saves its state only then. What was written after {when} "
-        "is lost. Volumes made since still lie with the plugin; the API does not know them."
-    )
 
 
 def _python() -> str:

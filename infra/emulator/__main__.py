@@ -1,0 +1,75 @@
+"""`python -m infra.emulator --port P --state FOLDER --key FILE --name HOST --log FILE`: MiniStack behind our door.
+
+What MiniStack itself is told, it is told by its own environment variables (infra/local/emulator.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until SIGTERM, then write the state and end."""
+    parser = argparse.ArgumentParser(prog="python -m infra.emulator")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state", type=Path, help="folder to keep the state in; nothing is kept without it")
+    parser.add_argument("--key", type=Path, required=True, help="file with the root's access key, as JSON")
+    parser.add_argument("--name", action="append", default=[], help="a host that is served beside the loopback's")
+    parser.add_argument("--log", type=Path, help="file for what functions print")
+    given = parser.parse_args(arguments)
+    os.umask(0o077)
+    _raise_limit_of_files()
+    key = json.loads(given.key.read_text())
+    _tell_ministack(given.state, key)
+    asyncio.run(_serve(given, key))
+
+
+def _tell_ministack(state: Path | None, key: dict[str, str]) -> None:
+    """Set what MiniStack reads when it is imported: its root's key, and whether and where it keeps its state."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": key["access_key_id"], "AWS_SECRET_ACCESS_KEY": key["secret"]}
+    os.environ["PERSIST_STATE"] = "0" if state is None else "1"
+    if state is not None:
+        os.environ["STATE_DIR"] = str(state)
+
+
+async def _serve(given: argparse.Namespace, key: dict[str, str]) -> None:
+    from ministack import app
+
+    from infra.emulator import logs
+    from infra.emulator.door import Door, Key
+    from infra.emulator.keeping import Keeping
+    from infra.emulator.storage import Storage
+
+    if given.log is not None:
+        logs.catch(given.log)
+    storage = None
+    if given.state is not None:
+        storage = Storage(given.state)
+        storage.catch()
+    config = Config()
+    config.bind = [f"{given.host}:{given.port}"]
+    config.keep_alive_timeout = 75
+    config.loglevel = "WARNING"
+    root = Key(key["access_key_id"], key["secret"])
+    door = Door(app.app if storage is None else Keeping(app.app, storage), root, frozenset(given.name))
+    await serve(door, config)
+
+
+def _raise_limit_of_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

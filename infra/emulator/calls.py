@@ -1,0 +1,44 @@
+"""Which call of AWS a request is, and which services' state it may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs
+
+READS: Final = ("Get", "Describe", "List", "BatchGet", "TransactGet", "Query", "Scan", "Select", "Lookup", "Filter")
+LEAVES_NO_STATE: Final = {
+    "dynamodb": ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"),
+    "kms": ("Decrypt", "Encrypt", "GenerateDataKey", "ReEncrypt", "Sign", "Verify"),
+    "lambda": ("invocations",),
+}
+"""Calls that change no state but items of tables, which are caught one by one."""
+KEPT_NOWHERE: Final = frozenset({"logs", "sts", "xray", "monitoring"})
+ALONE: Final = frozenset({"sqs"})
+"""Services of which a call changes only their own state; others may change each other's (CloudFormation)."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as far as its service, its action and its HTTP method tell."""
+
+    service: str
+    action: str
+    method: str
+
+    @classmethod
+    def of(cls, service: str, method: str, path: str, target: str, body: bytes) -> Call:
+        """Read a request's action where its protocol has it: header, form, or the end of the path."""
+        if target:
+            return cls(service, target.rpartition(".")[2], method)
+        if body.startswith((b"Action=", b"Version=")) or b"&Action=" in body[:4096]:
+            return cls(service, parse_qs(body.decode("latin-1")).get("Action", [""])[0], method)
+        return cls(service, path.rstrip("/").rpartition("/")[2], method)
+
+    def changes(self) -> tuple[str, ...] | None:
+        """Services whose state it may change: an empty tuple stands for any, None for no service."""
+        if self.method in ("GET", "HEAD") or self.service in KEPT_NOWHERE:
+            return None
+        if self.action.startswith(READS) or self.action.startswith(LEAVES_NO_STATE.get(self.service, ())):
+            return None
+        return (self.service,) if self.service in ALONE else ()

@@ -1,0 +1,27 @@
+"""Writes what functions print to a file, a line of theirs a line, with the time and the function's name."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ministack.services import lambda_svc
+
+PLATFORM: Final = ("START RequestId", "END RequestId", "REPORT RequestId")
+
+
+def catch(path: Path) -> None:
+    """Stand where MiniStack hands a function's output to CloudWatch Logs, and write it to `path` as well."""
+    told = lambda_svc._emit_lambda_logs
+
+    def emit(func: Any, request_id: str, log_text: str, *arguments: Any, **more: Any) -> None:
+        lines = [line for line in (log_text or "").splitlines() if line.strip() and not line.startswith(PLATFORM)]
+        if lines:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+            name = (func.get("config") or func).get("FunctionName", "?")
+            with path.open("a") as file:
+                file.write("".join(f"{now} {name} {line}\n" for line in lines))
+        told(func, request_id, log_text, *arguments, **more)
+
+    lambda_svc._emit_lambda_logs = emit

@@ -1,0 +1,245 @@
+"""What the emulator keeps on disk: each item of a table in SQLite, every other service's state in a file.
+
+MiniStack writes its state when it ends in order, and only then. Here what changed is written twice a second, with
+fsync, so that what was answered more than two seconds ago survives a kill and a power cut. The cost of one write
+follows from the number of items that changed, not from the number of items that there are.
+
+Items are caught where MiniStack stores and removes them, inside the event loop that serves its requests. A transaction
+is one request, and what changed is taken between two requests: so a transaction is written as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import ministack.app
+from ministack.core import persistence
+from ministack.services import dynamodb
+
+logger = logging.getLogger("moorage.emulator")
+
+WRITE_EVERY: Final = 0.5
+"""Seconds between two writes of what changed."""
+NOT_KEPT: Final = frozenset({"cloudwatch_logs", "cloudtrail"})
+"""Services whose state changes with every call and matters to no restart. Functions' logs go to a file (logs.py)."""
+WRITTEN_LAST: Final = "ssm"
+"""The record of what was deployed is a parameter: it may be on disk only when all that it names is."""
+BESIDE_TABLES: Final = (
+    "tags", "ttl_settings", "pitr_settings", "kinesis_destinations", "contributor_insights", "backups",
+    "resource_policies", "exports", "imports",
+)  # fmt: skip
+"""The rest of DynamoDB's state, by MiniStack's names for it."""
+SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS items (table_id, pk, sk, item, PRIMARY KEY (table_id, pk, sk)) WITHOUT ROWID"
+)
+PUT: Final = "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)"
+DELETE: Final = "DELETE FROM items WHERE table_id = ? AND pk = ? AND sk = ?"
+
+Place = tuple[str, str, str]
+"""Table ID, partition key, sort key."""
+
+
+class Items:
+    """The items of all tables, in SQLite."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        """MiniStack's thread for the time to live removes items beside the event loop."""
+        self._changed: dict[Place, str | None] = {}
+        """Items as JSON, None for those that were removed, since the last write."""
+        self._writing: dict[Place, str | None] = {}
+        self._recount = dynamodb._items_replaced
+        self._writer = self._connection()
+        self._writer.execute(SCHEMA)
+
+    def catch(self) -> None:
+        """Stand where MiniStack stores and removes items, and where it reads and tells its state."""
+        stored, removed, loaded = dynamodb._set_item, dynamodb._remove_item, dynamodb.load_persisted_state
+
+        def set_item(table: Any, pk: str, sk: str, item: Any) -> Any:
+            self._note((table["TableId"], pk, sk), json.dumps(item))
+            return stored(table, pk, sk, item)
+
+        def remove_item(table: Any, pk: str, sk: str) -> Any:
+            self._note((table["TableId"], pk, sk), None)
+            return removed(table, pk, sk)
+
+        def items_replaced(table: Any) -> None:
+            self._note_all(table)
+            self._recount(table)
+
+        def load(data: Any) -> Any:
+            result = loaded(data)
+            self._fill()
+            return result
+
+        dynamodb._set_item, dynamodb._remove_item = set_item, remove_item
+        dynamodb._items_replaced, dynamodb.load_persisted_state = items_replaced, load
+        dynamodb.get_state = _state_without_items
+
+    def take(self) -> bool:
+        """Set apart what changed, for `write`; whether there is any. Call it between two requests."""
+        with self._lock:
+            # What could not be written the last time is still there; what changed meanwhile counts more.
+            self._writing, self._changed = self._writing | self._changed, {}
+            return bool(self._writing)
+
+    def write(self) -> None:
+        """Write what was taken in one transaction; it is on disk when this returns."""
+        with self._writer:
+            self._writer.executemany(PUT, ((*place, item) for place, item in self._writing.items() if item is not None))
+            self._writer.executemany(DELETE, (place for place, item in self._writing.items() if item is None))
+        self._writing = {}
+
+    def _note(self, place: Place, item: str | None) -> None:
+        with self._lock:
+            self._changed[place] = item
+
+    def _note_all(self, table: Any) -> None:
+        """Note a table whose items were replaced as a whole: what it has, and that it has nothing else."""
+        now = {(pk, sk): json.dumps(item) for pk, row in table["items"].items() for sk, item in row.items()}
+        table_id = table["TableId"]
+        with closing(self._connection()) as reader:
+            before = set(reader.execute("SELECT pk, sk FROM items WHERE table_id = ?", (table_id,)))
+        with self._lock:
+            on_the_way = [*self._writing, *self._changed]
+            before |= {(pk, sk) for place_of, pk, sk in on_the_way if place_of == table_id}
+            self._changed |= {(table_id, pk, sk): now.get((pk, sk)) for pk, sk in before | now.keys()}
+
+    def _connection(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        return database
+
+    def _fill(self) -> None:
+        """Put every item that is on disk into its table; items of tables that are gone are removed."""
+        tables = {table["TableId"]: table for table in dynamodb._tables.all_values()}
+        known = {table_id for (table_id,) in self._writer.execute("SELECT DISTINCT table_id FROM items")}
+        with self._writer:
+            self._writer.executemany(
+                "DELETE FROM items WHERE table_id = ?", [(gone,) for gone in known - tables.keys()]
+            )
+        for table_id, table in tables.items():
+            if table_id in known:
+                table["items"] = defaultdict(dict)
+                rows = self._writer.execute("SELECT pk, sk, item FROM items WHERE table_id = ?", (table_id,))
+                for pk, sk, item in rows:
+                    table["items"][pk][sk] = json.loads(item)
+            else:
+                self._note_all(table)  # the first version kept items in MiniStack's own file
+            self._recount(table)
+
+
+class Storage:
+    """All that the emulator keeps, and when it is written."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._items = Items(folder / "items.sqlite")
+        self._touched: set[str] = set()
+        self._digests: dict[str, bytes] = {}
+        self._over = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
+        self.trouble = ""
+        """Why the last write failed; empty when it did not."""
+
+    def catch(self) -> None:
+        """Stand where MiniStack writes its state."""
+        self._items.catch()
+        persistence.save_state = self._save_state
+
+    def touched(self, *services: str) -> None:
+        """Note that a request may have changed a service's state beside the items of tables; none for all services."""
+        self._touched.update(services or ministack.app._state_map)
+
+    async def write_until_ended(self) -> None:
+        """Write what changed twice a second, until `end`."""
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), WRITE_EVERY)
+            await self.write()
+
+    def end(self) -> None:
+        """Let `write_until_ended` write once more and return."""
+        self._over.set()
+
+    async def write(self) -> None:
+        """Write what changed since the last time. What fails is told in `trouble`, and tried again the next time."""
+        touched, self._touched = self._touched, set()
+        states = dict(self._states(touched))
+        if not self._items.take() and not states:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, states)
+            self.trouble = ""
+        except (OSError, sqlite3.Error) as exc:
+            self.trouble = f"the emulator's state cannot be written to {self._folder}: {exc}"
+            logger.error("%s", self.trouble)  # noqa: TRY400 - the traceback would be repeated twice a second
+            self._touched |= touched
+
+    def _states(self, services: set[str]) -> Iterator[tuple[str, bytes]]:
+        """The state of each of the services as it is written; of what MiniStack has loaded."""
+        tellers: dict[str, Callable[[], Any]] = ministack.app._build_persistence_save_dict()
+        for name in sorted(services & tellers.keys() - NOT_KEPT, key=lambda name: (name == WRITTEN_LAST, name)):
+            try:
+                yield name, _encoded(name, tellers[name]())
+            except RuntimeError:  # a thread of MiniStack's changed it meanwhile
+                self._touched.add(name)
+
+    def _write(self, states: dict[str, bytes]) -> None:
+        for name, content in states.items():
+            self._replace(name, content)
+        self._items.write()
+
+    def _save_state(self, service: str, data: Any) -> None:
+        """Stands where MiniStack writes one service's state when it ends."""
+        if service not in NOT_KEPT:
+            self._replace(service, _encoded(service, data))
+
+    def _replace(self, name: str, content: bytes) -> None:
+        digest = hashlib.sha256(content).digest()
+        if self._digests.get(name) == digest:
+            return
+        unfinished = self._folder / f"{name}.json.unfinished"
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self._folder / f"{name}.json")
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._digests[name] = digest
+
+
+def _encoded(service: str, state: Any) -> bytes:
+    """A service's state as MiniStack's `load_state` reads it."""
+    wrapped = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
+    return json.dumps(wrapped, default=persistence._json_default).encode()
+
+
+def _state_without_items() -> Any:
+    """MiniStack's state of DynamoDB, with empty tables: their items are in SQLite."""
+    tables = type(dynamodb._tables)()
+    for (account, region, name), table in dynamodb._tables.all_items():
+        kept = {key: value for key, value in table.items() if key not in ("items", dynamodb._INDEX_MEMBERS)}
+        tables.set_scoped(account, region, name, {**kept, "items": {}})
+    return {"tables": tables, **{name: getattr(dynamodb, f"_{name}") for name in BESIDE_TABLES}}
