@@ -7,8 +7,12 @@ from typing import Final
 from urllib.parse import parse_qs
 
 READS: Final = ("Get", "Describe", "List", "BatchGet", "TransactGet", "Query", "Scan", "Select", "Lookup", "Filter")
+WRITES_ITEMS: Final = (
+    "PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems", "ExecuteStatement",
+    "BatchExecuteStatement", "ExecuteTransaction",
+)  # fmt: skip
 LEAVES_NO_STATE: Final = {
-    "dynamodb": ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"),
+    "dynamodb": WRITES_ITEMS,
     "kms": ("Decrypt", "Encrypt", "GenerateDataKey", "ReEncrypt", "Sign", "Verify"),
     "lambda": ("invocations",),
 }
@@ -34,6 +38,11 @@ class Call:
         if body.startswith((b"Action=", b"Version=")) or b"&Action=" in body[:4096]:
             return cls(service, parse_qs(body.decode("latin-1")).get("Action", [""])[0], method)
         return cls(service, path.rstrip("/").rpartition("/")[2], method)
+
+    @property
+    def changes_items(self) -> bool:
+        """Whether it may change items of DynamoDB's tables."""
+        return self.service == "dynamodb" and self.action in WRITES_ITEMS
 
     def changes(self) -> tuple[str, ...] | None:
         """Services whose state it may change: an empty tuple stands for any, None for no service."""

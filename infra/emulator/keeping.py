@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from infra.emulator.calls import Call
     from infra.emulator.door import App, Message, Receive, Scope, Send
     from infra.emulator.storage import Storage
+
+logger = logging.getLogger("moorage.emulator")
 
 
 @dataclass
@@ -28,21 +32,49 @@ class Keeping:
             await self.app(scope, receive, self._while_it_lives(send))
             return
         call: Call | None = scope.get(CALL)
-        if call is not None and self.storage.trouble:
+        if call is None:
+            await self.app(scope, receive, send)
+        elif self.storage.trouble:
+            await refuse(send, 503, "ServiceUnavailable", self.storage.trouble)
+        elif call.changes_items:
+            await self._when_kept(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+            changed = call.changes()
+            if changed is not None:
+                self.storage.touched(*changed)
+
+    async def _when_kept(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call that changes items when they are on disk."""
+        answer: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            answer.append(message)
+
+        await self.app(scope, receive, hold)
+        await self.storage.kept()
+        if self.storage.trouble:
             await refuse(send, 503, "ServiceUnavailable", self.storage.trouble)
             return
-        await self.app(scope, receive, send)
-        changed = call.changes() if call is not None else None
-        if changed is not None:
-            self.storage.touched(*changed)
+        for message in answer:
+            await send(message)
 
     def _while_it_lives(self, send: Send) -> Send:
         async def sent(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._writing = asyncio.create_task(self.storage.write_until_ended())
+                self._writing.add_done_callback(_end_where_it_failed)
             elif message["type"] == "lifespan.shutdown.complete" and self._writing is not None:
                 self.storage.end()
                 await self._writing
             await send(message)
 
         return sent
+
+
+def _end_where_it_failed(writing: asyncio.Task[None]) -> None:
+    """End the process when nothing is written any more: the supervisor starts it again, from what is on disk."""
+    failure = None if writing.cancelled() else writing.exception()
+    if failure is not None:
+        logger.critical("the state is not written any more", exc_info=failure)
+        os._exit(1)

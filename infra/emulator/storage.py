@@ -1,8 +1,8 @@
 """What the emulator keeps on disk: each item of a table in SQLite, every other service's state in a file.
 
-MiniStack writes its state when it ends in order, and only then. Here what changed is written twice a second, with
-fsync, so that what was answered more than two seconds ago survives a kill and a power cut. The cost of one write
-follows from the number of items that changed, not from the number of items that there are.
+MiniStack writes its state when it ends in order, and only then. Here a call that changes items is answered when its
+change is on disk, as DynamoDB does; calls that wait at the same moment share one fsync. Other services' states are
+written twice a second. The cost of a write follows from what changed, not from the number of items that there are.
 
 Items are caught where MiniStack stores and removes them, inside the event loop that serves its requests. A transaction
 is one request, and what changed is taken between two requests: so a transaction is written as a whole or not at all.
@@ -31,7 +31,7 @@ from ministack.services import dynamodb
 logger = logging.getLogger("moorage.emulator")
 
 WRITE_EVERY: Final = 0.5
-"""Seconds between two writes of what changed."""
+"""Seconds between two writes of what changed, where no call waits for one."""
 NOT_KEPT: Final = frozenset({"cloudwatch_logs", "cloudtrail"})
 """Services whose state changes with every call and matters to no restart. Functions' logs go to a file (logs.py)."""
 WRITTEN_LAST: Final = "ssm"
@@ -120,7 +120,7 @@ class Items:
             self._changed |= {(table_id, pk, sk): now.get((pk, sk)) for pk, sk in before | now.keys()}
 
     def _connection(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
+        database = sqlite3.connect(self._path, timeout=1, check_same_thread=False)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         return database
@@ -153,7 +153,9 @@ class Storage:
         self._items = Items(folder / "items.sqlite")
         self._touched: set[str] = set()
         self._digests: dict[str, bytes] = {}
-        self._over = asyncio.Event()
+        self._over = False
+        self._wanted = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self.trouble = ""
         """Why the last write failed; empty when it did not."""
@@ -167,16 +169,31 @@ class Storage:
         """Note that a request may have changed a service's state beside the items of tables; none for all services."""
         self._touched.update(services or ministack.app._state_map)
 
+    async def kept(self) -> None:
+        """Return when the items that changed so far are on disk, or when `trouble` says why they are not."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self._wanted.set()
+        await done
+
     async def write_until_ended(self) -> None:
-        """Write what changed twice a second, until `end`."""
-        while not self._over.is_set():
+        """Write what changed when a call waits for it, and twice a second; once more after `end`."""
+        ended = False
+        while not ended:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), WRITE_EVERY)
+                await asyncio.wait_for(self._wanted.wait(), WRITE_EVERY)
+            self._wanted.clear()
+            ended = self._over
+            waiting, self._waiting = self._waiting, []
             await self.write()
+            for done in waiting:
+                if not done.done():  # a caller that left has cancelled it
+                    done.set_result(None)
 
     def end(self) -> None:
         """Let `write_until_ended` write once more and return."""
-        self._over.set()
+        self._over = True
+        self._wanted.set()
 
     async def write(self) -> None:
         """Write what changed since the last time. What fails is told in `trouble`, and tried again the next time."""

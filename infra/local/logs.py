@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY: Final = 0.3
 TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?")
-FUNCTION: Final = re.compile(r"\S+ (?:moorage-[a-z0-9-]*-)?(\S+) (.*)")
+FUNCTION: Final = re.compile(r"\S+ moorage-[a-z0-9-]+?(?:-([a-z_]+))? (.*)")
+"""A line of functions.log: time, name (moorage-STAGE is the API, moorage-STAGE-NAME another function), text."""
 
 
 @dataclass(frozen=True, order=True)
@@ -81,7 +82,7 @@ def _lines(source: str, text: str) -> Iterator[Line]:
             day, time, fraction = found.groups()
             at = max(at, f"{day}T{time}.{(fraction or '0').ljust(3, '0')[:3]}Z")
         function = FUNCTION.fullmatch(raw) if source == "functions" else None
-        yield Line(at, function[1], function[2]) if function else Line(at, source, _readable(raw))
+        yield Line(at, function[1] or "api", _readable(function[2])) if function else Line(at, source, _readable(raw))
 
 
 def _readable(raw: str) -> str:
