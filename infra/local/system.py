@@ -40,8 +40,8 @@ REGISTERED_WITHIN: Final = 20.0
 AUDITED_WITHIN: Final = 40.0
 AUDIT_PAUSE: Final = 2.0
 LONGEST_LOG: Final = 20_000_000
-KEPT_AFTER_A_KILL: Final = "All that was answered is there, but for its last second."
-"""infra/emulator/storage.py writes twice a second."""
+KEPT_AFTER_A_KILL: Final = "What it answered for is on disk."
+"""infra/emulator/storage.py writes before a call is answered."""
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

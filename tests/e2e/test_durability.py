@@ -1,0 +1,122 @@
+"""Each process of the local system is killed while a client creates and deletes: what was answered stays true.
+
+The client believes every 200 at once: nothing of it may be lost, not even what was answered just before the kill.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local import clock, private
+from tests.e2e.api import create, kill_workers, request, stored, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+KILLED = ("proxy", "bridge", "plugin-directory", "run_operation", "emulator", "supervisor", "all")
+
+
+@dataclass
+class Client:
+    """Creates volumes, deletes every second one, until it is told to stop, and remembers what was answered."""
+
+    system: private.System
+    prefix: str
+    over: threading.Event = field(default_factory=threading.Event)
+    created: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+    """Volumes of which the last request got no answer, or one that says to look again."""
+
+    def run(self) -> None:
+        number = 0
+        while not self.over.is_set():
+            name, number = f"{self.prefix}-{number}", number + 1
+            self.tried.add(name)
+            if self._succeeds("PUT", name):
+                self.tried.discard(name)
+                self.created.add(name)
+                if number % 2 == 0:
+                    self.created.discard(name)
+                    self.tried.add(name)
+                    if self._succeeds("DELETE", name):
+                        self.tried.discard(name)
+                        self.deleted.add(name)
+
+    def _succeeds(self, method: str, name: str) -> bool:
+        with contextlib.suppress(OSError, ValueError):  # cut off, refused, or an answer that breaks off
+            if method == "PUT":
+                return create(self.system, name, seconds=20.0).status == 200
+            return request(self.system, "DELETE", f"/v1/volume/csi/{name}/delete", seconds=20.0).status == 200
+        clock.sleep(0.1)
+        return False
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
+    with private.running(tmp_path_factory.mktemp("durable") / "system") as running:
+        yield running
+
+
+def names_of(system: private.System) -> set[str]:
+    return {volume["ID"] for volume in request(system, "GET", "/v1/volumes?type=csi").json}
+
+
+def storage_of(system: private.System) -> dict[str, Path]:
+    """Folders by the ID of their volume: the provider's name begins with it, and ends in two parts of its own."""
+    return {path.name.rsplit("-", 2)[0]: path for path in stored(system)}
+
+
+def kill(system: private.System, victim: str) -> None:
+    if victim == "run_operation":
+        kill_workers(system, victim)
+    elif victim in ("supervisor", "all"):
+        others = [] if victim == "supervisor" else ["emulator", "proxy", "bridge", "plugin-directory"]
+        processes = [psutil.Process(system.pid_of(name)) for name in others]
+        system.kill()
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+    else:
+        psutil.Process(system.pid_of(victim)).send_signal(signal.SIGKILL)
+
+
+def serves(system: private.System) -> bool:
+    with contextlib.suppress(OSError, ValueError, AssertionError):
+        plugins = request(system, "GET", "/v1/plugins?type=csi", seconds=5.0)
+        return plugins.status == 200 and [p["ControllersHealthy"] for p in plugins.json] == [1]
+    return False
+
+
+def open_operations(system: private.System) -> list[object]:
+    targets = [f"/v1/operations?status={status}" for status in ("pending", "running", "in%20doubt")]
+    return [operation for target in targets for operation in request(system, "GET", target).json["Operations"]]
+
+
+@pytest.mark.parametrize("victim", KILLED)
+def test_what_was_answered_is_true_after_a_kill(system: private.System, victim: str) -> None:
+    client = Client(system, f"kill-{victim.replace('_', '-')}")
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    wait_for(lambda: len(client.created) >= 3)
+    kill(system, victim)
+    if victim in ("supervisor", "all"):
+        system.start()
+    before = len(client.created)
+    wait_for(lambda: serves(system))
+    wait_for(lambda: len(client.created) > before)
+    client.over.set()
+    thread.join()
+    wait_for(lambda: not open_operations(system), seconds=120.0)
+    known, storage = names_of(system), storage_of(system)
+    assert client.created <= known
+    assert not client.deleted & known
+    assert not client.deleted & storage.keys()
+    # Of what got no answer either is true, but records and storage agree.
+    mine = {name for name in known | storage.keys() if name.startswith(client.prefix)}
+    assert {name for name in mine if (name in known) != (name in storage)} == set()
+    assert mine <= client.created | client.tried
