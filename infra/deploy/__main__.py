@@ -95,9 +95,9 @@ def choose(chosen: Access | None, before: Record, stage: str) -> Access:
     serves = chosen or before.access
     if serves is None:
         raise DeployError(
-            "say who may call the API, because it has no ACLs yet and whoever may call it may delete every volume: "
+            "say who may call the API, because it has no ACLs yet and every caller may delete every volume: "
             f'make deploy STAGE={stage} ARGS="--allow-cidr 203.0.113.0/24" serves these addresses alone (those of '
-            f'clients and of bridges, as the internet sees them; repeatable), ARGS="--open" serves anyone on the '
+            'clients and of bridges, as the internet sees them; repeatable), ARGS="--open" serves anyone on the '
             "internet. Later deploys keep the choice. Nothing was changed"
         )
     return serves

@@ -68,8 +68,8 @@ def parse(cidrs: Sequence[str], *, everyone: bool) -> Access | None:
 def resource_policy(access: Access) -> dict[str, Any]:
     """Make the resource policy. What it does not allow is refused by API Gateway with 403, before any function runs.
 
-    An open API has a policy as well: so a deploy that opens it replaces the one before, whatever an import without a
-    policy does.
+    An open API has a policy as well: so a deploy that opens it replaces the one before, also if an import without a
+    policy leaves that as it is.
     """
     statement: dict[str, Any] = {
         "Effect": "Allow",

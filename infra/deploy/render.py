@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 IN_THE_NETWORK: Final = ("run_operation", "ask_plugin")
 POLICY_OF_THE_API: Final = "api_gateway_policy_file"
 ACCESS_FILE: Final = "api-access.json"
-"""The REST API's resource policy. The committed one serves this machine's loopback, that is, nobody."""
+"""The REST API's resource policy. The committed one serves 127.0.0.1, that is, no address of the internet."""
 
 
 @dataclass(frozen=True, kw_only=True)

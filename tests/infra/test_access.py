@@ -74,8 +74,8 @@ def test_as_many_networks_as_fit_are_taken() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"networks": ("203.0.113.0/24",), "everyone": True}])
-def test_neither_nobody_nor_both_can_be_written_down(fields: dict[str, Any]) -> None:
-    """An empty list must not become an open API, nor one that nobody reaches."""
+def test_neither_none_nor_both_can_be_written_down(fields: dict[str, Any]) -> None:
+    """An empty list must not become an open API, nor one that is out of reach."""
     with pytest.raises(ValueError, match="either"):
         Access(**fields)
 

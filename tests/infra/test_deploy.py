@@ -28,7 +28,7 @@ pathlib.Path("imported.json").write_text(json.dumps(swagger(pathlib.Path(), stag
 pathlib.Path("remembered.json").write_text(memory.read_text() if memory.exists() else "null")
 if pathlib.Path("../fails").exists():
     sys.exit("told to fail")
-api = {"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "a1", "rest_api_url": "https://a1.example.com/api/"}
+api = {"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "a1", "rest_api_url": "https://a1.example.com/"}
 memory.write_text(json.dumps({"resources": [api], "schema_version": "2.0", "backend": "api"}))
 """
 NETWORK = "203.0.113.0/24"
