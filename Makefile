@@ -5,6 +5,8 @@ ifeq ($(FOUND),)
 $(error moorage needs Python 3.11 or newer and found none on the PATH: install one, or name it: make PYTHON=/path/to/python3.11 run)
 endif
 ENVIRONMENTS = @$(FOUND) -m infra.local.environments
+# $(call need,NAME,EXAMPLE), first in a recipe: stops before any line of it runs.
+need = $(if $(strip $($(1))),,$(error make $@ needs $(1)=..., for example: make $@ $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lock
@@ -28,6 +30,8 @@ status:  ## what runs, and where
 logs:  ## what functions, bridge and plugins said, in order of time; FOLLOW=1 goes on, LINES=50 shows fewer
 	$(LOCAL) logs
 plugin:  ## ID=mine SOCKET=/path/csi.sock: any CSI plugin beside it, while it runs; Ctrl-C takes it away
+	$(call need,ID,ID=mine SOCKET=/path/csi.sock)
+	$(call need,SOCKET,ID=mine SOCKET=/path/csi.sock)
 	$(LOCAL) plugin "$(ID)" "$(SOCKET)"
 forget:  ## stop it and remove its state, volumes too; asks first, YES=1 says yes
 	$(LOCAL) forget
@@ -63,6 +67,7 @@ soak: venv emulator  ## claims in any order, every fault, fifty blocked readers,
 .PHONY: emulator deploy
 emulator:
 	$(ENVIRONMENTS) emulator functions
-deploy:  ## STAGE=... to AWS; docs/deploying-to-aws.md
+deploy:  ## STAGE=prod ARGS="--allow-cidr CIDR": to AWS, for these addresses; docs/deploying-to-aws.md
+	$(call need,STAGE,STAGE=prod ARGS="--allow-cidr 203.0.113.0/24")
 	$(ENVIRONMENTS) run
 	$(DEV_PYTHON) -m infra.deploy --stage "$(STAGE)" $(ARGS)

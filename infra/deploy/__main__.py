@@ -8,26 +8,30 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy import packages, record, render, stack
+from infra import stacks
+from infra.deploy import access, packages, record, render, stack
+from infra.deploy.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from infra.deploy.access import Access
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 BUILD: Final = ROOT / "build"
+CHALICE: Final = (str(Path(sys.executable).with_name("chalice")),)
 LARGEST_ZIP: Final = 50_000_000
 """What Lambda takes without a bucket in between."""
-
-
 WAITS: Final = "MOORAGE_MAX_WAITS"
 
 
@@ -43,8 +47,10 @@ class Network:
     security_groups: tuple[str, ...] = ()
 
 
-def deploy(session: boto3.Session, arguments: argparse.Namespace) -> str:
-    """Bring the account to what the tree says; answers the API's address."""
+def deploy(session: boto3.Session, arguments: argparse.Namespace) -> tuple[str, Access]:
+    """Bring the account to what the tree says; answers the API's address, and who may call it."""
+    _check(arguments)
+    chosen = access.parse(arguments.allow_cidr, everyone=arguments.open)
     identity = session.client("sts").get_caller_identity()
     region = session.region_name
     if not region:
@@ -52,6 +58,13 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> str:
             "no region is configured: set AWS_DEFAULT_REGION, or region in the AWS command line's configuration"
         )
     say(f"Deploying stage {arguments.stage} to account {identity['Account']}, {region}, as {identity['Arn']}")
+    ssm = session.client("ssm")
+    before = record.load(ssm, arguments.stage) or Record(fingerprint="", chalice={})
+    serves = choose(chosen, before, arguments.stage)
+    say(f"The API will be {serves}")
+    if serves != before.access:
+        # Before anything changes: a deploy that fails half-way is repeated, and must not undo the choice then.
+        record.save(ssm, arguments.stage, replace(before, access=serves))
     network = _network(session, arguments)
     say(f"Stack moorage-{arguments.stage}: tables, queues, key")
     outputs = stack.apply(
@@ -68,8 +81,26 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> str:
         partition=identity["Arn"].split(":")[1],
     )
     variables = {WAITS: str(half_of_what_may_run(session.client("lambda")))}
-    options = render.Options(variables=variables, subnets=network.subnets, security_groups=network.security_groups)
-    return _deploy_app(session, place, options)
+    options = render.Options(
+        variables=variables, subnets=network.subnets, security_groups=network.security_groups, access=serves
+    )
+    chalice = _deploy_app(place, options, before.chalice)
+    record.save(ssm, place.stage, Record(fingerprint="", chalice=chalice, access=serves))
+    url = next(str(r["rest_api_url"]) for r in chalice["resources"] if r["resource_type"] == "rest_api")
+    return url, serves
+
+
+def choose(chosen: Access | None, before: Record, stage: str) -> Access:
+    """Who may call: as this deploy says, else as an earlier one said; raises DeployError when none has."""
+    serves = chosen or before.access
+    if serves is None:
+        raise DeployError(
+            "say who may call the API, because it has no ACLs yet and every caller may delete every volume: "
+            f'make deploy STAGE={stage} ARGS="--allow-cidr 203.0.113.0/24" serves these addresses alone (those of '
+            'clients and of bridges, as the internet sees them; repeatable), ARGS="--open" serves anyone on the '
+            "internet. Later deploys keep the choice. Nothing was changed"
+        )
+    return serves
 
 
 def half_of_what_may_run(functions: Any) -> int:
@@ -80,12 +111,21 @@ def half_of_what_may_run(functions: Any) -> int:
     return waits
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be deployed, before AWS is asked for anything."""
+    if not arguments.stage:
+        raise DeployError("make deploy needs STAGE=..., for example: make deploy STAGE=prod")
+    stage = stacks.load("moorage")["Parameters"]["Stage"]
+    if re.fullmatch(stage["AllowedPattern"], arguments.stage) is None:
+        raise DeployError(f"STAGE={arguments.stage}: {stage['ConstraintDescription']}")
+    if arguments.subnets and not arguments.security_groups:
+        raise DeployError("--subnets needs --security-groups beside it")
+
+
 def _network(session: boto3.Session, arguments: argparse.Namespace) -> Network:
     if arguments.no_network:
         return Network()
     if arguments.subnets:
-        if not arguments.security_groups:
-            raise DeployError("SUBNETS needs SECURITY_GROUPS beside it")
         return Network(subnets=_list(arguments.subnets), security_groups=_list(arguments.security_groups))
     say(
         f"Stack moorage-{arguments.stage}-network: VPC, endpoints (the KMS endpoint costs about 7 USD a month and zone)"
@@ -100,23 +140,21 @@ def _network(session: boto3.Session, arguments: argparse.Namespace) -> Network:
     return Network(subnets=_list(outputs["SubnetIds"]), security_groups=(outputs["SecurityGroupId"],))
 
 
-def _deploy_app(session: boto3.Session, place: render.Place, options: render.Options) -> str:
+def _deploy_app(place: render.Place, options: render.Options, before: dict[str, Any]) -> dict[str, Any]:
+    """Run Chalice on the rendered project; takes and answers what Chalice remembers of what it made."""
     folder = BUILD / place.stage
     say("Installing the functions' packages for Lambda, hashes checked")
     packages.for_lambda(folder / "vendor")
     render.project(folder, place, options)
-    ssm = session.client("ssm")
-    before = record.load(ssm, place.stage)
     memory = folder / ".chalice" / "deployed" / f"{place.stage}.json"
     memory.parent.mkdir(parents=True, exist_ok=True)
     memory.unlink(missing_ok=True)
-    if before is not None:
-        memory.write_text(json.dumps(before.chalice))
+    if before:
+        memory.write_text(json.dumps(before))
     for old in (folder / ".chalice" / "deployments").glob("*.zip"):
         old.unlink()
     say("chalice deploy")
-    chalice = [str(Path(sys.executable).with_name("chalice")), "deploy", "--stage", place.stage]
-    done = subprocess.run(chalice, cwd=folder, check=False)
+    done = subprocess.run([*CHALICE, "deploy", "--stage", place.stage], cwd=folder, check=False)
     if done.returncode != 0:
         raise DeployError(
             f"chalice deploy failed (its output is above). The project as it was deployed is in {folder}; repeat "
@@ -126,8 +164,7 @@ def _deploy_app(session: boto3.Session, place: render.Place, options: render.Opt
     for package in (folder / ".chalice" / "deployments").glob("*.zip"):
         say(f"Package: {package.stat().st_size / 1e6:.1f} MB of {LARGEST_ZIP / 1e6:.0f}")
     deployed: dict[str, Any] = json.loads(memory.read_text())
-    record.save(ssm, place.stage, record.Record(fingerprint="", chalice=deployed))
-    return next(str(r["rest_api_url"]) for r in deployed["resources"] if r["resource_type"] == "rest_api")
+    return deployed
 
 
 def say(text: str) -> None:
@@ -141,7 +178,17 @@ def _list(text: str) -> tuple[str, ...]:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make deploy", description=__doc__)
-    parser.add_argument("--stage", required=True)
+    parser.add_argument("--stage", default="")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--allow-cidr",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="serve these addresses alone: clients' and bridges', as the internet sees them; repeatable, or separated "
+        "by commas; kept by later deploys",
+    )
+    who.add_argument("--open", action="store_true", help="serve anyone on the internet; kept by later deploys")
     parser.add_argument("--subnets", default="", help="existing subnets, separated by commas; else a VPC is made")
     parser.add_argument("--security-groups", default="")
     parser.add_argument("--no-network", action="store_true", help="no VPC: bridges are reached over the internet")
@@ -157,12 +204,20 @@ def main(arguments: Sequence[str]) -> int:
         print("moorage: deploy with CPython: Lambda runs that", file=sys.stderr)
         return 1
     try:
-        url = deploy(boto3.Session(), _parse(arguments))
-    except (DeployError, stack.StackError, packages.PackagesError, BotoCoreError, ClientError) as exc:
+        url, serves = deploy(boto3.Session(), _parse(arguments))
+    except (
+        DeployError,
+        access.AccessError,
+        stack.StackError,
+        packages.PackagesError,
+        BotoCoreError,
+        ClientError,
+    ) as exc:
         print(f"moorage: {exc}", file=sys.stderr)
         return 1
     say(f"The API answers at {url}")
     say("Next: a custom domain name, the CA and the bridges: docs/deploying-to-aws.md")
+    say(f"The API is {serves}")
     return 0
 
 

@@ -2,16 +2,18 @@
 
 Chalice keeps the ids of what it made in a file. Lost, or left behind on another machine, the next deploy would make a
 second API and a second mapping of each queue. So the file's content lives beside the deployment itself, with a
-fingerprint of what went in.
+fingerprint of what went in, and with who may call the API, which a deploy that says nothing about it keeps.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
+
+from infra.deploy.access import Access
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """One deployment: what it was made from, and what Chalice made."""
+    """One deployment: what it was made from, what Chalice made, and who may call it."""
 
     fingerprint: str
     chalice: dict[str, Any]
+    """Empty before the first deploy that succeeded."""
+    access: Access | None = None
+    """None on an emulator, and in a record that was written before there was a choice."""
 
 
 def parameter_name(stage: str) -> str:
@@ -39,12 +44,14 @@ def load(ssm: SSMClient, stage: str) -> Record | None:
             return None
         raise
     read = json.loads(value)
-    return Record(fingerprint=read["fingerprint"], chalice=read["chalice"])
+    kept = read.get("access")
+    access = Access(networks=tuple(kept["networks"]), everyone=kept["everyone"]) if kept else None
+    return Record(fingerprint=read["fingerprint"], chalice=read["chalice"], access=access)
 
 
 def save(ssm: SSMClient, stage: str, record: Record) -> None:
     """Remember `record` as the last of `stage`."""
-    value = json.dumps({"fingerprint": record.fingerprint, "chalice": record.chalice}, separators=(",", ":"))
+    value = json.dumps(asdict(record), separators=(",", ":"))
     ssm.put_parameter(
         Name=parameter_name(stage),
         Description="What was deployed last; read by the next deploy",

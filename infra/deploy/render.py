@@ -12,11 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.deploy.access import Access, resource_policy
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 IN_THE_NETWORK: Final = ("run_operation", "ask_plugin")
+POLICY_OF_THE_API: Final = "api_gateway_policy_file"
+ACCESS_FILE: Final = "api-access.json"
+"""The REST API's resource policy. The committed one serves 127.0.0.1, that is, no address of the internet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,8 @@ class Options:
     variables: Mapping[str, str] = field(default_factory=dict)
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
+    access: Access | None = None
+    """Who may call the API; None: it has no policy, for an emulator that knows none."""
 
 
 def project(folder: Path, place: Place, options: Options) -> None:
@@ -50,6 +57,8 @@ def project(folder: Path, place: Place, options: Options) -> None:
     chalice.mkdir(exist_ok=True)
     committed = ROOT / ".chalice"
     (chalice / "config.json").write_text(json.dumps(config(_read(committed / "config.json"), place, options), indent=2))
+    if options.access is not None:
+        (chalice / ACCESS_FILE).write_text(json.dumps(resource_policy(options.access), indent=2))
     for policy in sorted(committed.glob("policy-*.json")):
         (chalice / policy.name).write_text(json.dumps(narrow(_read(policy), place), indent=2))
 
@@ -63,7 +72,12 @@ def config(committed: Mapping[str, Any], place: Place, options: Options) -> dict
     if options.subnets:
         network = {"subnet_ids": list(options.subnets), "security_group_ids": list(options.security_groups)}
         stage["lambda_functions"] = {name: dict(network) for name in IN_THE_NETWORK}
-    return {**committed, "stages": {place.stage: stage}}
+    rendered = {**committed, "stages": {place.stage: stage}}
+    if options.access is None:
+        rendered.pop(POLICY_OF_THE_API, None)
+    else:
+        rendered[POLICY_OF_THE_API] = ACCESS_FILE
+    return rendered
 
 
 def settings_of(committed: Mapping[str, Any], stage: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> int:
             raise say.Trouble(f"what to do? {', '.join([*COMMANDS, 'clean'])}")
         if not _inside():
             if not environments.RUN.python.exists():
+                if command == "plugin":
+                    raise say.Trouble("the local system was never started here: make run, in another terminal")
                 say.line("Nothing was ever started here.")
                 return 0
             os.chdir(environments.ROOT)

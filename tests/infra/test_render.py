@@ -1,9 +1,6 @@
 """The Chalice project that a deploy renders, and Chalice's own reading of it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ from botocore.stub import Stubber
 
 from infra.deploy import render
 from infra.deploy.__main__ import half_of_what_may_run
+from tests.infra.chalices_reading import resources
 
 PLACE = render.Place(stage="blue", region="eu-central-1", account="1", key_arn="arn:aws:kms:eu-central-1:1:key/k")
 NETWORK = render.Options(variables={"MOORAGE_WAIT_SECONDS": "5"}, subnets=("s-1", "s-2"), security_groups=("sg-1",))
@@ -68,15 +66,9 @@ def test_a_second_rendering_leaves_out_what_the_tree_no_longer_has(tmp_path: Pat
 
 
 def test_chalice_packages_the_rendered_project_for_aws(tmp_path: Path) -> None:
-    """`chalice package` reads config, policies and app as a deploy does, and needs no account."""
-    project, out = tmp_path / "project", tmp_path / "out"
-    render.project(project, PLACE, NETWORK)
-    command = [str(Path(sys.executable).with_name("chalice")), "package", "--stage", "blue", str(out)]
-    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "AWS_DEFAULT_REGION": "eu-central-1"}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    resources = json.loads((out / "sam.json").read_text())["Resources"]
-    functions = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::Serverless::Function"}
+    render.project(tmp_path, PLACE, NETWORK)
+    made = resources(tmp_path, "blue")
+    functions = {name: r["Properties"] for name, r in made.items() if r["Type"] == "AWS::Serverless::Function"}
     assert len(functions) == 6
     assert {name for name, properties in functions.items() if "VpcConfig" in properties} == {
         "RunOperation",

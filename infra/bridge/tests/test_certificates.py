@@ -76,6 +76,18 @@ def test_cli_says_what_to_do_about_bad_input(tmp_path: Path, pki: Pki, arguments
     assert "Traceback" not in result.output
 
 
+def test_publishing_without_the_aws_packages_names_this_package_of_the_checkout(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name alone would be looked up on PyPI, where it is not ours."""
+    monkeypatch.setitem(sys.modules, "aws_encryption_sdk", None)
+    result = run("publish-worker", pki.worker, "--stage", "s")
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: publishing needs the AWS packages: in Moorage's checkout, pip install './infra/bridge[aws]'\n"
+    )
+
+
 def test_renewal_keeps_name_and_key_and_happens_only_when_due(tmp_path: Path, pki: Pki) -> None:
     before, serial = public(pki.bridge / "bridge.pem"), Issued.read(pki.bridge / "bridge.pem").serial
     assert "is not due" in run("renew", pki.ca, pki.bridge).output

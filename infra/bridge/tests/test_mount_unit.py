@@ -13,7 +13,7 @@ from infra.bridge.tests.mount_parts import Machine, Played, played
 from infra.bridge.tests.test_unit import unit
 from moorage.cli import main
 from moorage.commands.units import UNIT_PROGRAM
-from moorage.mounts.terminal import DEFAULT_WAIT
+from moorage.mounts.place import DEFAULT_WAIT
 
 UNIT = resources.files("moorage").joinpath("systemd/moorage-mount@.service").read_text("utf-8")
 

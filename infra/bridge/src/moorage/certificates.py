@@ -27,8 +27,6 @@ NODE_ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 REFUSED_FILE: Final = "refused.txt"
 SKEW: Final = dt.timedelta(minutes=5)
 """How far back a certificate's life begins: clocks differ."""
-CA_DAYS: Final = 3650
-LEAF_DAYS: Final = 30
 RENEW_SHARE: Final = 3
 """A certificate is renewed when less than this part (a third) of its life is left."""
 

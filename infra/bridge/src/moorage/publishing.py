@@ -15,7 +15,7 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
     If `out` has a list of refused serials, it becomes the one that the control plane goes by and tells every bridge;
     without one, that list stays as it is: a renewal from another folder must not let anybody in again.
 
-    Raises CertificateTrouble, which says what is missing: files, the packages of `moorage[aws]`, or AWS permissions.
+    Raises CertificateTrouble, which says what is missing: files, the AWS packages, or AWS permissions.
     Needs kms:GenerateDataKey on alias/moorage-<stage> and dynamodb:UpdateItem on moorage-<stage>-meta.
     """
     try:
@@ -24,7 +24,9 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as exc:
-        raise CertificateTrouble("publishing needs the AWS packages: pip install 'moorage[aws]'") from exc
+        raise CertificateTrouble(
+            "publishing needs the AWS packages: in Moorage's checkout, pip install './infra/bridge[aws]'"
+        ) from exc
     ca, certificate, key = (_read(out / name) for name in ("ca.pem", "worker.pem", "worker-key.pem"))
     issued = check_pair(ca, certificate, key)
     if "worker" not in issued.roles:

@@ -1,14 +1,14 @@
 """moorage audit: what the providers have against what is registered."""
 
-import asyncio
+from __future__ import annotations
+
 import json
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from moorage import auditing
-from moorage.auditing import Adoption, AuditTrouble
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 T = TypeVar("T")
 FOUND: Final = 2
@@ -42,6 +42,8 @@ def audit(  # noqa: PLR0913, PLR0917 - an option each
 
     With --adopt, a volume that the plugin has becomes a registered one: --adopt vol-1 --as default/data --plugin ID.
     """
+    from moorage import auditing
+
     if external_id is not None or name is not None:
         _adopt(api, plugins, external_id, name, (access_mode, attachment_mode))
         return
@@ -61,12 +63,14 @@ def audit(  # noqa: PLR0913, PLR0917 - an option each
 def _adopt(
     api: str, plugins: tuple[str, ...], external_id: str | None, name: str | None, modes: tuple[str, str]
 ) -> None:
+    from moorage import auditing
+
     namespace, slash, volume_id = (name or "").partition("/")
     if not external_id or not namespace or not slash or not volume_id or len(plugins) != 1:
         raise click.ClickException(
             "an adoption needs all of --adopt EXTERNAL_ID, --as NAMESPACE/ID and one --plugin ID"
         )
-    wanted = Adoption(plugins[0], external_id, namespace, volume_id, *modes)
+    wanted = auditing.Adoption(plugins[0], external_id, namespace, volume_id, *modes)
 
     async def adopt() -> None:
         async with auditing.connected(api) as connected:
@@ -78,6 +82,8 @@ def _adopt(
 
 async def _reports(api: str, plugins: tuple[str, ...], wait: float) -> list[dict[str, Any]]:
     """A report of each plugin; of one that cannot be audited, why, unless it was asked for by name."""
+    from moorage import auditing
+
     async with auditing.connected(api) as connected:
         if plugins:
             return [await connected.audit(plugin, seconds=wait) for plugin in plugins]
@@ -85,7 +91,7 @@ async def _reports(api: str, plugins: tuple[str, ...], wait: float) -> list[dict
         for plugin in await connected.plugins():
             try:
                 reports.append(await connected.audit(plugin, seconds=wait))
-            except AuditTrouble as exc:
+            except auditing.AuditTrouble as exc:
                 reports.append(
                     {"PluginID": plugin, "Status": "failed", "Error": str(exc), "Counts": {}, "Findings": []}
                 )
@@ -93,6 +99,10 @@ async def _reports(api: str, plugins: tuple[str, ...], wait: float) -> list[dict
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    from moorage.auditing import AuditTrouble
+
     try:
         return asyncio.run(work)
     except AuditTrouble as exc:

@@ -1,13 +1,9 @@
 """moorage bridge: run a bridge."""
 
-import asyncio
 from pathlib import Path
 
 import click
 
-from moorage.bridge import log, settings
-from moorage.bridge.run import run
-from moorage.certificates import CertificateTrouble
 from moorage.commands.units import unit_option
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -50,6 +46,12 @@ def bridge(  # noqa: PLR0913 - one parameter per option
 
     Every option can also come from the environment: MOORAGE_BRIDGE_API and so on, repeated ones separated by spaces.
     """
+    import asyncio
+
+    from moorage.bridge import log, settings
+    from moorage.bridge.run import run
+    from moorage.certificates import CertificateTrouble
+
     try:
         chosen = settings.Settings(
             api=settings.parse_api(api),

@@ -1,24 +1,24 @@
 """moorage certs: the CA, and the certificates of bridges and workers."""
 
+from __future__ import annotations
+
 import datetime as dt
-import shlex
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from moorage import certificates, publishing
-from moorage.certificates import CertificateTrouble, Issued
+if TYPE_CHECKING:
+    from moorage.certificates import Issued
 
 F = TypeVar("F", bound=Callable[..., Any])
+CA_DAYS: Final = 3650
+LEAF_DAYS: Final = 30
 FOLDER = click.Path(path_type=Path, file_okay=False)
-DAYS = click.option(
-    "--days", type=click.IntRange(min=1), default=certificates.LEAF_DAYS, help="Life of the certificate."
-)
+DAYS = click.option("--days", type=click.IntRange(min=1), default=LEAF_DAYS, help="Life of the certificate.")
 
 
 def _now() -> dt.datetime:
@@ -28,6 +28,8 @@ def _now() -> dt.datetime:
 @contextmanager
 def _plain_words() -> Iterator[None]:
     """Errors of certificates and of the disk as one line for a person."""
+    from moorage.certificates import CertificateTrouble
+
     try:
         yield
     except CertificateTrouble as exc:
@@ -56,10 +58,12 @@ def certs() -> None:
 
 @certs.command()
 @click.argument("folder", type=FOLDER, metavar="DIR")
-@click.option("--days", type=click.IntRange(min=1), default=certificates.CA_DAYS, help="Life of the CA.")
+@click.option("--days", type=click.IntRange(min=1), default=CA_DAYS, help="Life of the CA.")
 @_in_plain_words
 def init(folder: Path, days: int) -> None:
     """Make a CA: DIR/ca.pem and DIR/ca-key.pem. Keep the key where only you can read it."""
+    from moorage import certificates
+
     _told(f"CA in {folder}", certificates.make_ca(folder, days=days, now=_now()))
 
 
@@ -71,6 +75,8 @@ def init(folder: Path, days: int) -> None:
 @_in_plain_words
 def bridge_(folder: Path, node_id: str, out: Path, days: int) -> None:
     """Issue (or issue again, with the same key) the certificate of the bridge on NODE_ID into OUT."""
+    from moorage import certificates
+
     _told(f"bridge {node_id} in {out}", certificates.issue_bridge(folder, node_id, out, days=days, now=_now()))
 
 
@@ -81,6 +87,8 @@ def bridge_(folder: Path, node_id: str, out: Path, days: int) -> None:
 @_in_plain_words
 def worker(folder: Path, out: Path, days: int) -> None:
     """Issue (or issue again, with the same key) the worker's certificate into OUT."""
+    from moorage import certificates
+
     _told(f"worker in {out}", certificates.issue_worker(folder, out, days=days, now=_now()))
 
 
@@ -97,8 +105,13 @@ def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: st
     A running bridge reads the new files by itself. For the worker, and for bridges on other machines, --then carries
     the new certificate on: --then 'moorage certs publish-worker {} --stage prod', --then 'rsync -a {}/ host:/certs/'.
     """
+    import shlex
+    import subprocess
+
+    from moorage import certificates
+
     for out in outs:
-        held = Issued.read(out / f"{certificates.held_role(out)}.pem")
+        held = certificates.Issued.read(out / f"{certificates.held_role(out)}.pem")
         if not force and not held.is_due(_now()):
             _told(f"{out} is not due", held)
             continue
@@ -106,7 +119,9 @@ def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: st
         if then is not None:
             command = [part.replace("{}", str(out)) for part in shlex.split(then)]
             if subprocess.run(command, check=False).returncode != 0:
-                raise CertificateTrouble(f"{out} was renewed, but this failed afterwards: {shlex.join(command)}")
+                raise certificates.CertificateTrouble(
+                    f"{out} was renewed, but this failed afterwards: {shlex.join(command)}"
+                )
 
 
 @certs.command()
@@ -119,6 +134,8 @@ def refuse(folder: Path, serial: str) -> None:
     In the worker's folder it is the list that publish-worker takes along: the control plane then refuses bridges that
     show one of these, and tells all bridges with the answer to their next heartbeat.
     """
+    from moorage import certificates
+
     refused = certificates.refuse(folder, serial)
     click.echo(f"{len(refused)} refused in {folder / certificates.REFUSED_FILE}")
 
@@ -128,6 +145,8 @@ def refuse(folder: Path, serial: str) -> None:
 @_in_plain_words
 def show(path: Path) -> None:
     """Print serial, names and end of a certificate, or of all in a folder."""
+    from moorage.certificates import Issued
+
     paths = sorted(one for one in path.glob("*.pem") if not one.name.endswith("-key.pem")) if path.is_dir() else [path]
     for one in paths:
         issued = Issued.read(one)
@@ -146,5 +165,7 @@ def publish_worker(out: Path, stage: str, region: str | None) -> None:
 
     OUT/refused.txt, if it is there, goes along: the serials that the control plane and every bridge refuse.
     """
+    from moorage import publishing
+
     serial = publishing.publish_worker(out, stage=stage, region=region)
     click.echo(f"stage {stage} now uses the worker's certificate {serial}")

@@ -1,11 +1,17 @@
 """moorage ls: what is mounted on this machine."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
-from moorage.mounts.mounting import Mounts, Seen
-from moorage.mounts.terminal import Place, as_json, place_options, run, shown
+from moorage.mounts.place import Place, place_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moorage.mounts.mounting import Mounts, Seen
 
 
 @click.command("ls")
@@ -16,6 +22,7 @@ def ls(*, json_wanted: bool, state: Path, api_url: str | None, node: str | None,
 
     Exit code 0: shown, well or not (--json says OK for each); 1: it could not be shown.
     """
+    from moorage.mounts.terminal import as_json, run, shown
 
     async def work(mounts: Mounts) -> list[Seen]:
         mounts.say("asking for the claims")

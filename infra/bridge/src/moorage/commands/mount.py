@@ -1,14 +1,20 @@
 """moorage mount: a volume at a path of this machine."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from moorage.commands.units import unit_option
 from moorage.mounts import paths
-from moorage.mounts.journal import Entry
-from moorage.mounts.mounting import Mounts, Wanted
-from moorage.mounts.terminal import Place, as_json, described, place_options, run
+from moorage.mounts.place import Place, place_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moorage.mounts.journal import Entry
+    from moorage.mounts.mounting import Mounts
 
 LEASE_LIMITS = (5, 24 * 3600)
 
@@ -50,6 +56,9 @@ def mount(  # noqa: PLR0913 - one parameter per option
 
     Exit code 0: mounted; 1: refused or failed, and nothing is left; 2: wrong usage; 3: not over yet, do it again.
     """
+    from moorage.mounts.mounting import Wanted
+    from moorage.mounts.terminal import as_json, described, run
+
     low, high = LEASE_LIMITS
     if lease and not low <= lease <= high:
         raise click.BadParameter(f"{lease} is not between {low} and {high}, nor 0", param_hint="--lease")

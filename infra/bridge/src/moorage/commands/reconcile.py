@@ -1,12 +1,18 @@
 """moorage reconcile: after a crash or a reboot."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from moorage.mounts.journal import Entry, Stage
-from moorage.mounts.mounting import Mounts, StillRunning
-from moorage.mounts.terminal import FAILED, STILL_RUNNING, Place, as_json, described, place_options, run
+from moorage.mounts.place import Place, place_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moorage.mounts.mounting import Mounts
 
 
 @click.command()
@@ -19,6 +25,8 @@ def reconcile(*, json_wanted: bool, state: Path, api_url: str | None, node: str 
 
     Exit code 0: everything is as it should be; 1: something failed; 3: something is not over yet, do it again.
     """
+    from moorage.mounts.mounting import StillRunning
+    from moorage.mounts.terminal import FAILED, STILL_RUNNING, as_json, described, run
 
     async def work(mounts: Mounts) -> list[tuple[Entry, Exception | None]]:
         return await mounts.reconcile()

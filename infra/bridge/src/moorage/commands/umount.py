@@ -1,12 +1,18 @@
 """moorage umount: a volume off this machine."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
-from moorage.mounts.journal import Entry
-from moorage.mounts.mounting import Mounts
-from moorage.mounts.terminal import Place, as_json, complete_mounted, described, place_options, run
+from moorage.mounts.place import Place, complete_mounted, place_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moorage.mounts.journal import Entry
+    from moorage.mounts.mounting import Mounts
 
 
 @click.command()
@@ -28,6 +34,7 @@ def umount(
 
     Exit code 0: unmounted and released; 1: refused or failed; 2: wrong usage; 3: not over yet, do it again.
     """
+    from moorage.mounts.terminal import as_json, described, run
 
     async def work(mounts: Mounts) -> Entry:
         mounts.say(f"unmounting {name}")

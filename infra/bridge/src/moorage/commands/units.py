@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +17,8 @@ def unit_option(name: str) -> Callable[[F], F]:
     def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         if not wanted or context.resilient_parsing:
             return
+        from importlib import resources
+
         unit = resources.files("moorage").joinpath("systemd", name).read_text("utf-8")
         click.echo(unit.replace(UNIT_PROGRAM, str(Path(sys.argv[0]).absolute())), nl=False)
         context.exit()

@@ -1,13 +1,11 @@
-"""What the commands about mounts share: where the state is, progress on standard error, exit codes."""
+"""What the work of the commands about mounts shares: progress on standard error, exit codes, JSON."""
 
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,58 +15,19 @@ from moorage.bridge.settings import BadSetting, parse_api
 from moorage.mounts import api, paths
 from moorage.mounts.journal import Entry, Journal, JournalTrouble
 from moorage.mounts.mounting import Mounts, MountTrouble, Seen, StillRunning
+from moorage.mounts.place import Place
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 FAILED: Final = 1
 STILL_RUNNING: Final = 3
 QUIET_SECONDS: Final = 1.0
 AGAIN_SECONDS: Final = 10.0
-STATE_VARIABLE: Final = "MOORAGE_BRIDGE_STATE"
-DEFAULT_STATE: Final = "/var/lib/moorage"
-DEFAULT_WAIT: Final = 300.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which bridge's machine this is; None: as its state folder says."""
-
-    state: Path
-    api_url: str | None = None
-    node: str | None = None
-    wait: float = DEFAULT_WAIT
 
 
 class NotOver(click.ClickException):
     """It goes on; the exit code says so."""
 
     exit_code = STILL_RUNNING
-
-
-def place_options(command: F) -> F:
-    """--state, --api, --node and --wait."""
-    options = (
-        click.option(
-            "--state",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=DEFAULT_STATE,
-            envvar=STATE_VARIABLE,
-            show_envvar=True,
-            help="The bridge's state folder.",
-        ),
-        click.option("--api", "api_url", default=None, metavar="URL", help="The control plane; default: the bridge's."),
-        click.option("--node", default=None, metavar="ID", help="This node; default: the bridge's."),
-        click.option(
-            "--wait",
-            type=click.FloatRange(min=0),
-            default=DEFAULT_WAIT,
-            metavar="SECONDS",
-            help="How long to wait before exit code 3.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
@@ -107,17 +66,6 @@ def described(entry: Entry) -> dict[str, Any]:
 def as_json(value: Any) -> str:
     """JSON as these commands print it."""
     return json.dumps(value, indent=2)
-
-
-def complete_mounted(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Targets and volumes of the journal that begin like this; nothing when it cannot be read."""
-    state = context.params.get("state") or Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)
-    try:
-        entries = Journal(state).entries()
-    except JournalTrouble:
-        return []  # an error message would be mixed into the command line
-    names = [name for entry in entries for name in (entry.target, entry.volume)]
-    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
 
 class Progress:
