@@ -60,7 +60,7 @@ class Identity:
         try:
             data = json.loads(path.read_text())
             return cls(int(data["pid"]), float(data["started"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
 

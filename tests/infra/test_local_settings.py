@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.rootkey import Key
 from infra.local.say import Trouble
 from infra.local.settings import Plugin, Settings
 
@@ -47,12 +48,21 @@ def test_what_cannot_be_used_is_refused_by_its_name(variable: str, value: str) -
         Settings.from_env({variable: value})
 
 
-def test_nothing_of_the_terminal_reaches_a_function_but_what_is_meant_to() -> None:
+def test_nothing_of_the_terminal_reaches_a_function_but_what_is_meant_to(tmp_path: Path) -> None:
     env = {"PATH": "/bin", "AWS_PROFILE": "production", "MOORAGE_WAIT_SECONDS": "5", "SECRET": "s"}
+    env |= {"AWS_ACCESS_KEY_ID": "AKIAMINE", "MOORAGE_STATE": str(tmp_path)}
     settings = Settings.from_env(env)
     assert settings.function_variables == {"MOORAGE_WAIT_SECONDS": "5"}
     assert set(settings.aws_environment()) >= {"PATH", "AWS_ENDPOINT_URL"}
     assert {"AWS_PROFILE", "SECRET"}.isdisjoint(settings.aws_environment())
+    assert settings.aws_environment()["AWS_ACCESS_KEY_ID"] not in ("AKIAMINE", "test")
+
+
+def test_an_emulator_that_was_started_by_hand_has_its_own_key() -> None:
+    given = {"AWS_ENDPOINT_URL": "http://127.0.0.1:5000/", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    assert Settings.from_env(given).endpoint == "http://127.0.0.1:5000"
+    assert Settings.from_env(given).key() == Key("k", "s")
+    assert Settings.from_env({"AWS_ENDPOINT_URL": "http://127.0.0.1:5000"}).key() == Key("test", "test")
 
 
 def test_sockets_move_where_their_path_fits(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""`make clean` removes what was built and keeps state; `make forget` removes state, and asks before."""
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local.clean import clean
+from infra.local.say import Trouble
+from infra.local.settings import ROOT, Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A state folder with two volumes."""
+    settings = Settings.from_env({"MOORAGE_STATE": str(tmp_path / "state")})
+    settings.run.mkdir(parents=True)
+    for name in ("a", "b"):
+        (settings.plugin_root("directory") / "volumes" / name).mkdir(parents=True)
+    return settings
+
+
+def test_clean_removes_what_was_built_and_no_state(settings: Settings, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in (".venv/bin", ".venv-emulator", "build/x", "chalicelib/__pycache__", ".moorage/directory", "docs"):
+        (tree / name).mkdir(parents=True)
+    (tree / ".venv-linked").symlink_to(tmp_path / "state")
+    assert clean(settings, tree) == 0
+    assert sorted(path.name for path in tree.iterdir()) == [".moorage", ".venv-linked", "chalicelib", "docs"]
+    assert not (tree / "chalicelib" / "__pycache__").exists()
+    assert (settings.plugin_root("directory") / "volumes" / "a").is_dir()
+    assert clean(settings, tree) == 0
+
+
+def test_clean_is_refused_while_the_system_runs(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / ".venv").mkdir()
+    with (settings.run / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(Trouble, match="make stop first"):
+            clean(settings, tmp_path)
+    assert (tmp_path / ".venv").exists()
+
+
+def forget(settings: Settings, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(settings.state), **variables}
+    command = [sys.executable, "-m", "infra.local", "forget"]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+def test_forget_asks_and_without_a_terminal_removes_nothing(settings: Settings) -> None:
+    done = forget(settings)
+    assert done.returncode == 1
+    assert "with the data of 2 volumes" in done.stdout
+    assert "YES=1" in done.stderr
+    assert (settings.plugin_root("directory") / "volumes" / "a").is_dir()
+    assert forget(settings, YES="1").returncode == 0
+    assert not settings.state.exists()
+    assert "nothing to forget" in forget(settings, YES="1").stdout
+
+
+@pytest.mark.parametrize("command", ["run", "status", "stop", "logs"])
+def test_a_state_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("")
+    environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(tmp_path / "file" / "state")}
+    command_line = [sys.executable, "-m", "infra.local", command]
+    done = subprocess.run(
+        command_line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    if command in ("run", "logs"):
+        assert done.returncode == 1
+        assert str(tmp_path / "file") in done.stderr

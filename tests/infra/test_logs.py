@@ -1,0 +1,57 @@
+"""`make logs`: one order of time, whatever a log's form; lines without a time stay with the line before."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.local import logs
+from infra.local.say import Trouble
+from infra.local.settings import Answers
+
+
+def shown(tmp_path: Path, **files: str) -> list[str]:
+    for name, text in files.items():
+        (tmp_path / f"{name.replace('_', '-')}.log").write_text(text)
+    return [f"{line.source}: {line.text}" for line in logs.merged(sorted(tmp_path.glob("*.log")))]
+
+
+def test_lines_are_merged_by_time(tmp_path: Path) -> None:
+    said = shown(
+        tmp_path,
+        functions=(
+            '2026-11-25T10:00:00.002+00:00 moorage-dev {"event": "request", "status": 200}\n'
+            "2026-11-25T10:00:00.004+00:00 moorage-dev-run_operation Traceback\n"
+        ),
+        bridge='{"time": "2026-11-25T10:00:00.003Z", "level": "info", "message": "forwarded", "rpc": "CreateVolume"}\n',
+        plugin_directory='{"time": "2026-11-25T10:00:00.001Z", "level": "info", "message": "ready"}\n',
+    )
+    assert said == [
+        "plugin-directory: info ready",
+        "api: request status=200",
+        "bridge: info forwarded rpc=CreateVolume",
+        "run_operation: Traceback",
+    ]
+
+
+def test_a_line_without_a_time_follows_the_one_before_it(tmp_path: Path) -> None:
+    said = shown(
+        tmp_path,
+        emulator="2026-11-25 10:00:01,000 ERROR [x] failed\n  at line 1\n",
+        bridge='{"time": "2026-11-25T10:00:02.000Z", "message": "later"}\n{"time": "2026-11-25T10:00:01.500Z"\n',
+        deploy="before anything\n",
+    )
+    assert said == [
+        "deploy: before anything",
+        "emulator: 2026-11-25 10:00:01,000 ERROR [x] failed",
+        "emulator:   at line 1",
+        "bridge: later",
+        'bridge: {"time": "2026-11-25T10:00:01.500Z"',
+    ]
+
+
+def test_answers_are_read_from_makes_variables() -> None:
+    assert Answers.from_env({}) == Answers(yes=False, follow=False, lines=1000)
+    assert Answers.from_env({"YES": "1", "FOLLOW": "1", "LINES": "5"}) == Answers(yes=True, follow=True, lines=5)
+    assert not Answers.from_env({"YES": "no"}).yes
+    with pytest.raises(Trouble, match="LINES is 'x'"):
+        Answers.from_env({"LINES": "x"})
