@@ -77,7 +77,6 @@ class Child:
     """Seconds it has to end by itself after SIGTERM."""
     folder: Path | None = None
     """Where it runs; where this process runs, without one."""
-    umask: int = 0o077
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -88,7 +87,7 @@ class Child:
                 self.command,
                 cwd=self.folder,
                 env=dict(self.environment),
-                umask=self.umask,
+                umask=0o077,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

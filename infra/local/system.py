@@ -18,7 +18,7 @@ import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -184,6 +184,7 @@ class System:
         """Bring the emulator up to date, and the certificates."""
         self._go_on()
         certificates.ensure(self.settings)
+        own.close(self.settings.certs)
         publish = partial(certificates.publish, self.settings)
         deployed = deployment.bring_up_to_date(self.settings, beside=publish)
         self._go_on()
@@ -208,8 +209,7 @@ class System:
             str(root),
         ]
         command += ["--node-id", certificates.NODE_ID, *arguments]
-        # Volumes are for programs of any user, who reach them where they are mounted; the folder above them is closed.
-        return replace(self._child(f"plugin-{plugin_id}", command, self.settings.environment()), umask=0o022)
+        return self._child(f"plugin-{plugin_id}", command, self.settings.environment())
 
     def _bridge(self) -> Child:
         settings = self.settings

@@ -276,7 +276,8 @@ class Volumes:
         if source is not None:
             disk.copy_tree(self._vault.data(source), path)
         else:
-            path.mkdir(mode=0o755)
+            path.mkdir()
+            path.chmod(0o755)  # programs of any user reach it where it is mounted, whatever this process's umask is
         if volume.block:
             block = path / BLOCK_FILE
             block.touch(mode=0o600)

@@ -23,7 +23,7 @@ class State:
 
     def keep_api(self, url: str) -> None:
         """Where the control plane is, for the commands on this machine (`moorage mount`)."""
-        write_whole(self._folder / "api", f"{url}\n".encode())
+        write_whole(self._folder / "api", f"{url}\n".encode(), mode=0o600)
 
     def release(self) -> None:
         """Let another bridge have the folder."""
@@ -32,7 +32,7 @@ class State:
     def _keep(self, node_id: str) -> None:
         kept = self._kept()
         if kept is None:
-            write_whole(self._folder / "node-id", f"{node_id}\n".encode())
+            write_whole(self._folder / "node-id", f"{node_id}\n".encode(), mode=0o600)
         elif kept != node_id:
             raise BadSetting(
                 f"{self._folder} belongs to node {kept} and the certificate is for {node_id}: issue one for {kept} "
