@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness, reporting
-from tests.emulated import AWS, aws
+from tests.emulated import aws
 from tests.openapi import contract
 
 HERE = Path(__file__).parent
@@ -34,10 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "localhost"]))
         if item.get_closest_marker("e2e") or item.get_closest_marker("conformance"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-def pytest_sessionfinish() -> None:
-    AWS.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
