@@ -39,12 +39,13 @@ clean:  ## remove environments, packages and caches; state stays
 	$(LOCAL) clean
 
 DEV_PYTHON = .venv/bin/python
-PYTEST = $(DEV_PYTHON) -m pytest
+# With bytecode, whatever the shell says: else each process compiles every test again.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(DEV_PYTHON) -m pytest
 APART = tests/conformance tests/bench
 
 .PHONY: test lint check conformance bench soak format
-# One process more than there are processors: tests of whole local systems wait more than they work.
-JOBS ?= $(shell $(FOUND) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
+# Four processes more than there are processors: tests of whole local systems wait more than they work.
+JOBS ?= $(shell $(FOUND) -c 'import os; print(min(12, (os.cpu_count() or 1) + 4))')
 test: venv emulator  ## all tests but those against other people's programs; JOBS=1 for one at a time
 	$(PYTEST) -n $(JOBS) --dist loadgroup $(addprefix --ignore=,$(APART)) $(ARGS)
 lint: venv  ## ruff and mypy

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests import harness, reporting
-from tests.emulated import AWS, aws
+from tests import harness, reporting, scheduling
+from tests import shared as shared_by_tests
+from tests.emulated import aws
 from tests.openapi import contract
 
 HERE = Path(__file__).parent
@@ -25,19 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Scheduling | None:
+    """For `--dist loadgroup`; other ways stay pytest-xdist's own."""
+    return scheduling.Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who is not for the unit tests may ask the emulator on the loopback; tests of a module that starts a whole local
-    system stay in one process, so that it is started once.
-    """
+    """Who is not for the unit tests may ask servers on the loopback. Tests with local systems come first."""
     for item in items:
         if HERE in item.path.parents and HERE / "unit" not in item.path.parents:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "localhost"]))
-        if item.get_closest_marker("e2e") or item.get_closest_marker("conformance"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-def pytest_sessionfinish() -> None:
-    AWS.stop()
+        whole = item.get_closest_marker("e2e") or item.get_closest_marker("conformance")
+        if whole and scheduling.file_of(item.nodeid) not in scheduling.TOGETHER:
+            raise pytest.UsageError(f"{item.nodeid} is marked {whole.name}: add its file to tests/scheduling.py")
+    items.sort(key=lambda item: scheduling.turn(item.nodeid))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -70,3 +73,17 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[harness.System]:
         built.add_plugin()
         yield built
         harness.forget()
+
+
+@pytest.fixture(scope="session")
+def _shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shared_by_tests.Shared]:
+    with shared_by_tests.running(tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
+@pytest.fixture
+def shared(_shared_system: shared_by_tests.Shared) -> Iterator[shared_by_tests.Shared]:
+    """The local system of this test's group, without faults; tests/shared.py says what a test may do to it."""
+    yield _shared_system
+    _shared_system.strike()
+    _shared_system.check_empty()

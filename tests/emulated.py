@@ -1,26 +1,37 @@
-"""AWS for systems that a test builds in this process: the emulator of `make run`, one for each test process.
+"""AWS for systems that a test builds in this process: the services of the emulator of `make run`, without its server.
 
-It starts when it is first asked for and ends with the session. Moto would do, too, and takes three times as long for
-each call; the stores' own tests run on moto and on DynamoDB Local (tests/store).
+A request of boto3's to `ENDPOINT` is answered where botocore would open a connection: by the emulator's own handler of
+the service, loaded from its environment. One call costs a third of one over HTTP, and there is no process to start.
+What the server does (signatures, policies, HTTP) is tried with whole local systems, in tests/e2e and tests/infra. The
+stores' own tests run on moto and on DynamoDB Local (tests/store); the few that need a queue have moto's.
 """
 
-import tempfile
-from collections.abc import Iterator
+import importlib
+import importlib.util
+import io
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cache
+from importlib.machinery import PathFinder
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import boto3
+import botocore.handlers
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from chalicelib.settings import Settings as ProductSettings
-from infra.local import environments, rootkey
-from infra.local.dynamodb_local import free_port
-from infra.local.emulator import Emulator
-from infra.local.settings import REGION, Settings
+from infra.local import environments
+from infra.local.settings import REGION
 
-STAGE = "test"
+STAGE: Final = "test"
+ENDPOINT: Final = "http://emulator.invalid"
+SERVICES: Final = {"DynamoDB_20120810": "dynamodb", "TrentService": "kms"}
+"""By the first part of X-Amz-Target."""
 
 
 @dataclass(frozen=True)
@@ -39,66 +50,92 @@ class Place:
         return cls(tables, key["Arn"])
 
 
-class Aws:
-    """The emulator of this process."""
+class _Body(io.BytesIO):
+    """An answer's body as botocore reads it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+class Emulator:
+    """The emulator's services in this process; one request at a time, as in its own."""
 
     def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._emulator: Emulator | None = None
-        self._endpoint = ""
-        self._place: Place | None = None
-        self.key = rootkey.WELL_KNOWN
+        self._lock = threading.Lock()
 
-    @property
-    def place(self) -> Place:
-        """One for all systems: making a client takes as long as ten calls."""
-        if self._place is None:
-            self._place = Place.at(self.endpoint())
-        return self._place
+    def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        """Botocore's `before-send`: the response, None for other addresses."""
+        if not request.url.startswith(ENDPOINT):
+            return None
+        headers = {name.lower(): _text(value) for name, value in request.headers.items()}
+        target = headers.get("x-amz-target", "")
+        name = SERVICES.get(target.partition(".")[0])
+        assert name is not None, f"no test has needed {request.url} ({target or 'no target'}) before: add its service"
+        body: Any = request.body or b""
+        raw = body.encode() if isinstance(body, str) else body
+        path = urlsplit(request.url).path or "/"
+        with self._lock:
+            handled = self.service(name).handle_request(request.method, path, headers, raw, {})
+            status, answered, text = _finished(handled)
+        return AWSResponse(request.url, status, answered, _Body(text if isinstance(text, bytes) else text.encode()))
 
-    def endpoint(self) -> str:
-        """Where it answers."""
-        if self._emulator is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="moorage-tests-")
-            settings = Settings(
-                state=Path(self._folder.name),
-                emulator_port=free_port(),
-                function_variables={},
-                base_environment=Settings.from_env().base_environment,
-            )
-            for folder in (settings.run, settings.logs):
-                folder.mkdir()
-            self._emulator = Emulator(settings, environments.ensure(environments.EMULATOR), durable=False)
-            self.key = settings.key()
-            self._emulator.start()
-            self._endpoint = settings.endpoint
-        return self._endpoint
+    def forget_tables(self) -> None:
+        """Leave no table; the key stays."""
+        with self._lock:
+            self.service("dynamodb").reset()
 
-    def stop(self) -> None:
-        """End it; nothing of it is kept."""
-        if self._emulator is not None and self._folder is not None:
-            self._emulator.child.kill()
-            self._folder.cleanup()
-        self._emulator = self._folder = None
+    def service(self, name: str) -> Any:
+        """The emulator's module for the service."""
+        _load()
+        return importlib.import_module(f"ministack.services.{name}")
 
 
-AWS = Aws()
+def _finished(handled: Coroutine[Any, Any, Any]) -> Any:
+    """What a handler returns that awaits nothing, as those of tables and keys do."""
+    try:
+        handled.send(None)
+    except StopIteration as done:
+        return done.value
+    handled.close()
+    raise AssertionError("this handler of the emulator waits for something: it needs an event loop")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@cache
+def _load() -> None:
+    """Let this process import the package `ministack` from the emulator's environment, and nothing else from there."""
+    python = environments.ensure(environments.EMULATOR)
+    places = [str(path) for path in python.parent.parent.glob("lib/python3*/site-packages")]
+    spec = PathFinder.find_spec("ministack", places)
+    assert spec is not None, f"{python} has no ministack: make emulator"
+    assert spec.loader is not None
+    module = sys.modules["ministack"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+EMULATOR: Final = Emulator()
+# As moto does it: every session that is made from now on has this handler.
+botocore.handlers.BUILTIN_HANDLERS.append(("before-send", EMULATOR.answer))
+
+
+@cache
+def place() -> Place:
+    """One for all systems: making a client takes as long as ten calls."""
+    return Place.at(ENDPOINT)
 
 
 @contextmanager
 def aws() -> Iterator[Place]:
     """An AWS without tables in this block, which boto3's clients find by the environment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", AWS.endpoint())
-        for name, value in AWS.key.environment().items():
-            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", ENDPOINT)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
         patch.setenv("AWS_DEFAULT_REGION", REGION)
         try:
-            yield AWS.place
+            yield place()
         finally:
-            _empty()
-
-
-def _empty() -> None:
-    for table in AWS.place.tables.list_tables()["TableNames"]:
-        AWS.place.tables.delete_table(TableName=table)
+            EMULATOR.forget_tables()

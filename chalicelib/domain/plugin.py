@@ -34,6 +34,11 @@ class Instance:
     update_time: int = 0
 
     @property
+    def answered(self) -> bool:
+        """Whether the plugin ever told its bridge what it is (it must have a name); before that nothing is known."""
+        return bool(self.provider or self.controller or self.node)
+
+    @property
     def topology_capable(self) -> bool:
         return "VOLUME_ACCESSIBILITY_CONSTRAINTS" in self.plugin_capabilities
 
@@ -60,6 +65,10 @@ class Plugin:
     provider: str = ""
     provider_version: str = ""
     controller_required: bool = False
+    awaits_controller: bool = False
+    """No controller has told what it can, and one is still to come: the plugin says that it has one, or has not said
+    anything yet.
+    """
     controllers_healthy: int = 0
     controllers_expected: int = 0
     nodes_healthy: int = 0

@@ -154,6 +154,8 @@ def _refuse_plugin(plugin: Plugin | None, plugin_id: str) -> None:
     """What a plugin must have for a create."""
     if plugin is None:
         raise Refused(f"no CSI plugin named: {plugin_id} could be found")
+    if plugin.awaits_controller:
+        raise Refused(f"no healthy controllers for CSI plugin: {plugin_id}")
     if not plugin.controller_required:
         raise Refused("plugin has no controller")
     if not plugin.can("CREATE_DELETE_VOLUME"):

@@ -142,6 +142,8 @@ def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sea
     wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
     if merged.expansion is None:
         raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
+    if plugin is not None and plugin.awaits_controller:
+        raise UpdateRefused(f"no healthy controllers for CSI plugin: {plugin.id}")
     if plugin is None or not plugin.can("EXPAND_VOLUME"):
         raise UpdateRefused("expand is not implemented by this controller plugin")
     definition = volume_store.encode(wanted)

@@ -111,7 +111,7 @@ def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted:
             return None
         raise Refused(f"volume in use: {found.id}")
     plugin = deps.plugins.get(found.plugin_id)
-    if plugin is None or not plugin.controller_required:
+    if plugin is None or not (plugin.controller_required or plugin.awaits_controller):
         raise Refused(f'plugin "{found.plugin_id}" for volume "{found.id}" not found')
     if not plugin.controllers_healthy:
         raise Refused(f'controller delete volume: failed to find instances of controller plugin "{found.plugin_id}"')

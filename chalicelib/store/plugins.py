@@ -270,7 +270,8 @@ def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, in
         actions.append(attribute.set((attribute | 0) + (value - _counts(old)[name])))
     if new is not None:
         body = _encode(replace(new, node_id="", address="", serial="", topology=None, external_node_id=""))
-        actions.append(PluginRow.body.set(body))
+        # A bridge that has not heard its plugin yet says nothing of it: what is known stays.
+        actions.append(PluginRow.body.set(body if new.answered else PluginRow.body | body))
         if new.controller:
             actions.append(PluginRow.controller_body.set(body))
         if new.node:
@@ -313,14 +314,16 @@ def _plugin(row: PluginRow) -> Plugin:
     last = Instance(**_decode(row.body))
     counts: Mapping[str, int] = {name: int(getattr(row, name)) for name in _counts(None)}
     # Controllers and nodes may be separate processes, each of which knows its own half only.
-    has_controller = counts["controllers_expected"] > 0 or "CONTROLLER_SERVICE" in last.plugin_capabilities
+    says_so = "CONTROLLER_SERVICE" in last.plugin_capabilities
+    has_controller = counts["controllers_expected"] > 0 or says_so
     controller = Instance(**_decode(row.controller_body)) if row.controller_body and has_controller else last
     node = Instance(**_decode(row.node_body)) if row.node_body else last
     return Plugin(
         id=row.sk,
         provider=controller.provider,
         provider_version=controller.provider_version,
-        controller_required=controller.controller,
+        controller_required=controller.controller or says_so,
+        awaits_controller=not controller.controller and (says_so or not last.answered),
         controller_capabilities=controller.controller_capabilities,
         node_capabilities=node.node_capabilities,
         plugin_capabilities=controller.plugin_capabilities,

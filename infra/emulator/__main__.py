@@ -22,10 +22,10 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.emulator")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--state", type=Path, help="folder to keep the state in; nothing is kept without it")
+    parser.add_argument("--state", type=Path, required=True, help="folder to keep the state in")
     parser.add_argument("--key", type=Path, required=True, help="file with the root's access key, as JSON")
     parser.add_argument("--name", action="append", default=[], help="a host that is served beside the loopback's")
-    parser.add_argument("--log", type=Path, help="file for what functions print")
+    parser.add_argument("--log", type=Path, required=True, help="file for what functions print")
     given = parser.parse_args(arguments)
     os.umask(0o077)
     _raise_limit_of_files()
@@ -34,12 +34,10 @@ def main(arguments: list[str]) -> None:
     asyncio.run(_serve(given, key))
 
 
-def _tell_ministack(state: Path | None, key: dict[str, str]) -> None:
-    """Set what MiniStack reads when it is imported: its root's key, and whether and where it keeps its state."""
+def _tell_ministack(state: Path, key: dict[str, str]) -> None:
+    """Set what MiniStack reads when it is imported: its root's key, and that and where it keeps its state."""
     os.environ |= {"AWS_ACCESS_KEY_ID": key["access_key_id"], "AWS_SECRET_ACCESS_KEY": key["secret"]}
-    os.environ["PERSIST_STATE"] = "0" if state is None else "1"
-    if state is not None:
-        os.environ["STATE_DIR"] = str(state)
+    os.environ |= {"PERSIST_STATE": "1", "STATE_DIR": str(state)}
 
 
 async def _serve(given: argparse.Namespace, key: dict[str, str]) -> None:
@@ -50,19 +48,16 @@ async def _serve(given: argparse.Namespace, key: dict[str, str]) -> None:
     from infra.emulator.keeping import Keeping
     from infra.emulator.storage import Storage
 
-    if given.log is not None:
-        logs.catch(given.log)
-    storage = None
-    if given.state is not None:
-        storage = Storage(given.state)
-        storage.catch()
+    logs.catch(given.log)
+    storage = Storage(given.state)
+    storage.catch()
     config = Config()
     config.bind = [f"{given.host}:{given.port}"]
     config.keep_alive_timeout = 75
     config.loglevel = "WARNING"
-    root = Key(key["access_key_id"], key["secret"])
-    door = Door(app.app if storage is None else Keeping(app.app, storage), root, frozenset(given.name))
-    await serve(door, config)
+    await serve(
+        Door(Keeping(app.app, storage), Key(key["access_key_id"], key["secret"]), frozenset(given.name)), config
+    )
 
 
 def _raise_limit_of_files() -> None:

@@ -24,16 +24,14 @@ START_WITHIN: Final = 30.0
 class Emulator:
     """The emulator of one local system, in its own environment, bound to the loopback."""
 
-    def __init__(self, settings: Settings, python: Path, *, durable: bool = True) -> None:
-        """`durable` is False for tests whose tables nothing reads again: the emulator then keeps nothing on disk."""
+    def __init__(self, settings: Settings, python: Path) -> None:
         self._settings = settings
         self._runs = settings.emulator_state / "running"
         """A file that is there while it runs, and stays when it is killed."""
         settings.key()
         command = [str(python), "-m", "infra.emulator", "--host", LOOPBACK, "--port", str(settings.emulator_port)]
         command += ["--key", str(settings.key_file), "--name", settings.domain]
-        command += ["--log", str(settings.logs / "functions.log")]
-        command += ["--state", str(settings.emulator_state)] if durable else []
+        command += ["--state", str(settings.emulator_state), "--log", str(settings.logs / "functions.log")]
         self.child = Child(
             name="emulator",
             command=command,

@@ -3,13 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.local import environments, private
+from infra.local import private
 from infra.local.settings import Settings
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(300)]
 
@@ -22,11 +22,9 @@ def block(language: str) -> str:
     return str(found)
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
-    environments.ensure(environments.EMULATOR)
-    with private.running(tmp_path_factory.mktemp("page") / "system") as running:
-        yield running
+@pytest.fixture
+def system(shared: Shared) -> private.System:
+    return shared.system
 
 
 def run(system: private.System, command: list[str]) -> str:

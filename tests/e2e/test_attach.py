@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,14 @@ from infra.local import private
 from infra.local.settings import ROOT, Settings
 from tests import plugin
 from tests.e2e.api import create, request, wait_for
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
-    with private.running(tmp_path_factory.mktemp("attach") / "system") as running:
-        yield running
+@pytest.fixture
+def system(shared: Shared) -> private.System:
+    return shared.system
 
 
 def make_plugin(system: private.System, *arguments: str) -> subprocess.Popen[str]:

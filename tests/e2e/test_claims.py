@@ -1,7 +1,6 @@
 """Claims on real parts: attached, staged and mounted by the worker through the bridge, and back."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from infra.local import private
 from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
@@ -21,14 +21,9 @@ def mounts(tmp_path: Path) -> Path:
     return tmp_path / "mnt"
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
-    arguments = {
-        "BRIDGE_ARGS": "--deadline directory:NodePublishVolume=6",
-        "PLUGIN_ARGS": "--fault NodePublishVolume=4s@after*1",
-    }
-    with private.running(tmp_path_factory.mktemp("claims") / "system", **arguments) as running:
-        yield running
+@pytest.fixture
+def system(shared: Shared) -> private.System:
+    return shared.system
 
 
 def claim(system: private.System, mounts: Path, alloc: str = "a", **fields: Any) -> Reply:
@@ -37,8 +32,10 @@ def claim(system: private.System, mounts: Path, alloc: str = "a", **fields: Any)
     return request(system, "PUT", f"{PATH}/claim", body)
 
 
-def test_a_worker_that_dies_with_the_mount_in_its_hands(system: private.System, mounts: Path) -> None:
+def test_a_worker_that_dies_with_the_mount_in_its_hands(shared: Shared, mounts: Path) -> None:
     """The first NodePublishVolume keeps its answer; the worker is killed, and the waiting request is answered."""
+    system = shared.system
+    shared.strike("NodePublishVolume=4s@after*1")
     external_id = create(system, "data").json["Volumes"][0]["ExternalID"]
     answers: list[Reply] = []
     client = threading.Thread(target=lambda: answers.append(claim(system, mounts)))

@@ -1,5 +1,5 @@
-"""moorage mount on real parts: the control plane's worker mounts through the bridge, by links without root, by bind
-mounts as root in a mount namespace of its own; and what is left of a command that dies at each of its steps.
+"""moorage mount on real parts: the control plane's worker mounts through the bridge, by links without root; and what is
+left of a command that dies at each of its steps. test_mount_as_root.py has bind mounts.
 """
 
 import json
@@ -18,6 +18,7 @@ from infra.local import certificates, private
 from infra.local.settings import tool_environment
 from moorage.cli import main
 from tests.e2e.api import create, request, stored, wait_for
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
@@ -84,11 +85,10 @@ class Machine:
         assert set(claims) <= set(named), "a claim that nobody knows"
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
+@pytest.fixture
+def system(shared: Shared) -> private.System:
     """Without root: the plugin makes links."""
-    with private.running(tmp_path_factory.mktemp("mount") / "system", PLUGIN_ARGS="--mounts symlink") as running:
-        yield running
+    return shared.system
 
 
 @pytest.fixture
@@ -263,15 +263,3 @@ def test_the_bridge_keeps_a_lease_and_gives_up_what_is_released(machine: Machine
     assert machine.listed()[0]["OK"]
     machine.run("umount", volume)
     machine.check_clean(volume)
-
-
-def test_as_root_with_bind_mounts_in_a_mount_namespace_of_its_own(tmp_path: Path) -> None:
-    """A user namespace makes anybody root in it; where the kernel forbids that, this fails and says so."""
-    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
-    allowed = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False, timeout=10)
-    assert allowed.returncode == 0, f"this kernel forbids user namespaces, which this test needs: {allowed.stderr}"
-    command = [*unshare, sys.executable, str(HERE / "mounting_as_root.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "all is well"
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

@@ -1,22 +1,19 @@
 """Volumes on real parts: proxy, gateway, functions, tables, queue, bridge with mutual TLS, plugin, a folder on disk."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from infra.local import private
 from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
-CALL_SECONDS = 6
 
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
-    with private.running(tmp_path_factory.mktemp("e2e") / "system") as running:
-        yield running
+@pytest.fixture
+def system(shared: Shared) -> private.System:
+    return shared.system
 
 
 def test_a_volume_from_create_to_delete(system: private.System) -> None:
@@ -109,15 +106,10 @@ def test_sixteen_creates_and_deletes_of_one_volume_at_once_leave_nothing(system:
 
 
 @pytest.fixture
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]:
-    """A plugin that keeps the answer of its first CreateVolume for a while, after the effect."""
-    folder = tmp_path_factory.mktemp("slow") / "system"
-    arguments = {
-        "BRIDGE_ARGS": f"--deadline directory:CreateVolume={CALL_SECONDS}",
-        "PLUGIN_ARGS": "--fault CreateVolume=4s@after*1",
-    }
-    with private.running(folder, **arguments) as running:
-        yield running
+def slow(shared: Shared) -> private.System:
+    """A plugin that keeps the answer of its next CreateVolume for a while, after the effect."""
+    shared.strike("CreateVolume=4s@after*1")
+    return shared.system
 
 
 def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.System) -> None:
@@ -145,15 +137,17 @@ def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.Sys
 def test_a_worker_that_dies_while_nobody_waits(slow: private.System) -> None:
     """The sweeper finds it: nothing is lost, nothing leaked."""
     with pytest.raises(TimeoutError):
-        create(slow, "data", seconds=1)
+        create(slow, "left", seconds=1)
     wait_for(lambda: stored(slow))
     # The function of the client that left goes on waiting, as it would on AWS: it dies with the worker.
     assert kill_workers(slow, "run_operation") == 1
     wait_for(slow.workers)
     for process in slow.workers():
         process.kill()
-    wait_for(lambda: request(slow, "GET", "/v1/volume/csi/data").status == 200, seconds=150)
-    external_id = request(slow, "GET", "/v1/volume/csi/data").json["ExternalID"]
+    wait_for(lambda: request(slow, "GET", "/v1/volume/csi/left").status == 200, seconds=150)
+    external_id = request(slow, "GET", "/v1/volume/csi/left").json["ExternalID"]
     assert [path.name for path in stored(slow)] == [external_id]
-    operations = slow.client("dynamodb").scan(TableName=f"moorage-{slow.stage}-operations")["Items"]
-    assert [o["status"]["S"] for o in operations] == ["succeeded"]
+    operations = request(slow, "GET", "/v1/operations?volume_id=left").json["Operations"]
+    assert [o["Status"] for o in operations] == ["succeeded"]
+    assert operations[0]["Attempt"] > 1
+    assert request(slow, "DELETE", "/v1/volume/csi/left/delete").status == 200

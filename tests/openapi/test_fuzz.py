@@ -24,8 +24,6 @@ from tests.emulated import aws
 from tests.harness import System, definition
 from tests.openapi.contract import document
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-"""One system for all, so one process."""
 EXAMPLES = 8
 """Made-up requests of each kind for each operation; all of them together take well under a minute."""
 DOCUMENT: Any = schemathesis.openapi.from_dict(dict(document().content))

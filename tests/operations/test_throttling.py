@@ -6,17 +6,20 @@ botocore repeats by itself, the write having happened.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
+import botocore.endpoint
 import botocore.exceptions
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
+from moto import mock_aws
 
 from chalicelib import wiring
 from chalicelib.ask import THROTTLE_TRIES, Asker
@@ -127,7 +130,7 @@ class Troubled(Tapped):
 def troubled() -> Iterator[Troubled]:
     with aws() as place, pytest.MonkeyPatch.context() as monkeypatch:
         # botocore's own pauses between its tries; the fake clock has all others.
-        monkeypatch.setattr(time, "sleep", lambda _: None)
+        monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None))
         system = make_system(monkeypatch, place, wait_seconds=WAIT)
         system.add_plugin()
         yield Troubled(system)
@@ -369,11 +372,11 @@ def kms_clients(sealer: Sealer) -> list[Any]:
 
 
 @pytest.fixture
-def queue() -> Iterator[OperationQueue]:
-    with aws():
+def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[OperationQueue]:
+    """On moto: the emulator's queues need its server."""
+    with mock_aws():
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"https://sqs.{harness.REGION}.amazonaws.com")
         made = OperationQueue("operations", region=harness.REGION)
-        import boto3
-
         boto3.client("sqs", region_name=harness.REGION).create_queue(QueueName="operations")
         made.send("warm", "create")
         yield made
@@ -435,16 +438,11 @@ def test_a_question_is_repeated_while_too_many_functions_run(
     assert system.clock.now() - began < 3
 
 
-def test_every_client_has_timeouts_and_retries_that_fit_into_a_request(system: System) -> None:
+def test_every_client_has_timeouts_and_retries_that_fit_into_a_request(system: System, queue: OperationQueue) -> None:
     sealer = wiring.sealer()
     sealer.open(sealer.seal(b"warm", {}), {})
-    sqs = OperationQueue("operations", region=harness.REGION)
-    import boto3
-
-    boto3.client("sqs", region_name=harness.REGION).create_queue(QueueName="operations")
-    sqs.send("warm", "create")
     asker = Asker("ask", "audit", region=harness.REGION, sleep=system.clock.sleep, jitter=system.clock.jitter)
-    clients = [wiring.stores()["dynamo"].client, sqs._client, asker._lambda(), *kms_clients(sealer)]
+    clients = [wiring.stores()["dynamo"].client, queue._client, asker._lambda(), *kms_clients(sealer)]
     names = {client.meta.service_model.service_name for client in clients}
     assert names == {"dynamodb", "sqs", "lambda", "kms"}
     for client in clients:
