@@ -200,12 +200,15 @@ def forget() -> None:
         cached.cache_clear()
 
 
-def make_system(monkeypatch: Any, place: Place, *, wait_seconds: float = 25.0) -> System:
+def make_system(
+    monkeypatch: Any, place: Place, *, wait_seconds: float = 25.0, clock: FakeClock | None = None
+) -> System:
     """Build it on the AWS that boto3 finds; wiring is replaced by what is built here. Requests wait `wait_seconds`."""
     forget()
     settings = Settings(stage=STAGE, key_arn=place.key_arn)
     monkeypatch.setattr(wiring, "settings", lambda: settings)
-    clock, queue, provider, asker = FakeClock(), FakeQueue(), FakeProvider(), NoAsker()
+    clock = clock or FakeClock()
+    queue, provider, asker = FakeQueue(), FakeProvider(), NoAsker()
     monkeypatch.setattr(wiring, "clock", lambda: clock)
     stores = wiring.stores()
     make_tables(settings, place.tables)

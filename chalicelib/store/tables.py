@@ -245,7 +245,6 @@ class PluginRow(Row):
     instances = NumberAttribute(default=0)
     create_index = NumberAttribute(default=0)
     modify_index = NumberAttribute(default=0)
-    gone = BooleanAttribute(default=False)
 
 
 class InstanceRow(Row):

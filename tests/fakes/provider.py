@@ -5,7 +5,7 @@ many cases that need no wire.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,8 @@ class FakeProvider:
     mounted: set[tuple[str, str, str]] = field(default_factory=set)
     stranded: list[Callable[[], Any]] = field(default_factory=list)
     context: Mapping[str, str] = field(default_factory=lambda: {"made": "yes"})
-    """Of every volume it makes."""
+    topologies: Sequence[Mapping[str, str]] = ()
+    """Both of every volume it makes."""
     made: int = 0
 
     def create_volume(
@@ -71,7 +72,7 @@ class FakeProvider:
             "external_id": found.id,
             "capacity": found.capacity,
             "context": dict(self.context),
-            "topologies": (),
+            "topologies": tuple(self.topologies),
             "snapshot_id": volume.snapshot_id,
             "clone_id": volume.clone_id,
         }

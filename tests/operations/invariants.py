@@ -9,8 +9,9 @@ from tests.harness import System
 def violations(system: System) -> list[str]:
     """Everything that is wrong: orphans, phantoms, volumes and operations that are stuck, locks without holder."""
     found: list[str] = []
-    volumes = [v for page in system.deps.volumes.in_namespace("default") for v in page]
-    registered = {v.external_id for v in volumes if v.exists}
+    names = {"default", *(namespace.name for namespace in system.deps.namespaces.all())}
+    volumes = [v for name in sorted(names) for page in system.deps.volumes.in_namespace(name) for v in page]
+    registered = {storage_of(v) for v in volumes if v.exists}
     operations = all_operations(system)
     named = {o.storage_name for o in operations if o.open} | {o.external_id for o in operations if o.open}
     found += [
@@ -19,7 +20,7 @@ def violations(system: System) -> list[str]:
         if stored.id not in registered and not {stored.id, stored.name} & named
     ]
     found += [
-        f"phantom: {v.id} has no storage" for v in volumes if v.exists and v.external_id not in system.provider.volumes
+        f"phantom: {v.id} has no storage" for v in volumes if v.exists and storage_of(v) not in system.provider.volumes
     ]
     found += [f"stuck: {v.id} is {v.state}" for v in volumes if v.state not in (VolumeState.READY, VolumeState.GONE)]
     found += [f"held: {v.id} by {v.operation_id}" for v in volumes if v.operation_id]
@@ -32,6 +33,11 @@ def violations(system: System) -> list[str]:
     found += ["a lock is left" for item in scan if item["pk"]["S"].startswith("lock#")]
     found += [wrong for v in volumes for wrong in wrong_claims(system, v)]
     return found + [f"unpublished: {name}" for name in unpublished(system)]
+
+
+def storage_of(volume: Volume) -> str:
+    """The volume's ID at its provider: its own, if it was registered without one."""
+    return volume.external_id or volume.id
 
 
 def wrong_claims(system: System, volume: Volume) -> list[str]:
