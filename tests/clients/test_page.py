@@ -51,7 +51,9 @@ def test_the_tour_with_python_nomad(system: private.System) -> None:
     assert nodes.startswith("['")
 
 
-def test_what_was_not_run_is_marked_so() -> None:
+def test_what_was_run_by_hand_is_marked_so_with_versions() -> None:
     text = PAGE.read_text("utf-8")
     for client in ("nomad CLI", "Terraform"):
-        assert f"### {client} (not run here)" in text
+        assert f"### {client} (run by hand)" in text
+    for program, version in (("nomad CLI", "2.0.6"), ("csi-driver-host-path", "1.17"), ("aws-ebs-csi-driver", "1.64")):
+        assert re.search(rf"^\| {program}.* \| {re.escape(version)} \|", text, re.MULTILINE)
