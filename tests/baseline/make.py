@@ -18,7 +18,6 @@ from tests.baseline.files import Baseline
 from tests.baseline.parts import Front, StoryClock, exchange
 from tests.baseline.story import Story
 from tests.baseline.world import described, empty_world, loaded_world, read_rows
-from tests.emulated import AWS
 from tests.harness import System
 
 WAIT: Final = 1.0
@@ -99,14 +98,11 @@ def main(arguments: list[str]) -> int:
         return _refused(f"usage: python -m tests.baseline.make [--answers] VERSION, and not {' '.join(arguments)}")
     if folder.exists() is not anew:
         return _refused(f"{folder} " + ("does not exist" if anew else "exists: it is never written again"))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the product's log
-            if anew:
-                files.write_answers(answered_anew(version), folder)
-            else:
-                files.write(make(version), folder)
-    finally:
-        AWS.stop()
+    with contextlib.redirect_stdout(io.StringIO()):  # the product's log
+        if anew:
+            files.write_answers(answered_anew(version), folder)
+        else:
+            files.write(make(version), folder)
     sys.stdout.write(f"{folder}: its digest for tests/baseline/test_files.py is {files.digest(version)}\n")
     return 0
 
