@@ -44,6 +44,8 @@ BESIDE_TABLES: Final = (
 SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS items (table_id, pk, sk, item, PRIMARY KEY (table_id, pk, sk)) WITHOUT ROWID"
 )
+LONGEST_JOURNAL: Final = 16_000_000
+"""Bytes to which SQLite cuts its write-ahead log after it has moved it into the database."""
 PUT: Final = "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)"
 DELETE: Final = "DELETE FROM items WHERE table_id = ? AND pk = ? AND sk = ?"
 
@@ -123,6 +125,7 @@ class Items:
         database = sqlite3.connect(self._path, timeout=1, check_same_thread=False)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA journal_size_limit = {LONGEST_JOURNAL}")
         return database
 
     def _fill(self) -> None:
