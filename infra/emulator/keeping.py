@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from infra.emulator.door import CALL, refuse
+from infra.emulator.storage import UnreadableError
 
 if TYPE_CHECKING:
     from infra.emulator.calls import Call
@@ -29,7 +30,10 @@ class Keeping:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an event on, and note what it may change."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._while_it_lives(send))
+            try:
+                await self.app(scope, receive, self._while_it_lives(send))
+            except UnreadableError as exc:  # hypercorn would serve all the same after any other end of the application
+                await send({"type": "lifespan.startup.failed", "message": str(exc)})
             return
         call: Call | None = scope.get(CALL)
         if call is None:
@@ -67,6 +71,8 @@ class Keeping:
             elif message["type"] == "lifespan.shutdown.complete" and self._writing is not None:
                 self.storage.end()
                 await self._writing
+                if self.storage.trouble:
+                    message = {"type": "lifespan.shutdown.failed", "message": self.storage.trouble}
             await send(message)
 
         return sent

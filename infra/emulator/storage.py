@@ -53,13 +53,17 @@ Place = tuple[str, str, str]
 """Table ID, partition key, sort key."""
 
 
+class UnreadableError(Exception):
+    """State that is on disk cannot be read."""
+
+
 class Items:
     """The items of all tables, in SQLite."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        """MiniStack's thread for the time to live removes items beside the event loop."""
+        """MiniStack's thread for the time to live removes items, too: memory and what is noted of it change as one."""
         self._changed: dict[Place, str | None] = {}
         """Items as JSON, None for those that were removed, since the last write."""
         self._writing: dict[Place, str | None] = {}
@@ -72,12 +76,17 @@ class Items:
         stored, removed, loaded = dynamodb._set_item, dynamodb._remove_item, dynamodb.load_persisted_state
 
         def set_item(table: Any, pk: str, sk: str, item: Any) -> Any:
-            self._note((table["TableId"], pk, sk), json.dumps(item))
-            return stored(table, pk, sk, item)
+            as_json = json.dumps(item)
+            with self._lock:
+                self._changed[table["TableId"], pk, sk] = as_json
+                return stored(table, pk, sk, item)
 
         def remove_item(table: Any, pk: str, sk: str) -> Any:
-            self._note((table["TableId"], pk, sk), None)
-            return removed(table, pk, sk)
+            with self._lock:
+                item = removed(table, pk, sk)
+                if item is not None:
+                    self._changed[table["TableId"], pk, sk] = None
+                return item
 
         def items_replaced(table: Any) -> None:
             self._note_all(table)
@@ -105,10 +114,6 @@ class Items:
             self._writer.executemany(PUT, ((*place, item) for place, item in self._writing.items() if item is not None))
             self._writer.executemany(DELETE, (place for place, item in self._writing.items() if item is None))
         self._writing = {}
-
-    def _note(self, place: Place, item: str | None) -> None:
-        with self._lock:
-            self._changed[place] = item
 
     def _note_all(self, table: Any) -> None:
         """Note a table whose items were replaced as a whole: what it has, and that it has nothing else."""
@@ -164,9 +169,10 @@ class Storage:
         """Why the last write failed; empty when it did not."""
 
     def catch(self) -> None:
-        """Stand where MiniStack writes its state."""
+        """Stand where MiniStack reads and writes its state."""
         self._items.catch()
-        persistence.save_state = self._save_state
+        ministack.app._load_persisted_state = self._load
+        persistence.save_state = lambda service, _state: self.touched(service)  # at its end; `end` writes it
 
     def touched(self, *services: str) -> None:
         """Note that a request may have changed a service's state beside the items of tables; none for all services."""
@@ -222,14 +228,24 @@ class Storage:
                 self._touched.add(name)
 
     def _write(self, states: dict[str, bytes]) -> None:
+        # Items first: the first version kept them in a file that is about to be replaced by one without them.
+        self._items.write()
         for name, content in states.items():
             self._replace(name, content)
-        self._items.write()
 
-    def _save_state(self, service: str, data: Any) -> None:
-        """Stands where MiniStack writes one service's state when it ends."""
-        if service not in NOT_KEPT:
-            self._replace(service, _encoded(service, data))
+    def _load(self) -> None:
+        """Read each service's state. MiniStack would go on without one that it cannot read, and it would be lost."""
+        for name, module in ministack.app._state_map.items():
+            path = self._folder / f"{name}.json"
+            if name in NOT_KEPT or not path.exists():
+                continue
+            try:
+                state = persistence.load_state(name)
+                if not isinstance(state, dict):
+                    raise TypeError("it holds no state of this version of MiniStack")
+                ministack.app._get_module(module).load_persisted_state(state)
+            except Exception as exc:
+                raise UnreadableError(f"{path} cannot be read: {exc}") from exc
 
     def _replace(self, name: str, content: bytes) -> None:
         digest = hashlib.sha256(content).digest()

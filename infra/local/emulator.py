@@ -80,12 +80,12 @@ class Emulator:
 
     def stop(self) -> bool:
         """Let it write its state and end, its worker processes too; whether it did."""
-        group = self.child.process.pid if self.child.process else None
-        ended_before = self.child.exit_code is not None
-        clean = self.child.stop() and not ended_before
-        if group is not None:
-            end_group(group)
+        process, ended_before = self.child.process, self.child.exit_code is not None
+        in_time = self.child.stop()
+        if process is not None:
+            end_group(process.pid)
         end_those_that_name(self._settings.temporary)
+        clean = in_time and not ended_before and (process is None or process.returncode == 0)
         if clean:
             self.ended_in_order()
         return clean

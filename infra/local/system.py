@@ -335,7 +335,8 @@ class System:
             with say.step("Saving the emulator's state"):
                 saved = self._emulator.stop()
             if not saved:
-                say.trouble(f"the emulator did not end within its time and was killed. {KEPT_AFTER_A_KILL}")
+                log = self.settings.logs / "emulator.log"
+                say.trouble(f"the emulator did not end in order (log: {log}). {KEPT_AFTER_A_KILL}")
         for name in [n for n in names if n not in first + last] + last:
             self._watched[name].child.stop()
         if self.settings.sockets != self.settings.run:

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from infra.local import clock
+from infra.local.say import Trouble
 from tests.e2e.api import wait_for
 from tests.emulator.conftest import Running
 
@@ -167,6 +168,63 @@ def test_state_of_the_first_version_is_taken_over(start: Callable[[], Running]) 
     running.kill()
     running.restart()
     assert everything(client) == [{"pk": {"S": "p"}, "sk": {"S": "s"}}]
+
+
+def test_items_of_the_first_version_are_in_sqlite_before_its_file_loses_them(start: Callable[[], Running]) -> None:
+    """Each stop and each kill on the way from one to the other leaves them in one of the two."""
+    running = start()
+    make_table(running.client("dynamodb"))
+    running.emulator.stop()
+    file = running.settings.emulator_state / "dynamodb.json"
+    state = json.loads(file.read_text())
+    table = next(iter(state["payload"]["tables"]["data"].values()))
+    table["items"] = {"p": {"s": {"pk": {"S": "p"}, "sk": {"S": "s"}}}}
+    file.write_text(json.dumps(state))
+    (running.settings.emulator_state / "items.sqlite").unlink()
+    running.restart()
+    blocker = sqlite3.connect(running.settings.emulator_state / "items.sqlite")
+    blocker.execute("BEGIN EXCLUSIVE")  # as a full disk would, before the next write
+    try:
+        held = blocker.execute("SELECT COUNT(*) FROM items").fetchone()[0]
+        running.client("dynamodb").update_time_to_live(
+            TableName="things", TimeToLiveSpecification={"Enabled": True, "AttributeName": "t"}
+        )
+        clock.sleep(KEPT_AFTER)
+        assert held == 1 or json.loads(file.read_text()) == state
+    finally:
+        blocker.rollback()
+        blocker.close()
+
+
+def test_state_that_cannot_be_read_ends_the_start_and_is_not_replaced(start: Callable[[], Running]) -> None:
+    running = start()
+    client = running.client("dynamodb")
+    make_table(client)
+    put(client, "p", "1")
+    running.emulator.stop()
+    file = running.settings.emulator_state / "dynamodb.json"
+    whole = file.read_text()
+    for broken in ("", whole[:-10], "[]", whole.replace('"payload"', '"other"')):
+        file.write_text(broken)
+        with pytest.raises(Trouble, match=r"dynamodb\.json"):
+            running.restart()
+        assert file.read_text() == broken
+    file.write_text(whole)
+    running.restart()
+    assert [item["sk"]["S"] for item in everything(client)] == ["1"]
+
+
+def test_an_end_that_could_not_write_all_is_not_in_order(start: Callable[[], Running]) -> None:
+    running = start()
+    running.client("sqs").create_queue(QueueName="work")
+    clock.sleep(KEPT_AFTER)
+    (running.settings.emulator_state / "sqs.json.unfinished").mkdir()  # as a full disk would
+    running.client("sqs").create_queue(QueueName="more")
+    assert not running.emulator.stop()
+    assert running.emulator.was_killed
+    (running.settings.emulator_state / "sqs.json.unfinished").rmdir()
+    running.restart()
+    assert len(running.client("sqs").list_queues()["QueueUrls"]) == 1
 
 
 def test_what_cannot_be_written_is_not_acknowledged(start: Callable[[], Running]) -> None:
