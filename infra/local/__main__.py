@@ -26,10 +26,7 @@ def main(arguments: list[str]) -> int:
         elif command not in COMMANDS:
             raise say.Trouble(f"what to do? {', '.join([*COMMANDS, 'clean'])}")
         if not _inside():
-            if not environments.RUN.python.exists():
-                if command == "plugin":
-                    raise say.Trouble("the local system was never started here: make run, in another terminal")
-                say.line("Nothing was ever started here.")
+            if not environments.RUN.python.exists() and not _made_again(command):
                 return 0
             os.chdir(environments.ROOT)
             os.execv(environments.RUN.python, [str(environments.RUN.python), "-m", "infra.local", *arguments])  # noqa: S606
@@ -37,6 +34,22 @@ def main(arguments: list[str]) -> int:
     except say.Trouble as exc:
         say.trouble(str(exc))
         return 1
+    except KeyboardInterrupt:
+        say.trouble("interrupted")
+        return say.INTERRUPTED
+
+
+def _made_again(command: str) -> bool:
+    """Make the environment that `make clean` removed, where there is state; without any, say so."""
+    from infra.local.settings import Settings
+
+    if Settings.from_env().state.exists():
+        environments.ensure(environments.RUN)
+        return True
+    if command == "plugin":
+        raise say.Trouble("the local system was never started here: make run, in another terminal")
+    say.line("Nothing was ever started here.")
+    return False
 
 
 def _inside() -> bool:

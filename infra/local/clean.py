@@ -11,21 +11,32 @@ from infra.local import say
 from infra.local.settings import ROOT, Settings
 
 BUILT: Final = (
-    ".venv", ".venv-*", "build", ".chalice/deployments", ".chalice/venv", "**/__pycache__", "infra/*/src/*.egg-info",
+    ".venv", ".venv-*", "build", ".chalice/deployments", ".chalice/venv", "infra/*/src/*.egg-info", "__pycache__",
+    "chalicelib/**/__pycache__", "infra/**/__pycache__", "tests/**/__pycache__",
     ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".schemathesis",
 )  # fmt: skip
+"""Bytecode of our own folders only: a volume in the state folder may hold some, too."""
 
 
 def clean(settings: Settings, root: Path = ROOT) -> int:
     """Remove environments, packages and caches; raises Trouble while the local system runs from them."""
-    with _not_running(settings), say.plain_words(str(root)):
-        found = [path for pattern in BUILT for path in root.glob(pattern) if not path.is_symlink()]
-        if found:
-            with say.step(f"Removing {', '.join(pattern for pattern in BUILT if any(root.glob(pattern)))}"):
-                for path in found:
+    with say.plain_words(str(root)), _not_running(settings):
+        found = {pattern: _built(root, pattern, settings.state) for pattern in BUILT}
+        if any(found.values()):
+            with say.step(f"Removing {', '.join(pattern for pattern, paths in found.items() if paths)}"):
+                for path in (path for paths in found.values() for path in paths):
                     shutil.rmtree(path, ignore_errors=not path.exists())
         say.line(f"State is kept: {settings.state}. make forget removes it." if settings.state.exists() else "Clean.")
     return 0
+
+
+def _built(root: Path, pattern: str, state: Path) -> list[Path]:
+    """What there is of a pattern: no links, and nothing that lies in the state folder or around it."""
+    return [
+        path
+        for path in root.glob(pattern)
+        if not (path.is_symlink() or path.is_relative_to(state) or state.is_relative_to(path))
+    ]
 
 
 @contextmanager

@@ -186,6 +186,9 @@ def main(arguments: list[str]) -> int:
     except say.Trouble as exc:
         say.trouble(str(exc))
         return 1
+    except KeyboardInterrupt:
+        say.trouble("interrupted")
+        return say.INTERRUPTED
     return 0
 
 

@@ -1,6 +1,7 @@
 """What the local system tells a person: steps with their time, and one clear line for a failure."""
 
 import errno
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ SHOWN_EVERY: Final = 10.0
 """Seconds between two signs of life of a step whose output is no terminal."""
 DRAWN_EVERY: Final = 0.25
 LONGEST_NOTE: Final = 60
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""The exit code of a command that Ctrl-C ended."""
 
 
 class Trouble(Exception):

@@ -34,6 +34,21 @@ def test_clean_removes_what_was_built_and_no_state(settings: Settings, tmp_path:
     assert clean(settings, tree) == 0
 
 
+def test_clean_leaves_alone_what_a_volume_holds(tmp_path: Path) -> None:
+    """State lies in the tree by default, and a volume may hold a program with its bytecode."""
+    for state in (".moorage", "infra/state", "build/state"):
+        settings = Settings.from_env({"MOORAGE_STATE": str(tmp_path / state)})
+        held = settings.plugin_root("directory") / "volumes" / "a" / "__pycache__" / "program.pyc"
+        held.parent.mkdir(parents=True)
+        held.write_text("")
+        assert clean(settings, tmp_path) == 0
+        assert held.exists()
+    (tmp_path / "infra" / "__pycache__").mkdir(parents=True)
+    assert clean(Settings.from_env({"MOORAGE_STATE": str(tmp_path / "other")}), tmp_path) == 0
+    assert (tmp_path / ".moorage/directory/volumes/a/__pycache__/program.pyc").exists()
+    assert not (tmp_path / "infra" / "__pycache__").exists()
+
+
 def test_clean_is_refused_while_the_system_runs(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     with (settings.run / "lock").open("w") as handle:
