@@ -100,9 +100,13 @@ def forget(settings: Settings, *, sure: bool) -> int:
 def _ask(settings: Settings) -> None:
     """Ask whether to remove the state; raises Trouble unless the answer is yes."""
     say.line(f"This removes {settings.state} for good, with the data of {_volumes(settings)}.")
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise say.Trouble("nothing was removed: make forget asks on a terminal; YES=1 answers it elsewhere")
-    if input("Type yes to go on: ").strip().lower() != "yes":
+    try:
+        answer = input("Type yes to go on: ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() != "yes":
         raise say.Trouble("nothing was removed")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import re
+import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -36,19 +38,21 @@ class Line:
 
 
 def show(settings: Settings, *, lines: int, follow: bool) -> int:
-    """Print the last `lines` lines of all logs; with `follow` also what comes, until Ctrl-C."""
+    """Print the last `lines` lines of all logs; with `follow` also what comes, until Ctrl-C or the reader's end."""
     if not settings.logs.is_dir():
         raise say.Trouble(f"there are no logs in {settings.logs}: nothing was ever started there")
-    ends = {path: path.stat().st_size for path in _files(settings)}
-    for line in deque(merged(_files(settings)), maxlen=lines):
-        say.line(str(line))
     try:
+        ends = {path: path.stat().st_size for path in _files(settings)}
+        for line in deque(merged(_files(settings)), maxlen=lines):
+            say.line(str(line))
         while follow:
             clock.sleep(LOOK_EVERY)
             for line in sorted(_new(settings, ends)):
                 say.line(str(line))
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:  # make logs | head: Python would fail again when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

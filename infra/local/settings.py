@@ -141,8 +141,8 @@ class Settings:
         return self.state / plugin_id
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Environment of a child process: the terminal's path and home, and `more`."""
-        return {**self.base_environment, "PYTHONUNBUFFERED": "1", **more}
+        """Environment of a child process: the terminal's path and home, and `more`. Logs in UTC, so that they merge."""
+        return {**self.base_environment, "PYTHONUNBUFFERED": "1", "TZ": "UTC", **more}
 
     def aws_environment(self, **more: str) -> dict[str, str]:
         """Environment of a child process that calls AWS: the emulator's address and its root's credentials."""

@@ -1,6 +1,9 @@
 """`make clean` removes what was built and keeps state; `make forget` removes state, and asks before."""
 
+import contextlib
 import fcntl
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +78,34 @@ def test_forget_asks_and_without_a_terminal_removes_nothing(settings: Settings) 
     assert forget(settings, YES="1").returncode == 0
     assert not settings.state.exists()
     assert "nothing to forget" in forget(settings, YES="1").stdout
+
+
+@pytest.mark.parametrize(("typed", "removed"), [(b"yes\n", True), (b"no\n", False), (b"\x04", False), (b"\x03", False)])
+def test_forget_takes_yes_on_a_terminal_and_nothing_else(settings: Settings, typed: bytes, removed: bool) -> None:
+    environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(settings.state)}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, [sys.executable, "-m", "infra.local", "forget"], environment)  # noqa: S606
+    said = b""
+    while b"Type yes to go on" not in said:
+        said += os.read(terminal, 1000)
+    os.write(terminal, typed)
+    with contextlib.suppress(OSError):  # Linux says EIO at a terminal's end
+        while more := os.read(terminal, 1000):
+            said += more
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert b"Traceback" not in said
+    assert settings.state.exists() != removed
+    assert (code == 0) == removed
+
+
+def test_forget_without_a_standard_input_removes_nothing(settings: Settings) -> None:
+    environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(settings.state)}
+    command = ["sh", "-c", f"exec {sys.executable} -m infra.local forget <&-"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "YES=1 answers it elsewhere" in done.stderr
+    assert settings.state.exists()
 
 
 @pytest.mark.parametrize("command", ["run", "status", "stop", "logs"])

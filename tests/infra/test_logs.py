@@ -1,12 +1,14 @@
 """`make logs`: one order of time, whatever a log's form; lines without a time stay with the line before."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from infra.local import logs
 from infra.local.say import Trouble
-from infra.local.settings import Answers
+from infra.local.settings import ROOT, Answers, Settings
 
 
 def shown(tmp_path: Path, **files: str) -> list[str]:
@@ -55,3 +57,22 @@ def test_answers_are_read_from_makes_variables() -> None:
     assert not Answers.from_env({"YES": "no"}).yes
     with pytest.raises(Trouble, match="LINES is 'x'"):
         Answers.from_env({"LINES": "x"})
+
+
+def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+    """`make logs | head`."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "bridge.log").write_text("a line\n" * 100_000)
+    environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(tmp_path), "LINES": "100000"}
+    command = f"{sys.executable} -m infra.local logs; echo code $? >&2"
+    done = subprocess.run(
+        ["sh", "-c", f"({command}) | head -1"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.endswith("a line\n")
+    assert done.stderr == "code 0\n"
+
+
+def test_logs_of_children_are_in_one_time_zone(tmp_path: Path) -> None:
+    """Some name no zone, and are merged with those that do."""
+    assert Settings.from_env({"MOORAGE_STATE": str(tmp_path), "TZ": "Asia/Tokyo"}).environment()["TZ"] == "UTC"
