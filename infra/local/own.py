@@ -47,11 +47,13 @@ def _at(parent: str, name: str) -> str:
 
 
 def _close_one(path: str) -> None:
-    status = os.lstat(path)
-    if stat.S_ISLNK(status.st_mode) or not status.st_mode & FOR_OTHERS:
-        return
     try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode) or not status.st_mode & FOR_OTHERS:
+            return
         os.chmod(path, stat.S_IMODE(status.st_mode) & ~FOR_OTHERS)  # noqa: PTH101
+    except FileNotFoundError:  # what an earlier run left behind may still be at work
+        return
     except PermissionError as exc:
         raise Trouble(
             f"{path} belongs to another user: remove it, or choose another folder with MOORAGE_STATE"

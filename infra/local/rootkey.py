@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from infra.local.say import Trouble
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
@@ -34,16 +34,27 @@ WELL_KNOWN: Final = Key("test", "test")
 
 def kept(path: Path) -> Key:
     """Read the key that is in the file, after making one where there is none yet."""
-    made = Key("AKIA" + "".join(secrets.choice(LETTERS) for _ in range(16)), secrets.token_hex(20))
+    if not path.exists():
+        _make(path)
+    return _read(path)
+
+
+def _make(path: Path) -> None:
+    """Put a new key into the file, whole or not at all; one that another process put there meanwhile stays."""
+    key = {
+        "access_key_id": "AKIA" + "".join(secrets.choice(LETTERS) for _ in range(16)),
+        "secret": secrets.token_hex(20),
+    }
+    descriptor, unfinished = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read(path)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"access_key_id": made.access_key_id, "secret": made.secret}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    return made
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(key, file)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(unfinished)
+    finally:
+        Path(unfinished).unlink()
 
 
 def _read(path: Path) -> Key:

@@ -78,16 +78,19 @@ class System:
         os.umask(0o077)
         code = 0
         with say.plain_words(str(self.settings.state)):
-            self._make_folders()
+            own.folder(self.settings.state)
+            own.folder(self.settings.run)
             with self._alone():
                 try:
+                    self._make_folders()
                     self._start()
                     self._watch()
                 except _Stop:
                     pass
                 except say.Trouble as exc:
-                    say.trouble(str(exc))
-                    code = 1
+                    if not self._stop.is_set():  # Ctrl-C also ends the programs that are waited for
+                        say.trouble(str(exc))
+                        code = 1
                 finally:
                     self._stop_everything()
         return code
@@ -101,9 +104,10 @@ class System:
 
     def _make_folders(self) -> None:
         settings = self.settings
-        own.folder(settings.state)
-        own.close(settings.state, but=[*map(settings.plugin_root, settings.plugin_ids)])
-        for folder in (settings.run, settings.logs, settings.sockets, *map(settings.plugin_root, settings.plugin_ids)):
+        roots = [*map(settings.plugin_root, settings.plugin_ids)]
+        # Of earlier runs as well: what volumes hold keeps its rights.
+        own.close(settings.state, but=[*roots, *(volumes.parent for volumes in settings.state.glob("*/volumes"))])
+        for folder in (settings.logs, settings.sockets, *roots):
             own.folder(folder)
         for log in settings.logs.glob("*.log"):
             if log.stat().st_size > LONGEST_LOG:
@@ -127,14 +131,14 @@ class System:
                     f"the local system of {self.settings.state} runs already: make status says where, make stop ends it"
                 ) from exc
             ready_file(self.settings).unlink(missing_ok=True)
-            own = self.settings.run / "supervisor.json"
+            mine = self.settings.run / "supervisor.json"
             identity = Identity.of(os.getpid())
             if identity is not None:
-                identity.write(own)
+                identity.write(mine)
             try:
                 yield
             finally:
-                own.unlink(missing_ok=True)
+                mine.unlink(missing_ok=True)
                 ready_file(self.settings).unlink(missing_ok=True)
 
     def _start(self) -> None:
