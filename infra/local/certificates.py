@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from cryptography import x509
 
 from infra.local import clock, say
 from infra.local.deployment import Emulated
 from moorage import certificates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from infra.local.settings import Settings
 
 NODE_ID: Final = "local"
@@ -33,19 +34,36 @@ def command(name: str) -> str:
 
 def ensure(settings: Settings) -> None:
     """Make the CA and the certificates that are missing or end soon."""
-    ca = settings.certs / "ca"
-    if not (ca / "ca.pem").is_file():
-        certificates.make_ca(ca, days=CA_DAYS, now=_now())
-    for_node(settings, NODE_ID, settings.certs / "bridge")
-    worker = settings.certs / "worker"
-    if _ends_soon(worker / "worker.pem"):
-        certificates.issue_worker(ca, worker, days=LEAF_DAYS, now=_now())
+    ca, worker = settings.certs / "ca", settings.certs / "worker"
+    with _in_one_line():
+        if not (ca / "ca.pem").is_file():
+            _remove_half_a_ca(settings.certs)
+            certificates.make_ca(ca, days=CA_DAYS, now=_now())
+        for_node(settings, NODE_ID, settings.certs / "bridge")
+        if _ends_soon(worker / "worker.pem"):
+            certificates.issue_worker(ca, worker, days=LEAF_DAYS, now=_now())
 
 
 def for_node(settings: Settings, node_id: str, out: Path) -> None:
     """Make a bridge's certificate for a node in the folder `out`, unless there is one that lasts."""
-    if _ends_soon(out / "bridge.pem"):
-        certificates.issue_bridge(settings.certs / "ca", node_id, out, days=LEAF_DAYS, now=_now())
+    with _in_one_line():
+        if _ends_soon(out / "bridge.pem"):
+            certificates.issue_bridge(settings.certs / "ca", node_id, out, days=LEAF_DAYS, now=_now())
+
+
+def _remove_half_a_ca(certs: Path) -> None:
+    """Remove a CA's key whose certificate a kill prevented: while there is nothing else, it has signed nothing."""
+    key = certs / "ca" / "ca-key.pem"
+    if [*certs.glob("*/*.pem")] == [key]:
+        key.unlink()
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except certificates.CertificateTrouble as exc:
+        raise say.Trouble(str(exc)) from exc
 
 
 def publish(settings: Settings) -> None:
@@ -81,8 +99,7 @@ def _published(settings: Settings) -> str | None:
 def _ends_soon(path: Path) -> bool:
     if not path.is_file():
         return True
-    end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    return end - RENEW_BEFORE < _now()
+    return certificates.Issued.read(path).ends - RENEW_BEFORE < _now()
 
 
 def _now() -> datetime.datetime:

@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from infra.local import certificates, clock, deployment, environments, own, say
 from infra.local.emulator import Emulator, answers
 from infra.local.processes import Child, Identity, end_leftovers, listens, require_free_port
@@ -190,7 +192,10 @@ class System:
         certificates.ensure(self.settings)
         own.close(self.settings.certs)
         publish = partial(certificates.publish, self.settings)
-        deployed = deployment.bring_up_to_date(self.settings, beside=publish)
+        try:
+            deployed = deployment.bring_up_to_date(self.settings, beside=publish)
+        except (BotoCoreError, ClientError) as exc:
+            raise say.Trouble(f"the emulator at {self.settings.endpoint} refused a call: {exc}") from exc
         self._go_on()
         self._api = f"{self.settings.endpoint}/restapis/{deployed.api_id}/{deployed.api_stage}/_user_request_"
 

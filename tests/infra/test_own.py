@@ -1,13 +1,8 @@
 """Folders of one's own: closed to others whatever they were before, and never another user's."""
 
-import fcntl
 import json
 import os
-import signal
-import socket
 import stat
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import own, rootkey
-from infra.local.dynamodb_local import free_port
 from infra.local.say import Trouble
-from infra.local.settings import ROOT, Settings
-from infra.local.system import LONGEST_LOG
 
 ANOTHER_USER = 65534
 
@@ -108,65 +100,6 @@ def test_a_key_is_whole_from_its_first_moment_on(tmp_path: Path) -> None:
             found = set(pool.map(rootkey.kept, [tmp_path / f"{number}.json"] * 8))
         assert len(found) == 1
     assert len(list(tmp_path.iterdir())) == 30
-
-
-def test_an_interrupt_of_a_start_is_no_failure(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        environment = {
-            **Settings.from_env().base_environment,
-            "MOORAGE_STATE": str(tmp_path),
-            "MOORAGE_PORT": str(free_port()),
-            "MOORAGE_BRIDGE_PORT": str(free_port()),
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "infra.local", "run"],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with silent.accept()[0]:
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60)[1] == ""
-        assert process.returncode == 0
-
-
-def start(state: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`make run` of a system that cannot come up: no emulator answers where it is told to look."""
-    environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(state), **variables}
-    for name in ("MOORAGE_PORT", "MOORAGE_BRIDGE_PORT"):
-        environment[name] = str(free_port())
-    environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "infra.local", "run"]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-
-
-def test_a_second_start_touches_nothing_of_the_first(tmp_path: Path) -> None:
-    for folder in ("run", "logs"):
-        (tmp_path / folder).mkdir()
-    log = tmp_path / "logs" / "bridge.log"
-    log.write_text("")
-    os.truncate(log, LONGEST_LOG + 1)
-    with (tmp_path / "run" / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        assert "runs already" in start(tmp_path).stderr
-        assert log.exists()
-    assert "no emulator answers there" in start(tmp_path).stderr
-    assert not log.exists()
-
-
-def test_what_volumes_hold_keeps_its_rights_also_of_plugins_that_are_not_started_now(tmp_path: Path) -> None:
-    for plugin in ("directory", "hostpath"):
-        content = tmp_path / plugin / "volumes" / "a" / "content"
-        content.parent.mkdir(parents=True, mode=0o755)
-        content.write_text("")
-        content.chmod(0o644)
-    (tmp_path / "certs").mkdir()
-    (tmp_path / "certs" / "ca-key.pem").write_text("")
-    (tmp_path / "certs" / "ca-key.pem").chmod(0o644)
-    start(tmp_path)
-    assert mode(tmp_path / "certs" / "ca-key.pem") == 0o600
-    assert [mode(tmp_path / plugin / "volumes/a/content") for plugin in ("directory", "hostpath")] == [0o644, 0o644]
 
 
 def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
