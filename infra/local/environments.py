@@ -106,6 +106,7 @@ def _install(environments: list[Environment]) -> None:
 
 
 def _make(environment: Environment, step: say.Step) -> None:
+    _stamp(environment).unlink(missing_ok=True)
     if not _python_works(environment):
         shutil.rmtree(environment.path, ignore_errors=True)
         uv.run(["venv", "--python", sys.executable, str(environment.path)], step)

@@ -23,6 +23,7 @@ FROM_PIP: Final = {
     "extra-index-url": "UV_INDEX",
     "cert": "SSL_CERT_FILE",
     "proxy": "HTTPS_PROXY",
+    "trusted-host": "UV_INSECURE_HOST",
 }
 """uv reads no pip.conf. A machine whose pip needs a mirror, a proxy or a certificate needs the same for uv."""
 INDEXES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")
@@ -78,10 +79,8 @@ def _version(uv: Path) -> tuple[int, ...]:
 
 def _from_pip(env: Mapping[str, str]) -> dict[str, str]:
     """What pip is told by its files and variables, under uv's names; no index where uv has one of its own."""
-    python = FOLDER / "bin" / "python"
-    if not python.exists():
-        return {}
-    command = [str(python), "-m", "pip", "config", "list", "--disable-pip-version-check"]
+    ours = FOLDER / "bin" / "python"  # has a pip; where uv is on the PATH, this Python may have one
+    command = [str(ours) if ours.exists() else sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, env=dict(env), check=False).stdout
     told = translated(listing)
     return {name: value for name, value in told.items() if not (name in INDEXES and any(map(env.get, INDEXES)))}

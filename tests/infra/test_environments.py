@@ -80,12 +80,40 @@ global.index-url='https://mirror.example/simple'
 global.extra-index-url='https://a.example/\\nhttps://b.example/'
 install.index-url='https://nearer.example/simple'
 global.timeout='60'
+global.trusted-host='mirror.example'
 """
     assert uv.translated(listing) == {
         "UV_DEFAULT_INDEX": "https://nearer.example/simple",
         "UV_INDEX": "https://a.example/ https://b.example/",
         "SSL_CERT_FILE": "/ca.pem",
+        "UV_INSECURE_HOST": "mirror.example",
     }
+
+
+def test_uv_of_the_path_is_told_what_pip_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no .venv-uv then, whose pip could be asked."""
+    monkeypatch.setattr(uv, "FOLDER", tmp_path / ".venv-uv")
+    for name in (*uv.INDEXES, "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    assert uv.environment()["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    monkeypatch.setenv("UV_INDEX_URL", "https://own.example/simple")
+    assert "UV_DEFAULT_INDEX" not in uv.environment()
+
+
+def test_an_environment_whose_renewal_was_broken_off_is_renewed_again(tree: Path) -> None:
+    """Also when its lock is the old one again, of which a part was replaced already."""
+    environments.ensure(environments.FUNCTIONS)
+    works, lock = (tree / "uv").read_text(), (tree / "requirements.txt").read_text()
+    (tree / "requirements.txt").write_text("# another\n")
+    (tree / "uv").write_text(FAILS)
+    with pytest.raises(say.Trouble):
+        environments.ensure(environments.FUNCTIONS)
+    (tree / "requirements.txt").write_text(lock)
+    (tree / "uv").write_text(works)
+    asked(tree)
+    environments.ensure(environments.FUNCTIONS)
+    assert "pip sync" in "\n".join(asked(tree))
 
 
 def test_a_uv_that_is_too_old_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
