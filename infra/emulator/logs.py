@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ def catch(path: Path) -> None:
         if lines:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             name = (func.get("config") or func).get("FunctionName", "?")
-            with path.open("a") as file:
+            with suppress(OSError), path.open("a") as file:  # a full disk is no failure of a function
                 file.write("".join(f"{now} {name} {line}\n" for line in lines))
         told(func, request_id, log_text, *arguments, **more)
 
