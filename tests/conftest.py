@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    told = [r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport)]
+    terminalreporter.write_line(f"{len({report.nodeid for report in told})} cases")
     # A report of each phase has the same properties: once is enough.
-    reports = [r for rs in terminalreporter.stats.values() for r in rs if getattr(r, "when", "") == "call"]
-    for title, lines in reporting.sections(reports).items():
+    for title, lines in reporting.sections(r for r in told if r.when == "call").items():
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.write_line(line)

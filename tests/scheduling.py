@@ -20,6 +20,15 @@ TOGETHER: Final = {
     "tests/e2e/test_replay.py": "replay",
     # One system in this process for all.
     "tests/openapi/test_fuzz.py": "fuzz",
+    # One long test each.
+    "tests/conformance/test_costs.py": "costs",
+    "tests/property/test_claim_system.py": "claims in any order",
+    # The same modules are fetched and compiled once for all.
+    "tests/conformance/sanity/test_sanity.py": "go",
+    "tests/conformance/echo/test_echo.py": "go",
+    "tests/conformance/echo/test_descriptors.py": "go",
+    "tests/conformance/go_client/test_go_client.py": "go",
+    "tests/conformance/test_go_tables.py": "go",
 }
 """Files whose tests run in one process, with the name of their group; groups start in this order."""
 ALONE: Final = ("tests/e2e/", "tests/conformance/")

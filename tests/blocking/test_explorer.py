@@ -1,7 +1,7 @@
 """The index protocol holds in every interleaving, and the explorer would notice if it did not.
 
-`make conformance` (--many) looks at all of them. `make test` leaves out, where a list is read, answers that are lost and
-waits whose time is up: four of five states.
+`make conformance` (--many) looks at all of them. `make test` leaves out, where a list is read, answers that are lost
+and waits whose time is up: four of five states.
 """
 
 from collections.abc import Callable
