@@ -1,11 +1,11 @@
 """`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand, and all of
 what `make test` tries a sample of.
 
-tests/conformance                            clients and plugins in other languages, csi-sanity
-EXHAUSTIVE, --many                           more examples of claims in any order; every death of a process under every
-                                             delivery of its message; every interleaving of writers and readers
-tests/store, CLAIMS, --many --against=local  the store's own tests, and 200 examples of claims, on DynamoDB Local; beside
-                                             the others, since both wait for servers
+tests/conformance             clients and plugins in other languages, csi-sanity
+EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
+                              message; every interleaving of writers and readers
+tests/store, CLAIMS, --many,  the store's own tests, and 200 examples of claims, on DynamoDB Local; beside the others,
+  --against=local             since both wait for servers
 """
 
 import subprocess
