@@ -47,7 +47,7 @@ APART = tests/conformance tests/bench
 # Four processes more than there are processors: tests of whole local systems wait more than they work.
 JOBS ?= $(shell $(FOUND) -c 'import os; print(min(12, (os.cpu_count() or 1) + 4))')
 test: venv emulator  ## all tests but those against other people's programs; JOBS=1 for one at a time
-	$(PYTEST) -n $(JOBS) --dist loadgroup $(addprefix --ignore=,$(APART)) $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadgroup --durations=10 $(addprefix --ignore=,$(APART)) $(ARGS)
 lint: venv  ## ruff and mypy
 	$(DEV_PYTHON) -m ruff check .
 	$(DEV_PYTHON) -m ruff format --check .
@@ -56,7 +56,7 @@ check: lint test  ## lint and test
 format: venv  ## let ruff format the tree
 	$(DEV_PYTHON) -m ruff format .
 	$(DEV_PYTHON) -m ruff check --fix .
-conformance: venv emulator  ## against DynamoDB Local, clients in other languages, csi-sanity
+conformance: venv emulator  ## other people's programs, and all that test tries a sample of
 	$(DEV_PYTHON) -m infra.local.conformance $(ARGS)
 bench: venv emulator  ## latencies and import times (a report)
 	$(PYTEST) tests/bench -s $(ARGS)

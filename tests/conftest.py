@@ -15,9 +15,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--many", action="store_true", help="more examples in tests/property, every death under every delivery"
-    )
+    parser.addoption("--many", action="store_true", help="all of what `make test` only tries a sample of")
     parser.addoption("--soak", default="0", metavar="SECONDS", help="examples in tests/property for about so long")
     parser.addoption(
         "--against",
@@ -38,18 +36,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents and HERE / "unit" not in item.path.parents:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "localhost"]))
         whole = item.get_closest_marker("e2e") or item.get_closest_marker("conformance")
-        if whole and scheduling.file_of(item.nodeid) not in scheduling.TOGETHER:
+        if whole and scheduling.group_of(item.nodeid) is None:
             raise pytest.UsageError(f"{item.nodeid} is marked {whole.name}: add its file to tests/scheduling.py")
     items.sort(key=lambda item: scheduling.turn(item.nodeid))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    told = [r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport)]
+    terminalreporter.write_line(f"{len({report.nodeid for report in told})} cases")
     # A report of each phase has the same properties: once is enough.
-    reports = [r for rs in terminalreporter.stats.values() for r in rs if getattr(r, "when", "") == "call"]
-    for title, lines in reporting.sections(reports).items():
+    for title, lines in reporting.sections(r for r in told if r.when == "call").items():
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def many(request: pytest.FixtureRequest) -> bool:
+    """Whether all is to be tried, as in `make conformance`, or a sample, as in `make test`."""
+    return bool(request.config.getoption("--many"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,10 @@ from chalicelib.sealing import Sealer
 from chalicelib.store.plugins import PluginStore
 from chalicelib.worker import Worker
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
+"""Long: a process that ended is seen at once, and one that is starting on a busy machine takes its time."""
+AT_ONCE = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
+"""A socket that is not there yet is tried again soon: gRPC would wait a second."""
 RUN = "from moorage_devplugin.cli import main; main()"
 
 
@@ -75,7 +78,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Path]:
         subprocess.Popen([*command, *arguments], stderr=log, stdout=log) as process,
     ):
         try:
-            with grpc.insecure_channel(f"unix://{socket}") as channel:
+            with grpc.insecure_channel(f"unix://{socket}", options=AT_ONCE) as channel:
                 _wait_ready(process, channel, folder)
             yield socket
         finally:

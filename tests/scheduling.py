@@ -18,22 +18,21 @@ TOGETHER: Final = {
     "tests/clients/test_page.py": "shared system, mounts",
     "tests/infra/test_system.py": "system",
     "tests/e2e/test_replay.py": "replay",
-    "tests/e2e/test_audit.py": "audit",
-    "tests/e2e/test_mount_as_root.py": "mount as root",
     # One system in this process for all.
     "tests/openapi/test_fuzz.py": "fuzz",
-    # With other people's programs.
-    "tests/conformance/test_soak_blocking.py": "soak",
-    "tests/conformance/sanity/test_sanity.py": "sanity",
-    "tests/conformance/python_nomad/test_python_nomad.py": "python-nomad",
-    "tests/conformance/go_client/test_go_client.py": "go client",
-    "tests/conformance/echo/test_echo.py": "echo",
-    "tests/conformance/echo/test_descriptors.py": "echo",
-    "tests/conformance/test_go_tables.py": "go tables",
+    # One long test each.
     "tests/conformance/test_costs.py": "costs",
-    "tests/conformance/test_toolchains.py": "toolchains",
+    "tests/property/test_claim_system.py": "claims in any order",
+    # The same modules are fetched and compiled once for all.
+    "tests/conformance/sanity/test_sanity.py": "go",
+    "tests/conformance/echo/test_echo.py": "go",
+    "tests/conformance/echo/test_descriptors.py": "go",
+    "tests/conformance/go_client/test_go_client.py": "go",
+    "tests/conformance/test_go_tables.py": "go",
 }
 """Files whose tests run in one process, with the name of their group; groups start in this order."""
+ALONE: Final = ("tests/e2e/", "tests/conformance/")
+"""Other files in these folders are groups by themselves."""
 ORDER: Final = {name: place for place, name in enumerate(dict.fromkeys(TOGETHER.values()))}
 
 
@@ -41,9 +40,16 @@ def file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
+def group_of(nodeid: str) -> str | None:
+    """The group of a test; None when it may run in any process."""
+    file = file_of(nodeid)
+    return TOGETHER.get(file, file if file.startswith(ALONE) else None)
+
+
 def turn(nodeid: str) -> int:
-    """A key to sort by: groups in their order, then all that stands alone."""
-    return ORDER.get(TOGETHER.get(file_of(nodeid), ""), len(ORDER))
+    """A key to sort by: the groups of `TOGETHER` in their order, other groups, then all that stands alone."""
+    group = group_of(nodeid)
+    return len(ORDER) + 1 if group is None else ORDER.get(group, len(ORDER))
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
@@ -54,4 +60,4 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return TOGETHER.get(file_of(nodeid), nodeid)
+        return group_of(nodeid) or nodeid

@@ -1,9 +1,11 @@
-"""`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand.
+"""`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand, and all of
+what `make test` tries a sample of.
 
-tests/conformance                            clients and plugins in other languages, csi-sanity
-tests/property, the fault table, --many      more examples of what `make test` tries a few of; every death of a process
-                                             under every delivery of its message
-tests/store, tests/property --against=local  the store's own tests, and 200 examples of claims, on DynamoDB Local
+tests/conformance             clients and plugins in other languages, csi-sanity
+EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
+                              message; every interleaving of writers and readers
+tests/store, CLAIMS, --many,  the store's own tests, and 200 examples of claims, on DynamoDB Local; beside the others,
+  --against=local             since both wait for servers
 """
 
 import subprocess
@@ -11,16 +13,21 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from infra.local import dynamodb_local, environments, say, toolchains
 from infra.local.settings import tool_environment
 
 WITHIN: Final = 45 * 60
 """Seconds for each of the runs."""
-FAULTS: Final = "tests/operations/test_faults.py"
 CLAIMS: Final = "tests/property/test_claim_system.py"
-SIDE_BY_SIDE: Final = ("-n", "2", "--dist", "worksteal")
+EXHAUSTIVE: Final = (
+    "tests/property",
+    "tests/operations/test_faults.py",
+    "tests/blocking/test_explorer.py",
+    "tests/blocking/test_lists.py",
+)
+SHOWN: Final = ("--durations=10", "--dist", "loadgroup")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,27 +35,39 @@ def main(arguments: Sequence[str]) -> int:
     try:
         go = toolchains.find(toolchains.GO)
         java = toolchains.find(toolchains.JAVA)
-        environment = tool_environment(go, java)
-        codes = [
-            _pytest([*where, *arguments], environment)
-            for where in (["tests/conformance"], [*SIDE_BY_SIDE, "tests/property", FAULTS, "--many"])
-        ]
+        # With bytecode, whatever the shell says: else each process compiles every test again.
+        environment = tool_environment(go, java, PYTHONDONTWRITEBYTECODE="")
         with tempfile.TemporaryDirectory() as folder, dynamodb_local.running(Path(folder)) as url:
-            where = [*SIDE_BY_SIDE, "tests/store", CLAIMS, "--many", "--against=local"]
-            codes.append(_pytest([*where, *arguments], {**environment, "DYNAMODB_LOCAL_URL": url}))
+            on_dynamodb = {**environment, "DYNAMODB_LOCAL_URL": url}
+            stores = ["-n", "2", "tests/store", CLAIMS, "--many", "--against=local", *SHOWN, *arguments]
+            others = ["-n", "4", "tests/conformance", *EXHAUSTIVE, "--many", *SHOWN, *arguments]
+            with (Path(folder) / "stores.log").open("w+") as log:
+                beside = _start(stores, on_dynamodb, log)
+                try:
+                    codes = [_wait(others, _start(others, environment, None))]
+                    codes.append(_wait(stores, beside))
+                finally:
+                    beside.kill()
+                log.seek(0)
+                say.line(log.read())
     except say.Trouble as exc:
         say.trouble(str(exc))
         return 1
     return max(codes)
 
 
-def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
+def _start(arguments: list[str], environment: dict[str, str], log: IO[str] | None) -> subprocess.Popen[bytes]:
     say.line(f"pytest {' '.join(arguments)}")
     command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.Popen(command, cwd=environments.ROOT, env=environment, stdout=log, stderr=log)
+
+
+def _wait(arguments: list[str], process: subprocess.Popen[bytes]) -> int:
     try:
-        return subprocess.run(command, cwd=environments.ROOT, env=environment, timeout=WITHIN, check=False).returncode
+        return process.wait(WITHIN)
     except subprocess.TimeoutExpired as exc:
-        raise say.Trouble(f"pytest {arguments[0]} took longer than {WITHIN // 60} minutes") from exc
+        process.kill()
+        raise say.Trouble(f"pytest {' '.join(arguments)} took longer than {WITHIN // 60} minutes") from exc
 
 
 if __name__ == "__main__":

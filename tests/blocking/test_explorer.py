@@ -1,6 +1,11 @@
-"""The index protocol holds in every interleaving, and the explorer would notice if it did not."""
+"""The index protocol holds in every interleaving, and the explorer would notice if it did not.
+
+`make conformance` (--many) looks at all of them. `make test` leaves out, where a list is read, answers that are lost
+and waits whose time is up: four of five states.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -40,9 +45,12 @@ def show(scenario: Scenario, name: str, record_property: Tell) -> None:
 @pytest.mark.parametrize("reader", ["list", "members", "read", "read after list"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_change_is_missed_and_no_index_lies_in_any_interleaving(
-    reader: str, name: str, record_property: Tell
+    reader: str, name: str, many: bool, record_property: Tell
 ) -> None:
-    show(Scenario(CHANGES[name], reader, losses=1 if len(CHANGES[name][1]) == 1 else 0), name, record_property)
+    scenario = Scenario(CHANGES[name], reader, losses=1 if len(CHANGES[name][1]) == 1 else 0)
+    if not many and reader != "read":
+        scenario = replace(scenario, losses=0, cuts=0)
+    show(scenario, name, record_property)
 
 
 @pytest.mark.parametrize("name", READ_ONLY)

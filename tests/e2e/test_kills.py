@@ -2,6 +2,8 @@
 
 The five kinds run at the same time on things of their own. Whoever dies takes all five calls along; then the requests
 that wait, or the sweeper, must bring each to its end, exactly once, in the plugin's own folder.
+
+The plugin holds the calls until the test has killed what it wants to kill: no test hopes to be in time.
 """
 
 import itertools
@@ -25,8 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(40
 
 RPCS = ("CreateVolume", "DeleteVolume", "ControllerExpandVolume", "CreateSnapshot", "DeleteSnapshot")
 CALL_SECONDS = 15
-DELAY = 13
-"""Long enough for five workers to start on a busy machine, below the deadline."""
+"""The calls' deadline; within it warm workers begin all five, and the test kills."""
 ANSWERED_WITHIN = 100
 NUMBERS = itertools.count(1)
 SMALL, LARGE = 1 << 20, 2 << 20
@@ -83,10 +84,14 @@ class Round:
 
     def prepare(self) -> None:
         uses = ("delete", "expand", "source")
-        with ThreadPoolExecutor(len(uses)) as pool:  # at once, so that workers are warm when they are to start together
-            names = [f"{self.name}-{use}" for use in uses]
+        warming = ("warm-1", "warm-2")
+        with ThreadPoolExecutor(len(RPCS)) as pool:  # as many workers are warm when five are to begin together
+            names = [f"{self.name}-{use}" for use in (*uses, *warming)]
             made = list(pool.map(lambda n: create(self.site.system, n, RequestedCapacityMin=SMALL), names))
-        assert [reply.status for reply in made] == [200] * len(uses), made
+        assert [reply.status for reply in made] == [200] * len(names), made
+        for use in warming:
+            assert request(self.site.system, "DELETE", f"/v1/volume/csi/{self.name}-{use}/delete").status == 200
+        made = made[: len(uses)]
         self._ids = {use: m.json["Volumes"][0]["ExternalID"] for use, m in zip(uses, made, strict=True)}
         self._old = self._take("old").json["Snapshots"][0]["ID"]
 
@@ -180,8 +185,8 @@ def test_workers_killed_before_their_calls_reach_the_plugin(site: Site, round_: 
     os.kill(bridge, signal.SIGSTOP)
     try:
         round_.start()
-        wait_for(lambda: site.running() == len(RPCS), seconds=20)
-        assert kill_workers(site.system, "run_operation") == len(RPCS)
+        wait_for(lambda: site.running() == len(RPCS))
+        assert kill_workers(site.system, "run_operation") >= len(RPCS)
     finally:
         os.kill(bridge, signal.SIGCONT)
     round_.end()
@@ -190,20 +195,22 @@ def test_workers_killed_before_their_calls_reach_the_plugin(site: Site, round_: 
 
 def test_workers_killed_during_their_calls(site: Site, round_: Round) -> None:
     """The calls have their effect when nobody waits for them any more."""
-    site.slow(*(f"{rpc}={DELAY}s*1" for rpc in RPCS))
+    site.slow(*(f"{rpc}=hold*1" for rpc in RPCS))
     round_.start()
-    wait_for(lambda: site.running() == len(RPCS), seconds=20)
+    wait_for(lambda: site.running() == len(RPCS))
     assert not round_.all_had_their_effect()
-    assert kill_workers(site.system, "run_operation") == len(RPCS)
+    assert kill_workers(site.system, "run_operation") >= len(RPCS)
+    site.slow()
     round_.end()
     round_.clean()
 
 
 def test_workers_killed_after_the_effect_and_before_its_record(site: Site, round_: Round) -> None:
-    site.slow(*(f"{rpc}={DELAY}s@after*1" for rpc in RPCS))
+    site.slow(*(f"{rpc}=hold@after*1" for rpc in RPCS))
     round_.start()
-    wait_for(round_.all_had_their_effect, seconds=20)
-    assert kill_workers(site.system, "run_operation") == len(RPCS)
+    wait_for(round_.all_had_their_effect)
+    assert kill_workers(site.system, "run_operation") >= len(RPCS)
+    site.slow()
     round_.end()
     round_.clean()
 
@@ -211,12 +218,12 @@ def test_workers_killed_after_the_effect_and_before_its_record(site: Site, round
 @pytest.mark.parametrize("who", ["plugin-directory", "bridge"])
 def test_the_other_side_killed_during_the_calls(site: Site, round_: Round, who: str) -> None:
     """UNAVAILABLE for whoever waits; the process is started again, and the calls are repeated."""
-    site.slow(*(f"{rpc}={DELAY}s" for rpc in RPCS))
+    site.slow(*(f"{rpc}=hold" for rpc in RPCS))
     round_.start()
-    wait_for(lambda: site.running() == len(RPCS), seconds=20)
-    site.slow()
+    wait_for(lambda: site.running() == len(RPCS))
     old = site.system.pid_of(who)
     psutil.Process(old).kill()
+    site.slow()
     round_.end()
     round_.clean()
 

@@ -159,15 +159,14 @@ def tapped_system() -> Iterator[Tapped]:
 @pytest.mark.parametrize("side", ["request", "worker"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_a_death_at_any_step_loses_and_leaks_nothing(
-    case: Case, side: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+    case: Case, side: str, many: bool, record_property: Callable[[str, object], None]
 ) -> None:
-    every = request.config.getoption("--many")
     tried = 0
     for at in range(MOST_STEPS):
         died = False
-        for after in (False, True):
-            # One delivery for each death, in turn; with --many each of them.
-            deliveries = DELIVERIES if every else [DELIVERIES[(at + after) % len(DELIVERIES)]]
+        # One death at each step in turn before and after it, with one delivery; with --many each of them with each.
+        for after in (False, True) if many else (at % 2 == 1,):
+            deliveries = DELIVERIES if many else [DELIVERIES[at % len(DELIVERIES)]]
             for delivery in deliveries if side == "worker" else ("redelivered",):
                 with tapped_system() as tapped:
                     died = run_case(tapped, case, side=side, at=at, after=after, delivery=delivery)

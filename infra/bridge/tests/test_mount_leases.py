@@ -23,6 +23,8 @@ from moorage.spec import csi_pb2 as csi
 pytestmark = pytest.mark.enable_socket
 
 LEASE = 5
+LONG = 20
+"""A lease that does not end while a test waits for what must not take so long."""
 
 
 @pytest.fixture
@@ -64,8 +66,8 @@ def run(machine: Machine, pki: Pki, plugin: FakePlugin) -> Callable[[], Any]:
     return bridge
 
 
-def mounted(machine: Machine, *arguments: object) -> Entry:
-    done = machine.mount("--alloc", "a1", "--lease", LEASE, *arguments)
+def mounted(machine: Machine, lease: int = LEASE) -> Entry:
+    done = machine.mount("--alloc", "a1", "--lease", lease)
     assert done.exit_code == 0, done.output
     return machine.entry()
 
@@ -75,10 +77,10 @@ def test_a_lease_is_renewed_a_few_times_in_its_life_and_the_mount_stays(
 ) -> None:
     before = mounted(machine)
     with run():
-        time.sleep(LEASE + 2)
+        eventually(lambda: len(plane.times("PUT renew")) >= 6)
     renewals = plane.times("PUT renew")
-    assert 4 <= len(renewals) <= 10, renewals
-    assert max(b - a for a, b in itertools.pairwise(renewals)) < LEASE / 2
+    assert (renewals[-1] - renewals[0]) / (len(renewals) - 1) > LEASE / 8, "more often than it helps"
+    assert max(b - a for a, b in itertools.pairwise(renewals)) < LEASE
     assert {body["LeaseSeconds"] for body in plane.requests("PUT renew")} == {LEASE}
     assert machine.target.is_symlink()
     assert not plugin.called("NodeUnpublishVolume")
@@ -145,11 +147,11 @@ def test_when_a_lease_cannot_be_renewed_the_unmount_is_over_before_it_ends(
 
 
 def test_a_volume_that_is_gone_is_unmounted_at_once(machine: Machine, plane: Played, run: Callable[[], Any]) -> None:
-    mounted(machine)
+    mounted(machine, LONG)
     with run():
         eventually(lambda: plane.requests("PUT renew"))
         plane.always = (404, "volume not found")
-        eventually(lambda: machine.stages() == {"data": Stage.LOST}, within=LEASE / 2)
+        eventually(lambda: machine.stages() == {"data": Stage.LOST}, within=LONG / 2)
 
 
 def test_a_refused_renewal_of_a_claim_that_stands_is_not_believed(
@@ -166,13 +168,11 @@ def test_a_refused_renewal_of_a_claim_that_stands_is_not_believed(
 def test_a_bridge_that_starts_after_the_lease_ended_unmounts_at_once(
     machine: Machine, plane: Played, run: Callable[[], Any]
 ) -> None:
-    entry = mounted(machine)
-    machine.journal.put(dataclasses.replace(entry, renewed_at=entry.renewed_at - 100))
+    entry = mounted(machine, 4 * LONG)
+    machine.journal.put(dataclasses.replace(entry, renewed_at=entry.renewed_at - 5 * LONG))
     plane.always = BUSY
-    began = time.monotonic()
     with run():
-        eventually(lambda: machine.stages() == {"data": Stage.LOST})
-    assert time.monotonic() - began < 4
+        eventually(lambda: machine.stages() == {"data": Stage.LOST}, within=LONG)
 
 
 @pytest.mark.parametrize("ago", [100, -100])
@@ -240,7 +240,8 @@ def test_what_a_dead_command_left_without_a_claim_does_not_stay_mounted(
 ) -> None:
     machine.journal.put(mounted(machine).at(stage))
     with run():
-        time.sleep(1.5)
+        looked = len(plane.asked)
+        eventually(lambda: len(plane.asked) > looked)
         assert machine.target.is_symlink(), "while there is a claim, it is for the command, or a reconcile"
         plane.claims.clear()
         eventually(lambda: not machine.target.is_symlink())

@@ -1,6 +1,6 @@
 """What the bridge tells the control plane, when, and what it does with the answers."""
 
-import time
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -119,18 +119,19 @@ def test_restart_is_another_instance_of_the_same_node(settings: Settings, contro
 
 
 def test_plugin_that_dies_and_returns_is_told_at_once(
-    bridge: Bridge, control_plane: ControlPlane, plugin: FakePlugin
+    settings: Settings, control_plane: ControlPlane, plugin: FakePlugin
 ) -> None:
+    """Neither the next heartbeat nor the next look at the plugin is waited for: both are ten minutes away."""
     control_plane.usual["HeartbeatSeconds"] = 600
-    eventually(lambda: control_plane.last_plugin("fake").get("Healthy"))
-    time.sleep(1.2)  # the first heartbeat of one second passes; from now on only changes are sent
-    plugin.stop()
-    eventually(lambda: control_plane.last_plugin("fake").get("Healthy") is False, within=4)
-    gone = control_plane.last_plugin("fake")
-    assert gone["Provider"] == "fake.csi.moorage"  # the last fingerprint stays
-    assert "UNAVAILABLE" in gone["HealthDescription"]
-    plugin.start()
-    eventually(lambda: control_plane.last_plugin("fake")["Healthy"], within=6)
+    with running(replace(settings, probe_seconds=600)):
+        eventually(lambda: control_plane.last_plugin("fake").get("Healthy"))
+        plugin.stop()
+        eventually(lambda: control_plane.last_plugin("fake").get("Healthy") is False)
+        gone = control_plane.last_plugin("fake")
+        assert gone["Provider"] == "fake.csi.moorage"  # the last fingerprint stays
+        assert "UNAVAILABLE" in gone["HealthDescription"]
+        plugin.start()
+        eventually(lambda: control_plane.last_plugin("fake")["Healthy"])
 
 
 def test_plugin_that_says_it_is_not_ready_is_unhealthy(
@@ -153,11 +154,11 @@ def test_plugin_that_never_answered_is_registered_unhealthy(
         assert control_plane.last_plugin("fake")["Healthy"] is True
 
 
-def test_control_plane_that_is_away_is_waited_out(settings: Settings) -> None:
+def test_control_plane_that_is_away_is_waited_out(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     with control_plane_at() as first:
         port = first.port
     with running(replace(settings, api=f"http://127.0.0.1:{port}")) as bridge:
-        time.sleep(1.0)
+        eventually(lambda: "not registered" in caplog.messages)
         with control_plane_at(port) as back:
             eventually(back.puts)
             eventually(bridge.registration.registered.is_set)
@@ -192,10 +193,12 @@ def test_serial_that_the_control_plane_refuses_can_call_no_more(
 
 
 def test_orderly_stop_deregisters_after_the_calls_in_flight(
-    settings: Settings, control_plane: ControlPlane, plugin: FakePlugin, pki: Pki
+    settings: Settings, control_plane: ControlPlane, plugin: FakePlugin, pki: Pki, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
+
     def slow(*_: object) -> bytes:
-        time.sleep(1.0)
+        eventually(lambda: "stopping" in caplog.messages)
         return b"done"
 
     plugin.handlers["CreateVolume"] = slow

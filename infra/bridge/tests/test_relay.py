@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from infra.bridge.tests.parts import FakePlugin, Worker, eventually
+from infra.bridge.tests.parts import WITHIN, FakePlugin, Worker, eventually
 
 pytestmark = pytest.mark.enable_socket
 BYTES = b"\x0a\x03abc\x99\x06\x00\xff\xfe not even protobuf \x00"
@@ -77,14 +77,12 @@ def test_deadline_that_passes_ends_the_call_on_both_sides(plugin: FakePlugin, wo
 
     def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
         context.add_callback(ended.set)
-        ended.wait(5)
+        ended.wait(2 * WITHIN)
         return b""
 
     plugin.handlers["CreateVolume"] = answer
-    started = time.monotonic()
     assert worker.refused("CreateVolume", seconds=0.3).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert ended.wait(2)
-    assert time.monotonic() - started < 2
+    assert ended.wait(WITHIN)
 
 
 def test_cancelling_reaches_the_plugin(plugin: FakePlugin, worker: Worker) -> None:
@@ -93,16 +91,16 @@ def test_cancelling_reaches_the_plugin(plugin: FakePlugin, worker: Worker) -> No
     def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
         context.add_callback(ended.set)
         began.set()
-        ended.wait(5)
+        ended.wait(2 * WITHIN)
         return b""
 
     plugin.handlers["CreateVolume"] = answer
     call = worker.channel.unary_unary("/csi.v1.Controller/CreateVolume").future(
-        b"", timeout=10, metadata=worker.metadata()
+        b"", timeout=2 * WITHIN, metadata=worker.metadata()
     )
-    assert began.wait(5)
+    assert began.wait(WITHIN)
     call.cancel()
-    assert ended.wait(2)
+    assert ended.wait(WITHIN)
 
 
 def test_stream_arrives_item_by_item_and_its_end_too(plugin: FakePlugin, worker: Worker) -> None:
@@ -110,7 +108,7 @@ def test_stream_arrives_item_by_item_and_its_end_too(plugin: FakePlugin, worker:
 
     def answer(request: bytes, context: grpc.ServicerContext) -> Any:
         yield b"1" + request
-        assert go_on.wait(5)
+        assert go_on.wait(WITHIN)
         yield b"2"
         context.set_trailing_metadata((("x-end", "e"),))
 
@@ -135,7 +133,7 @@ def test_stream_that_is_cancelled_ends_at_the_plugin(plugin: FakePlugin, worker:
     stream = worker.stream("GetMetadataDelta", b"")
     assert next(stream) == b"more"
     stream.cancel()
-    assert ended.wait(2)
+    assert ended.wait(WITHIN)
 
 
 def test_error_in_the_midst_of_a_stream_passes(plugin: FakePlugin, worker: Worker) -> None:

@@ -1,7 +1,8 @@
 """Failures on purpose: delays, errors and deaths per RPC, and death at any step of a write.
 
-A rule reads `RPC=WHAT[@after][*TIMES]`, WHAT being seconds (`2.5s`), a gRPC code (`UNAVAILABLE`) or `die`. Without
-`@after` it strikes before the RPC has an effect, with it afterwards, when the answer is ready. `*` means every RPC.
+A rule reads `RPC=WHAT[@after][*TIMES]`, WHAT being seconds (`2.5s`), `hold` (until the file of rules changes), a gRPC
+code (`UNAVAILABLE`) or `die`. Without `@after` it strikes before the RPC has an effect, with it afterwards, when the
+answer is ready. `*` means every RPC.
 """
 
 import os
@@ -27,9 +28,11 @@ POINTS: Final = (
     "unpublished-target",
 )
 """Steps at which `--die-at` can end the process, as SIGKILL would."""
+LOOK_EVERY: Final = 0.05
+"""Seconds between two looks at the file while a call is held."""
 
 _RULE: Final = re.compile(
-    r"(?P<rpc>\*|[A-Za-z]+)=(?:(?P<seconds>\d+(?:\.\d+)?)s|(?P<die>die)|(?P<code>[A-Z_]+))"
+    r"(?P<rpc>\*|[A-Za-z]+)=(?:(?P<seconds>\d+(?:\.\d+)?)s|(?P<die>die)|(?P<hold>hold)|(?P<code>[A-Z_]+))"
     r"(?P<after>@after)?(?:\*(?P<times>\d+))?"
 )
 
@@ -43,6 +46,7 @@ class Rule:
     seconds: float = 0.0
     code: grpc.StatusCode | None = None
     die: bool = False
+    hold: bool = False
     times: int | None = None
 
     @classmethod
@@ -51,7 +55,7 @@ class Rule:
         found = _RULE.fullmatch(text.strip())
         if found is None:
             raise ValueError(
-                f"{text!r} is no fault: write RPC=2.5s, RPC=UNAVAILABLE or RPC=die, then @after, then *TIMES"
+                f"{text!r} is no fault: write RPC=2.5s, RPC=hold, RPC=UNAVAILABLE or RPC=die, then @after, then *TIMES"
             )
         code = found["code"]
         if code is not None and (code not in grpc.StatusCode.__members__ or code == "OK"):
@@ -64,6 +68,7 @@ class Rule:
             seconds=float(found["seconds"] or 0),
             code=None if code is None else grpc.StatusCode[code],
             die=found["die"] is not None,
+            hold=found["hold"] is not None,
             times=None if found["times"] is None else int(found["times"]),
         )
 
@@ -87,6 +92,8 @@ class Faults:
                 die()
             if rule.seconds:
                 self.stopping.wait(rule.seconds)
+            while rule.hold and self._stands(rule) and not self.stopping.wait(LOOK_EVERY):
+                pass
             if rule.code is not None:
                 moment = "after the effect" if after else "before any effect"
                 raise Refused(rule.code, f"failure on purpose, {moment}")
@@ -108,6 +115,12 @@ class Faults:
                 if rule.times is not None:
                     rule.times -= 1
             return due
+
+    def _stands(self, rule: Rule) -> bool:
+        """Whether the rule is still one: those of the file end when it changes."""
+        with self._lock:
+            self._read_file()
+            return any(rule is one for one in (*self.rules, *self._from_file))
 
     def _read_file(self) -> None:
         if self.file is None:
