@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,12 +28,18 @@ class Trouble(Exception):
 
 def line(text: str = "") -> None:
     """Say `text` now, also when the output is a pipe."""
-    print(text, flush=True)
+    _write(f"{text}\n")
 
 
 def trouble(text: str) -> None:
     """Say what went wrong and what to do."""
     print(f"moorage: {text}", file=sys.stderr, flush=True)
+
+
+def _write(text: str) -> None:
+    """Write to the standard output. A reader that has gone (`make run | head`) must not keep a system from stopping."""
+    with suppress(BrokenPipeError):
+        print(text, end="", flush=True)
 
 
 @dataclass
@@ -58,9 +64,9 @@ class Step:
         terminal = sys.stdout.isatty()
         while not self._over.wait(DRAWN_EVERY if terminal else SHOWN_EVERY):
             words = f"{self.seconds():.0f} s{f', {self._note}' if self._note else ''} ... "
-            print(f"\r\x1b[K  {self.what} ... {words}" if terminal else words, end="", flush=True)
+            _write(f"\r\x1b[K  {self.what} ... {words}" if terminal else words)
         if terminal:
-            print(f"\r\x1b[K  {self.what} ... ", end="", flush=True)
+            _write(f"\r\x1b[K  {self.what} ... ")
 
     def end(self) -> None:
         """Let `show` return."""
@@ -70,7 +76,7 @@ class Step:
 @contextmanager
 def step(what: str) -> Iterator[Step]:
     """Name a step when it starts, show that it goes on, and say how long it took when it ends."""
-    print(f"  {what} ... ", end="", flush=True)
+    _write(f"  {what} ... ")
     running = Step(what)
     shown = threading.Thread(target=running.show, daemon=True)
     shown.start()
@@ -81,7 +87,7 @@ def step(what: str) -> Iterator[Step]:
     finally:
         running.end()
         shown.join()
-        print(how, flush=True)
+        _write(f"{how}\n")
 
 
 def run(command: list[str], step: Step | None, *, cwd: Path, env: Mapping[str, str]) -> None:

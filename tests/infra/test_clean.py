@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_forget_takes_yes_on_a_terminal_and_nothing_else(settings: Settings, typ
     environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(settings.state)}
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # pytest-xdist's processes ignore it, and children inherit that
         os.chdir(ROOT)
         os.execve(sys.executable, [sys.executable, "-m", "infra.local", "forget"], environment)  # noqa: S606
     said = b""

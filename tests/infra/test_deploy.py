@@ -17,7 +17,7 @@ import pytest
 from infra.deploy import __main__ as deploying
 from infra.deploy import packages, record
 from infra.deploy.access import Access
-from tests.emulated import aws
+from tests.emulator.conftest import Running
 
 CHALICE = """
 import json, pathlib, sys
@@ -64,24 +64,36 @@ class Account:
         return sorted([*there, *(parameter["Name"] for parameter in parameters)])
 
 
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(tmp_path_factory.mktemp("deploys") / "state")
+    yield running
+    running.emulator.child.kill()
+
+
 @pytest.fixture
-def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Account]:
+def account(
+    emulator: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Account]:
     program = tmp_path / "deploys.py"
     program.write_text(CHALICE)
     monkeypatch.setenv("PYTHONPATH", str(deploying.ROOT))
     monkeypatch.setattr(deploying, "BUILD", tmp_path / "build")
     monkeypatch.setattr(deploying, "CHALICE", (sys.executable, str(program)))
     monkeypatch.setattr(packages, "for_lambda", lambda folder: folder.mkdir(parents=True, exist_ok=True))
-    with aws() as place:
-        account = Account(tmp_path / "build", capsys)
-        yield account
-        for name in account.made():
-            if name.startswith("/"):
-                account.ssm.delete_parameter(Name=name)
-            else:
-                account.session.client("cloudformation").delete_stack(StackName=name)
-        for table in place.tables.list_tables()["TableNames"]:
-            place.tables.update_table(TableName=table, DeletionProtectionEnabled=False)
+    for name, value in emulator.settings.aws_environment().items():
+        monkeypatch.setenv(name, value)
+    account = Account(tmp_path / "build", capsys)
+    yield account
+    for name in account.made():
+        if name.startswith("/"):
+            account.ssm.delete_parameter(Name=name)
+        else:
+            account.session.client("cloudformation").delete_stack(StackName=name)
+    tables = emulator.client("dynamodb")
+    for table in tables.list_tables()["TableNames"]:
+        tables.update_table(TableName=table, DeletionProtectionEnabled=False)
+        tables.delete_table(TableName=table)
 
 
 def networks(statement: Any) -> Any:

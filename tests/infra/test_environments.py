@@ -1,11 +1,13 @@
 """Environments: which are made, from what uv takes its index, and what is said when they cannot be made."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from infra.local import environments, say, uv
+from infra.local.settings import ROOT
 
 FAILS = "#!/bin/sh\necho 'error: No solution found'\nexit 2\n"
 
@@ -132,3 +134,22 @@ def test_a_step_that_is_not_on_a_terminal_shows_that_it_goes_on(
     with say.step("Waiting") as step:
         say.run(["sh", "-c", "echo first; sleep 0.3"], step, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
     assert "0 s, first ..." in capfd.readouterr().out
+
+
+def test_a_reader_that_has_gone_keeps_nothing_from_going_on(tmp_path: Path) -> None:
+    """`make run | head` must still stop all that it started."""
+    program = """
+import sys
+from infra.local import say
+sys.stdin.readline()
+say.line("nobody reads this")
+with say.step("nor this"):
+    pass
+open(sys.argv[1], "w").close()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "went-on")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.communicate(b"\n")
+    assert (tmp_path / "went-on").exists()
