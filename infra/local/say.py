@@ -84,22 +84,56 @@ def step(what: str) -> Iterator[Step]:
         print(how, flush=True)
 
 
+class Programs:
+    """The programs that run now, in any thread: Ctrl-C ends all of them, and no thread starts another one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def start(self, command: list[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        """Start one whose output is read; raises Trouble after `end`."""
+        with self._lock:
+            if self._ended:
+                raise Trouble("interrupted")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self._running.add(process)
+            return process
+
+    def forget(self, process: subprocess.Popen[str]) -> None:
+        """Note that one ended by itself."""
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """End those that run; no other is started."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.terminate()
+
+
+PROGRAMS: Final = Programs()
+
+
 def run(command: list[str], step: Step | None, *, cwd: Path, env: Mapping[str, str]) -> None:
     """Run a program and note each line that it prints; raises Trouble with its last words when it fails."""
     said: deque[str] = deque(maxlen=25)
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with PROGRAMS.start(command, cwd=cwd, env=env) as process:
         for printed in process.stdout or ():
             said.append(printed.rstrip())
             if step is not None and printed.strip():
                 step.note(printed.strip())
+    PROGRAMS.forget(process)
     if process.returncode == 0:
         return
     words = "\n".join(said)
