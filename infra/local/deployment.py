@@ -90,7 +90,10 @@ def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployme
         place = render.Place(stage=settings.stage, region=REGION, account=account, key_arn=outputs["KeyArn"])
         render.project(settings.project, place, render.Options(variables=_variables(settings)))
         if settings.emulator_url:
-            packages.for_lambda(settings.project / "vendor")
+            try:
+                packages.for_lambda(settings.project / "vendor")
+            except packages.PackagesError as exc:
+                raise say.Trouble(str(exc)) from exc
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(beside)
             chalice = _chalice_deploy(settings, before.chalice if before else None)

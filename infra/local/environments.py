@@ -101,8 +101,13 @@ def _install(environments: list[Environment]) -> None:
     uv.program()
     what = f"Installing {', '.join(environment.purpose for environment in environments)} (once for each lock)"
     with say.step(what) as step, ThreadPoolExecutor(len(environments)) as pool:
-        for done in [pool.submit(_make, environment, step) for environment in environments]:
-            done.result()
+        made = [pool.submit(_make, environment, step) for environment in environments]
+        try:
+            for done in made:
+                done.result()
+        except KeyboardInterrupt:
+            say.PROGRAMS.end()
+            raise
 
 
 def _make(environment: Environment, step: say.Step) -> None:

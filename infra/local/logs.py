@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 import re
-import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -41,19 +40,20 @@ def show(settings: Settings, *, lines: int, follow: bool) -> int:
     """Print the last `lines` lines of all logs; with `follow` also what comes, until Ctrl-C or the reader's end."""
     if not settings.logs.is_dir():
         raise say.Trouble(f"there are no logs in {settings.logs}: nothing was ever started there")
-    try:
+    with suppress(KeyboardInterrupt):
         ends = {path: path.stat().st_size for path in _files(settings)}
-        for line in deque(merged(_files(settings)), maxlen=lines):
-            say.line(str(line))
-        while follow:
+        _print(deque(merged(_files(settings)), maxlen=lines))
+        while follow and say.is_read():
             clock.sleep(LOOK_EVERY)
-            for line in sorted(_new(settings, ends)):
-                say.line(str(line))
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:  # make logs | head: Python would fail again when it flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _print(sorted(_new(settings, ends)))
     return 0
+
+
+def _print(lines: Iterable[Line]) -> None:
+    for line in lines:
+        say.line(str(line))
+        if not say.is_read():
+            break
 
 
 def merged(files: Iterable[Path]) -> Iterator[Line]:

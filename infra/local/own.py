@@ -1,4 +1,4 @@
-"""Folders that belong to this user alone: whoever else is on the machine may not read or replace what is in them."""
+"""Folders that belong to this user alone: other users of the machine may not read or replace what is in them."""
 
 from __future__ import annotations
 

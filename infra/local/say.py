@@ -1,13 +1,14 @@
 """What the local system tells a person: steps with their time, and one clear line for a failure."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -36,10 +37,22 @@ def trouble(text: str) -> None:
     print(f"moorage: {text}", file=sys.stderr, flush=True)
 
 
+def is_read() -> bool:
+    """Tell whether the standard output still has a reader (`make logs | head` has none after ten lines)."""
+    return _read
+
+
+_read = True
+
+
 def _write(text: str) -> None:
     """Write to the standard output. A reader that has gone (`make run | head`) must not keep a system from stopping."""
-    with suppress(BrokenPipeError):
+    global _read  # noqa: PLW0603 - the standard output is one for the whole process
+    try:
         print(text, end="", flush=True)
+    except BrokenPipeError:
+        _read = False
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
 
 
 @dataclass
@@ -90,22 +103,56 @@ def step(what: str) -> Iterator[Step]:
         _write(f"{how}\n")
 
 
+class Programs:
+    """The programs that run now, in any thread: Ctrl-C ends all of them, and no thread starts another one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def start(self, command: list[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        """Start one whose output is read; raises Trouble after `end`."""
+        with self._lock:
+            if self._ended:
+                raise Trouble("interrupted")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self._running.add(process)
+            return process
+
+    def forget(self, process: subprocess.Popen[str]) -> None:
+        """Note that one ended by itself."""
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """End those that run; no other is started."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.terminate()
+
+
+PROGRAMS: Final = Programs()
+
+
 def run(command: list[str], step: Step | None, *, cwd: Path, env: Mapping[str, str]) -> None:
     """Run a program and note each line that it prints; raises Trouble with its last words when it fails."""
     said: deque[str] = deque(maxlen=25)
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with PROGRAMS.start(command, cwd=cwd, env=env) as process:
         for printed in process.stdout or ():
             said.append(printed.rstrip())
             if step is not None and printed.strip():
                 step.note(printed.strip())
+    PROGRAMS.forget(process)
     if process.returncode == 0:
         return
     words = "\n".join(said)

@@ -59,7 +59,7 @@ class Settings:
         """Settings from the environment; raises Trouble that names the variable when one cannot be used."""
         env = os.environ if env is None else env
         return cls(
-            state=Path(env.get("MOORAGE_STATE") or ROOT / ".moorage").resolve(),
+            state=_state(env),
             stage=_stage(env.get("MOORAGE_STAGE", "dev")),
             port=_port(env, "MOORAGE_PORT", 4646),
             emulator_port=_port(env, "MOORAGE_EMULATOR_PORT", 4566),
@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def domain(self) -> str:
-        """The name under which the emulator serves the API at the root."""
+        """The Host of the API's calls on their way from the proxy to the emulator."""
         return f"api.{self.stage}.moorage.internal"
 
     @property
@@ -171,6 +171,14 @@ class Answers:
         if not lines.isdigit() or int(lines) == 0:
             raise Trouble(f"LINES is {lines!r}: give a number of lines, for example make logs LINES=50")
         return cls(yes=env.get("YES", "") == "1", follow=env.get("FOLLOW", "") == "1", lines=int(lines))
+
+
+def _state(env: Mapping[str, str]) -> Path:
+    """The state folder. Its rights are taken from others, and make forget removes all of it: it has to be one's own."""
+    state = Path(env.get("MOORAGE_STATE") or ROOT / ".moorage").resolve()
+    if any(Path(more).resolve().is_relative_to(state) for more in (ROOT, env.get("HOME") or ROOT)):
+        raise Trouble(f"MOORAGE_STATE is {state}, which holds more than state: name a folder that is for it alone")
+    return state
 
 
 def _stage(name: str) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -92,10 +93,11 @@ def test_forget_takes_yes_on_a_terminal_and_nothing_else(settings: Settings, typ
     said = b""
     while b"Type yes to go on" not in said:
         said += os.read(terminal, 1000)
-    os.write(terminal, typed)
     with contextlib.suppress(OSError):  # Linux says EIO at a terminal's end
-        while more := os.read(terminal, 1000):
-            said += more
+        while True:
+            os.write(terminal, typed)  # again, where it came before the question was read
+            while select.select([terminal], [], [], 1.0)[0]:
+                said += os.read(terminal, 1000)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert b"Traceback" not in said
     assert settings.state.exists() != removed

@@ -6,7 +6,7 @@ import pytest
 
 from infra.local.rootkey import Key
 from infra.local.say import Trouble
-from infra.local.settings import Plugin, Settings
+from infra.local.settings import ROOT, Plugin, Settings
 
 
 def test_everything_has_a_default() -> None:
@@ -16,6 +16,15 @@ def test_everything_has_a_default() -> None:
     assert settings.stage == "dev"
     assert settings.plugins == (Plugin(plugin_id="directory"),)
     assert settings.state.name == ".moorage"
+
+
+@pytest.mark.parametrize("state", [".", "/", "infra/..", "/home/me", "/home"])
+def test_a_folder_that_holds_more_than_state_is_refused(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rights are changed, and make forget removes it."""
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(Trouble, match=r"MOORAGE_STATE is /.*holds more than state"):
+        Settings.from_env({"MOORAGE_STATE": state, "HOME": "/home/me"})
+    assert Settings.from_env({"MOORAGE_STATE": "/home/me/state", "HOME": "/home/me"}).state == Path("/home/me/state")
 
 
 def test_a_second_plugin_has_its_own_flags_and_hostpath_is_like_hostpath() -> None:

@@ -102,7 +102,7 @@ def test_after_a_clean_state_is_not_said_to_be_nothing(with_uv: Path, command: s
 
 
 def test_an_interrupt_while_environments_are_made_is_one_line(with_uv: Path) -> None:
-    (with_uv / "does-this").write_text("sleep 60")
+    (with_uv / "does-this").write_text("exec sleep 60")
     process = local(with_uv, "run")
     deadline = clock.monotonic() + 30
     while not (with_uv / "asked").exists():
