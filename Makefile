@@ -44,8 +44,8 @@ PYTEST = PYTHONDONTWRITEBYTECODE= $(DEV_PYTHON) -m pytest
 APART = tests/conformance tests/bench
 
 .PHONY: test lint check conformance bench soak format
-# Four processes more than there are processors: tests of whole local systems wait more than they work.
-JOBS ?= $(shell $(FOUND) -c 'import os; print(min(12, (os.cpu_count() or 1) + 4))')
+# Five processes more than there are processors: tests of whole local systems wait more than they work.
+JOBS ?= $(shell $(FOUND) -c 'import os; print(min(12, (os.cpu_count() or 1) + 5))')
 test: venv emulator  ## all tests but those against other people's programs; JOBS=1 for one at a time
 	$(PYTEST) -n $(JOBS) --dist loadgroup --durations=10 $(addprefix --ignore=,$(APART)) $(ARGS)
 lint: venv  ## ruff and mypy

@@ -3,7 +3,8 @@ what `make test` tries a sample of.
 
 tests/conformance             clients and plugins in other languages, csi-sanity
 EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
-                              message; every interleaving of writers and readers
+                              message; every error of every step; every interleaving of writers and readers; a kill of
+                              each process of a local system
 tests/store, CLAIMS, --many,  the store's own tests, and 200 examples of claims, on DynamoDB Local; beside the others,
   --against=local             since both wait for servers
 """
@@ -24,6 +25,9 @@ CLAIMS: Final = "tests/property/test_claim_system.py"
 EXHAUSTIVE: Final = (
     "tests/property",
     "tests/operations/test_faults.py",
+    "tests/operations/test_steps.py",
+    "tests/operations/test_throttling.py",
+    "tests/e2e/test_durability.py",
     "tests/blocking/test_explorer.py",
     "tests/blocking/test_lists.py",
 )

@@ -23,6 +23,8 @@ from tests.harness import definition
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 KILLED = ("proxy", "bridge", "plugin-directory", "run_operation", "emulator", "supervisor", "all")
+SAMPLE = ("bridge", "all")
+"""Those whose kills `make test` tries; `make conformance` (--many) tries each."""
 
 SHORT_CALLS = "--deadline directory:CreateVolume=3 --deadline directory:DeleteVolume=3 --grace directory=1"
 """What a killed bridge or plugin was asked is in doubt until its call cannot land any more: 125 s without these."""
@@ -111,7 +113,10 @@ def open_operations(system: private.System) -> list[object]:
     return [operation for target in targets for operation in request(system, "GET", target).json["Operations"]]
 
 
-@pytest.mark.parametrize("victim", KILLED)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("victim", KILLED if metafunc.config.getoption("--many") else SAMPLE)
+
+
 def test_what_was_answered_is_true_after_a_kill(system: private.System, victim: str) -> None:
     client = Client(system, f"kill-{victim.replace('_', '-')}")
     thread = threading.Thread(target=client.run)
