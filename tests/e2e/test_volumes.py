@@ -124,7 +124,7 @@ def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.Sys
     client = threading.Thread(target=ask)
     client.start()
     wait_for(lambda: stored(slow))
-    assert kill_workers(slow, "run_operation") == 1
+    assert kill_workers(slow, "run_operation") >= 1  # those of earlier tests that lie idle die with it
     client.join()
     assert answers[-1].status == 200, answers[-1].text
     external_id = answers[-1].json["Volumes"][0]["ExternalID"]
@@ -140,7 +140,7 @@ def test_a_worker_that_dies_while_nobody_waits(slow: private.System) -> None:
         create(slow, "left", seconds=1)
     wait_for(lambda: stored(slow))
     # The function of the client that left goes on waiting, as it would on AWS: it dies with the worker.
-    assert kill_workers(slow, "run_operation") == 1
+    assert kill_workers(slow, "run_operation") >= 1
     wait_for(slow.workers)
     for process in slow.workers():
         process.kill()
