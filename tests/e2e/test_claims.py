@@ -41,7 +41,7 @@ def test_a_worker_that_dies_with_the_mount_in_its_hands(shared: Shared, mounts: 
     client = threading.Thread(target=lambda: answers.append(claim(system, mounts)))
     client.start()
     wait_for((mounts / "a").exists)
-    assert kill_workers(system, "run_operation") == 1
+    assert kill_workers(system, "run_operation") >= 1
     client.join()
     assert (answers[0].status, answers[0].json["Published"]) == (200, True), answers[0].text
     (mounts / "a" / "letter").write_text("hello")
