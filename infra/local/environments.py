@@ -101,9 +101,8 @@ def _install(environments: list[Environment]) -> None:
     uv.program()
     what = f"Installing {', '.join(environment.purpose for environment in environments)} (once for each lock)"
     with say.step(what) as step, ThreadPoolExecutor(len(environments)) as pool:
-        made = [pool.submit(_make, environment, step) for environment in environments]
-        try:
-            for done in made:
+        try:  # an interrupt may come while the second is submitted and the first runs
+            for done in [pool.submit(_make, environment, step) for environment in environments]:
                 done.result()
         except KeyboardInterrupt:
             say.PROGRAMS.end()
