@@ -1,6 +1,7 @@
 """`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand, and all of
 what `make test` tries a sample of.
 
+SOAK                          fifty blocked readers, alone: they are fifty processes, and changes must reach them in time
 tests/conformance             clients and plugins in other languages, csi-sanity
 EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
                               message; every error of every step; every interleaving of writers and readers; a kill of
@@ -31,6 +32,7 @@ EXHAUSTIVE: Final = (
     "tests/blocking/test_explorer.py",
     "tests/blocking/test_lists.py",
 )
+SOAK: Final = "tests/conformance/test_soak_blocking.py"
 SHOWN: Final = ("--durations=10", "--dist", "loadgroup")
 
 
@@ -41,14 +43,16 @@ def main(arguments: Sequence[str]) -> int:
         java = toolchains.find(toolchains.JAVA)
         # With bytecode, whatever the shell says: else each process compiles every test again.
         environment = tool_environment(go, java, PYTHONDONTWRITEBYTECODE="")
+        soak = [SOAK, "--many", *SHOWN, *arguments]
+        codes = [_wait(soak, _start(soak, environment, None))]
         with tempfile.TemporaryDirectory() as folder, dynamodb_local.running(Path(folder)) as url:
             on_dynamodb = {**environment, "DYNAMODB_LOCAL_URL": url}
             stores = ["-n", "2", "tests/store", CLAIMS, "--many", "--against=local", *SHOWN, *arguments]
-            others = ["-n", "4", "tests/conformance", *EXHAUSTIVE, "--many", *SHOWN, *arguments]
+            others = ["-n", "4", "tests/conformance", f"--ignore={SOAK}", *EXHAUSTIVE, "--many", *SHOWN, *arguments]
             with (Path(folder) / "stores.log").open("w+") as log:
                 beside = _start(stores, on_dynamodb, log)
                 try:
-                    codes = [_wait(others, _start(others, environment, None))]
+                    codes.append(_wait(others, _start(others, environment, None)))
                     codes.append(_wait(stores, beside))
                 finally:
                     beside.kill()
