@@ -1,7 +1,7 @@
 """`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand, and all of
 what `make test` tries a sample of.
 
-SOAK                          fifty blocked readers, alone: they are fifty processes, and changes must reach them in time
+SOAK                          fifty blocked readers, alone: each change must reach each of fifty processes in time
 tests/conformance             clients and plugins in other languages, csi-sanity
 EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
                               message; every error of every step; every interleaving of writers and readers; a kill of
