@@ -38,7 +38,7 @@ def make_plugin(system: private.System, *arguments: str) -> subprocess.Popen[str
 def test_a_plugin_of_ones_own_with_one_command(system: private.System, tmp_path: Path) -> None:
     with plugin.running(tmp_path, "--name", "disks.acme.example") as socket:
         with make_plugin(system, "Acme.Disks", str(socket)) as bridge:
-            wait_for(lambda: request(system, "GET", "/v1/plugin/csi/Acme.Disks").status == 200)
+            wait_for(lambda: '"ControllersHealthy":1' in request(system, "GET", "/v1/plugin/csi/Acme.Disks").text)
             made = create(system, "mine", PluginID="Acme.Disks")
             assert made.status == 200, made.text
             names = [path.name for path in (tmp_path / "root" / "volumes").iterdir()]

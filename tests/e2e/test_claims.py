@@ -35,13 +35,14 @@ def claim(system: private.System, mounts: Path, alloc: str = "a", **fields: Any)
 def test_a_worker_that_dies_with_the_mount_in_its_hands(shared: Shared, mounts: Path) -> None:
     """The first NodePublishVolume keeps its answer; the worker is killed, and the waiting request is answered."""
     system = shared.system
-    shared.strike("NodePublishVolume=4s@after*1")
+    shared.strike("NodePublishVolume=hold@after*1")
     external_id = create(system, "data").json["Volumes"][0]["ExternalID"]
     answers: list[Reply] = []
     client = threading.Thread(target=lambda: answers.append(claim(system, mounts)))
     client.start()
     wait_for((mounts / "a").exists)
     assert kill_workers(system, "run_operation") >= 1
+    shared.strike()
     client.join()
     assert (answers[0].status, answers[0].json["Published"]) == (200, True), answers[0].text
     (mounts / "a" / "letter").write_text("hello")

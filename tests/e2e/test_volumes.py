@@ -107,12 +107,12 @@ def test_sixteen_creates_and_deletes_of_one_volume_at_once_leave_nothing(system:
 
 @pytest.fixture
 def slow(shared: Shared) -> private.System:
-    """A plugin that keeps the answer of its next CreateVolume for a while, after the effect."""
-    shared.strike("CreateVolume=4s@after*1")
+    """A plugin that keeps the answer of its next CreateVolume, after the effect, until the test lets it go."""
+    shared.strike("CreateVolume=hold@after*1")
     return shared.system
 
 
-def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.System) -> None:
+def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.System, shared: Shared) -> None:
     """The waiting request itself has the operation taken up again: no sweeper is waited for."""
     answers: list[Reply] = []
 
@@ -125,6 +125,7 @@ def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.Sys
     client.start()
     wait_for(lambda: stored(slow))
     assert kill_workers(slow, "run_operation") >= 1  # those of earlier tests that lie idle die with it
+    shared.strike()
     client.join()
     assert answers[-1].status == 200, answers[-1].text
     external_id = answers[-1].json["Volumes"][0]["ExternalID"]
@@ -134,13 +135,14 @@ def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.Sys
     assert stored(slow) == []
 
 
-def test_a_worker_that_dies_while_nobody_waits(slow: private.System) -> None:
+def test_a_worker_that_dies_while_nobody_waits(slow: private.System, shared: Shared) -> None:
     """The sweeper finds it: nothing is lost, nothing leaked."""
     with pytest.raises(TimeoutError):
         create(slow, "left", seconds=1)
     wait_for(lambda: stored(slow))
     # The function of the client that left goes on waiting, as it would on AWS: it dies with the worker.
     assert kill_workers(slow, "run_operation") >= 1
+    shared.strike()
     wait_for(slow.workers)
     for process in slow.workers():
         process.kill()
