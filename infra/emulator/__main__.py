@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import resource
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+
+from infra.local import rootkey
 
 
 def main(arguments: list[str]) -> None:
@@ -29,22 +30,21 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     os.umask(0o077)
     _raise_limit_of_files()
-    key = json.loads(given.key.read_text())
+    key = rootkey.kept(given.key)
     _tell_ministack(given.state, key)
     asyncio.run(_serve(given, key))
 
 
-def _tell_ministack(state: Path, key: dict[str, str]) -> None:
+def _tell_ministack(state: Path, key: rootkey.Key) -> None:
     """Set what MiniStack reads when it is imported: its root's key, and that and where it keeps its state."""
-    os.environ |= {"AWS_ACCESS_KEY_ID": key["access_key_id"], "AWS_SECRET_ACCESS_KEY": key["secret"]}
-    os.environ |= {"PERSIST_STATE": "1", "STATE_DIR": str(state)}
+    os.environ |= {**key.environment(), "PERSIST_STATE": "1", "STATE_DIR": str(state)}
 
 
-async def _serve(given: argparse.Namespace, key: dict[str, str]) -> None:
+async def _serve(given: argparse.Namespace, key: rootkey.Key) -> None:
     from ministack import app
 
     from infra.emulator import logs
-    from infra.emulator.door import Door, Key
+    from infra.emulator.door import Door
     from infra.emulator.keeping import Keeping
     from infra.emulator.storage import Storage
 
@@ -55,9 +55,7 @@ async def _serve(given: argparse.Namespace, key: dict[str, str]) -> None:
     config.bind = [f"{given.host}:{given.port}"]
     config.keep_alive_timeout = 75
     config.loglevel = "WARNING"
-    await serve(
-        Door(Keeping(app.app, storage), Key(key["access_key_id"], key["secret"]), frozenset(given.name)), config
-    )
+    await serve(Door(Keeping(app.app, storage), key, frozenset(given.name)), config)
 
 
 def _raise_limit_of_files() -> None:

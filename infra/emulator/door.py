@@ -21,6 +21,7 @@ from ministack.core.iam_evaluator import CredentialResolutionError, is_root_acce
 
 from infra.emulator.calls import Call
 from infra.local import guard
+from infra.local.rootkey import Key
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,14 +36,6 @@ OWN_PATHS: Final = re.compile(r"/_|/health$")
 CALL_OF_THE_API: Final = re.compile(r"/restapis/[a-z0-9]+/[A-Za-z0-9_-]+/_user_request_(?:/.*)?", re.DOTALL)
 LARGEST_BODY: Final = 100 * 1024 * 1024
 """Bytes. A function's package is the largest thing that is sent here; Lambda takes 50 MB, base64 makes it 67."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """The root's access key."""
-
-    access_key_id: str
-    secret: str
 
 
 @dataclass(frozen=True)

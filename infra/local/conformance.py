@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         go = toolchains.find(toolchains.GO)
         java = toolchains.find(toolchains.JAVA)
-        # With bytecode, whatever the shell says: else each process compiles every test again.
+        # With bytecode, even where the shell switches it off: else each process compiles every test again.
         environment = tool_environment(go, java, PYTHONDONTWRITEBYTECODE="")
         soak = [SOAK, "--many", *SHOWN, *arguments]
         codes = [_wait(soak, _start(soak, environment, None))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,20 +114,6 @@ class System:
                 self.kill()
                 raise NotUpError(f"the local system was not up within {READY_WITHIN:.0f} s:\n{self.output[-4000:]}")
             clock.sleep(0.1)
-        while not self._healthy():
-            if clock.monotonic() > deadline:
-                raise NotUpError(f"a plugin was not healthy within {READY_WITHIN:.0f} s:\n{self.output[-4000:]}")
-            clock.sleep(0.1)
-
-    def _healthy(self) -> bool:
-        """Whether its plugins have answered: a bridge registers them before, and until then nothing can be created."""
-        wanted = json.loads((self.state / "run" / "ready.json").read_text())["plugins"]
-        try:
-            with urllib.request.urlopen(f"{self.api_url}/v1/plugins?type=csi", timeout=30) as answer:  # noqa: S310 - ours
-                listed = {str(plugin["ID"]): plugin for plugin in json.load(answer)}
-        except (OSError, ValueError):
-            return False
-        return all(name in listed and listed[name]["ControllersHealthy"] > 0 for name in wanted)
 
     def stop(self) -> int:
         """Stop it in order (its state stays) and answer its exit code."""

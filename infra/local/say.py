@@ -144,13 +144,13 @@ class Programs:
 PROGRAMS: Final = Programs()
 
 
-def run(command: list[str], step: Step | None, *, cwd: Path, env: Mapping[str, str]) -> None:
+def run(command: list[str], step: Step, *, cwd: Path, env: Mapping[str, str]) -> None:
     """Run a program and note each line that it prints; raises Trouble with its last words when it fails."""
     said: deque[str] = deque(maxlen=25)
     with PROGRAMS.start(command, cwd=cwd, env=env) as process:
         for printed in process.stdout or ():
             said.append(printed.rstrip())
-            if step is not None and printed.strip():
+            if printed.strip():
                 step.note(printed.strip())
     PROGRAMS.forget(process)
     if process.returncode == 0:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -160,7 +160,7 @@ class System:
         self._go_on()
         self._start_child(self._proxy())
         self._start_child(self._bridge())
-        self._wait_until_registered()
+        self._wait_until_usable()
         self._audit_after_a_crash()
         self._write_ready()
         say.line(f"Ready after {clock.monotonic() - started:.1f} s.\n")
@@ -241,23 +241,23 @@ class System:
             pid_file=self.settings.run / f"{name}.json",
         )
 
-    def _wait_until_registered(self) -> None:
-        """Wait until the API lists every plugin: only then does a create find one. Without, the system stays up."""
+    def _wait_until_usable(self) -> None:
+        """Wait until every plugin has answered: before, a create is refused. Without, the system stays up."""
         wanted = {plugin.plugin_id for plugin in self.settings.plugins}
         deadline = clock.monotonic() + REGISTERED_WITHIN
         with say.step("Waiting for the bridge to register its plugins"):
             # A state that was kept still lists the plugins of the last run: the bridge must listen, too.
             while clock.monotonic() < deadline and not (
-                listens(LOOPBACK, self.settings.bridge_port) and wanted <= registered_plugins(self.settings.api_url)
+                listens(LOOPBACK, self.settings.bridge_port) and wanted <= usable_plugins(self.settings.api_url)
             ):
                 self._go_on()
                 self._look_after_children()
                 clock.sleep(0.1)
-        missing = wanted - registered_plugins(self.settings.api_url)
+        missing = wanted - usable_plugins(self.settings.api_url)
         if missing:
             words = self._watched["bridge"].child.last_words()
             say.trouble(
-                f"the API does not list {', '.join(sorted(missing))} after {REGISTERED_WITHIN:.0f} s, "
+                f"no healthy {', '.join(sorted(missing))} is registered after {REGISTERED_WITHIN:.0f} s, "
                 f"so no volume can be created there yet; the bridge says: {words or 'nothing'} "
                 f"(logs: {self.settings.logs})"
             )
@@ -265,12 +265,12 @@ class System:
     def _audit_after_a_crash(self) -> None:
         """After an end that was none in order: say in one line whether plugins and tables still agree.
 
-        Waits for the plugins to be registered, which after a crash of the emulator takes until the next heartbeat.
+        Waits until the plugins can be asked, which after a crash of the emulator takes until the next heartbeat.
         """
         if not self._unclean or clock.monotonic() < self._audit_at:
             return
         self._audit_at = clock.monotonic() + AUDIT_PAUSE
-        if not {p.plugin_id for p in self.settings.plugins} <= registered_plugins(self.settings.api_url):
+        if not {p.plugin_id for p in self.settings.plugins} <= usable_plugins(self.settings.api_url):
             return
         self._unclean = False
         with say.step("Comparing the plugins' volumes with the tables, after the unclean stop"):
@@ -384,11 +384,25 @@ def ready_file(settings: Settings) -> Path:
 
 def registered_plugins(api_url: str) -> set[str]:
     """IDs of the plugins that the API lists; none while it cannot be asked."""
+    return {str(plugin["ID"]) for plugin in _plugins(api_url)}
+
+
+def usable_plugins(api_url: str) -> set[str]:
+    """IDs of those that have answered. A bridge registers a plugin before it has heard from it."""
+    return {
+        str(plugin["ID"])
+        for plugin in _plugins(api_url)
+        if plugin["ControllersHealthy" if plugin["ControllerRequired"] else "NodesHealthy"] > 0
+    }
+
+
+def _plugins(api_url: str) -> list[dict[str, Any]]:
     try:
         with urllib.request.urlopen(f"{api_url}/v1/plugins?type=csi", timeout=10) as response:  # noqa: S310 - our own address
-            return {str(plugin["ID"]) for plugin in json.load(response)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+            listed: list[dict[str, Any]] = json.load(response)
+            return listed
+    except (OSError, ValueError):
+        return []
 
 
 def what_was_found(api_url: str, output: str, trouble: str) -> str:

@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
     return {**_from_pip(ours), **ours, "UV_PYTHON_DOWNLOADS": "never"}
 
 
-def run(arguments: list[str], step: say.Step | None = None) -> None:
+def run(arguments: list[str], step: say.Step) -> None:
     """Run uv; what it says goes to `step` while it runs. Raises Trouble with its last words when it fails."""
     command = [str(program()), *arguments]
     say.run(command, step, cwd=ROOT, env=environment())

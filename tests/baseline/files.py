@@ -151,5 +151,5 @@ def _unpacked(item: Mapping[str, Any]) -> Item:
 
 
 def same_items(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether two lists of items are the same, whatever their order."""
+    """Whether two lists of items are the same, in any order."""
     return sorted(_line(_packed(i)) for i in one) == sorted(_line(_packed(i)) for i in other)

@@ -21,7 +21,7 @@ from tests.baseline.world import described, empty_world, loaded_world, read_rows
 from tests.harness import System
 
 WAIT: Final = 1.0
-"""Seconds that a request waits for work that nobody does."""
+"""Seconds that a request waits for work that is not done."""
 
 
 def make(version: str) -> Baseline:

@@ -121,7 +121,7 @@ def give_up(story: Story, operation_id: str, rpc: str, *way: Strike) -> Operatio
 
 
 def tell_given_up(story: Story) -> None:
-    """Operations that nobody tries any more; it takes hours until they are given up."""
+    """Operations that are not tried any more; it takes hours until they are given up."""
     tell_every_step(story, Status.IN_DOUBT)
     give_up(story, _delete(story, "resumed"), "DeleteVolume")
     for_ever = _delete(story, "every-worker-died")

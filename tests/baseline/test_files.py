@@ -20,7 +20,7 @@ def test_each_released_version_has_a_baseline() -> None:
 
 @pytest.mark.parametrize("version", files.versions())
 def test_what_a_version_wrote_is_never_changed(version: str) -> None:
-    """Rows that lie in somebody's tables do not change with this tree, either: a later version must read these."""
+    """Rows in an operator's tables do not change with this tree: a later version must read these."""
     assert files.digest(version) == DIGESTS[version]
 
 

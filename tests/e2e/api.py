@@ -80,13 +80,13 @@ def wait_for(what: Callable[[], object], *, seconds: float = 60.0) -> None:
         clock.sleep(0.05)
 
 
-def kill_workers(system: private.System, function: str) -> int:
-    """SIGKILL to every process that runs the function, as a lost machine would; answers how many there were."""
+def kill_workers(system: private.System, function: str | None = None) -> int:
+    """SIGKILL to every process that runs the function, or any, as a lost machine would; answers how many there were."""
     name, killed = f"moorage-{system.stage}-{function}", 0
     for process in system.workers():
         # One that ends at this moment, or ended and was not waited for, is not one to be killed.
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name:
+            if function is None or process.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name:
                 process.kill()
                 killed += 1
     return killed

@@ -144,8 +144,7 @@ def test_a_worker_that_dies_while_nobody_waits(slow: private.System, shared: Sha
     assert kill_workers(slow, "run_operation") >= 1
     shared.strike()
     wait_for(slow.workers)
-    for process in slow.workers():
-        process.kill()
+    kill_workers(slow)
     wait_for(lambda: request(slow, "GET", "/v1/volume/csi/left").status == 200, seconds=150)
     external_id = request(slow, "GET", "/v1/volume/csi/left").json["ExternalID"]
     assert [path.name for path in stored(slow)] == [external_id]

@@ -151,28 +151,8 @@ def test_a_stop_in_order_keeps_what_was_answered_just_before(start: Callable[[],
     assert running.emulator.was_killed
 
 
-def test_state_of_the_first_version_is_taken_over(start: Callable[[], Running]) -> None:
-    """Version 0.1.0 kept items in MiniStack's own file, and nothing in SQLite."""
-    running = start()
-    client = running.client("dynamodb")
-    make_table(client)
-    running.emulator.stop()
-    file = running.settings.emulator_state / "dynamodb.json"
-    state = json.loads(file.read_text())
-    table = next(iter(state["payload"]["tables"]["data"].values()))
-    table["items"] = {"p": {"s": {"pk": {"S": "p"}, "sk": {"S": "s"}}}}
-    file.write_text(json.dumps(state))
-    (running.settings.emulator_state / "items.sqlite").unlink()
-    running.restart()
-    clock.sleep(KEPT_AFTER)
-    running.kill()
-    running.restart()
-    assert everything(client) == [{"pk": {"S": "p"}, "sk": {"S": "s"}}]
-
-
-def test_items_of_the_first_version_are_in_sqlite_before_its_file_loses_them(start: Callable[[], Running]) -> None:
-    """Each stop and each kill on the way from one to the other leaves them in one of the two."""
-    running = start()
+def give_state_of_the_first_version(running: Running) -> Any:
+    """Stop it and put one item where version 0.1.0 kept items: in MiniStack's own file, and nothing in SQLite."""
     make_table(running.client("dynamodb"))
     running.emulator.stop()
     file = running.settings.emulator_state / "dynamodb.json"
@@ -181,6 +161,24 @@ def test_items_of_the_first_version_are_in_sqlite_before_its_file_loses_them(sta
     table["items"] = {"p": {"s": {"pk": {"S": "p"}, "sk": {"S": "s"}}}}
     file.write_text(json.dumps(state))
     (running.settings.emulator_state / "items.sqlite").unlink()
+    return state
+
+
+def test_state_of_the_first_version_is_taken_over(start: Callable[[], Running]) -> None:
+    running = start()
+    give_state_of_the_first_version(running)
+    running.restart()
+    clock.sleep(KEPT_AFTER)
+    running.kill()
+    running.restart()
+    assert everything(running.client("dynamodb")) == [{"pk": {"S": "p"}, "sk": {"S": "s"}}]
+
+
+def test_items_of_the_first_version_are_in_sqlite_before_its_file_loses_them(start: Callable[[], Running]) -> None:
+    """Each stop and each kill on the way from one to the other leaves them in one of the two."""
+    running = start()
+    state = give_state_of_the_first_version(running)
+    file = running.settings.emulator_state / "dynamodb.json"
     running.restart()
     blocker = sqlite3.connect(running.settings.emulator_state / "items.sqlite")
     blocker.execute("BEGIN EXCLUSIVE")  # as a full disk would, before the next write
