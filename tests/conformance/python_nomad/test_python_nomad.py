@@ -15,6 +15,9 @@ pytestmark = [pytest.mark.conformance, pytest.mark.enable_socket, pytest.mark.ti
 CAPABILITY = {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
 SLOW_SECONDS = 8
 DEFAULT_TIMEOUT = 5
+"""Seconds that python-nomad waits when nothing else is said."""
+PATIENCE = 60
+"""Seconds that the clients of these tests wait: on a busy machine a start of a function alone may take the default."""
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +31,17 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[private.System]
 
 @pytest.fixture
 def client(system: private.System) -> nomad.Nomad:
-    return nomad.Nomad(host="127.0.0.1", port=system.port)
+    return nomad.Nomad(host="127.0.0.1", port=system.port, timeout=PATIENCE)
 
 
 @pytest.fixture
 def volumes(system: private.System) -> Volumes:
-    return Volumes(address=system.api_url)
+    return Volumes(address=system.api_url, timeout=PATIENCE)
 
 
 @pytest.fixture
 def volume(system: private.System) -> Volume:
-    return Volume(address=system.api_url)
+    return Volume(address=system.api_url, timeout=PATIENCE)
 
 
 def definition(volume_id: str, **fields: Any) -> dict[str, Any]:
@@ -53,9 +56,10 @@ def definition(volume_id: str, **fields: Any) -> dict[str, Any]:
 def test_a_create_that_takes_longer_than_the_client_waits_is_joined_by_its_repetition(
     system: private.System, volume: Volume
 ) -> None:
-    assert volume.timeout == DEFAULT_TIMEOUT
+    impatient = Volume(address=system.api_url)
+    assert impatient.timeout == DEFAULT_TIMEOUT
     with pytest.raises(exceptions.BaseNomadException, match="Read timed out"):
-        volume.create(definition("slow"))
+        impatient.create(definition("slow"))
     # The second wait ends with the operation of the first: the storage was made once.
     made = volume.create(definition("slow"))
     assert [p.name for p in (system.plugin_root() / "volumes").iterdir()] == [made["Volumes"][0]["ExternalID"]]
@@ -110,7 +114,10 @@ def test_errors_are_the_classes_that_users_catch(volumes: Volumes, volume: Volum
 
 
 def test_plugins(system: private.System) -> None:
-    plugins, plugin = Plugins(address=system.api_url), Plugin(address=system.api_url)
+    plugins, plugin = (
+        Plugins(address=system.api_url, timeout=PATIENCE),
+        Plugin(address=system.api_url, timeout=PATIENCE),
+    )
     assert [p["ID"] for p in plugins.all()] == ["directory"]
     found = plugin.read("directory")
     assert found["ControllersHealthy"] == found["ControllersExpected"] == 1
@@ -183,9 +190,11 @@ def test_acls_are_off(client: nomad.Nomad) -> None:
 
 
 def test_namespace_region_and_token_of_the_client_are_sent_and_taken(system: private.System) -> None:
-    other = nomad.Nomad(host="127.0.0.1", port=system.port, namespace="default", region="global", token="any")
+    other = nomad.Nomad(
+        host="127.0.0.1", port=system.port, namespace="default", region="global", token="any", timeout=PATIENCE
+    )
     assert other.jobs.get_jobs() == []
     assert [n["Name"] for n in other.namespaces.get_namespaces()] == ["default"]
-    wrong = nomad.Nomad(host="127.0.0.1", port=system.port, region="none")
+    wrong = nomad.Nomad(host="127.0.0.1", port=system.port, region="none", timeout=PATIENCE)
     with pytest.raises(exceptions.BaseNomadException, match="No path to region"):
         wrong.namespaces.get_namespaces()
