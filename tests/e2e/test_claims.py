@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.local import private
-from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+from tests.e2e.api import Reply, answered, create, kill_workers, request, stored, wait_for
 from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
@@ -33,12 +33,12 @@ def claim(system: private.System, mounts: Path, alloc: str = "a", **fields: Any)
 
 
 def test_a_worker_that_dies_with_the_mount_in_its_hands(shared: Shared, mounts: Path) -> None:
-    """The first NodePublishVolume keeps its answer; the worker is killed, and the waiting request is answered."""
+    """The first NodePublishVolume keeps its answer; the worker is killed, and its client is answered."""
     system = shared.system
     shared.strike("NodePublishVolume=hold@after*1")
     external_id = create(system, "data").json["Volumes"][0]["ExternalID"]
     answers: list[Reply] = []
-    client = threading.Thread(target=lambda: answers.append(claim(system, mounts)))
+    client = threading.Thread(target=lambda: answers.append(answered(lambda: claim(system, mounts))))
     client.start()
     wait_for((mounts / "a").exists)
     assert kill_workers(system, "run_operation") >= 1

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from infra.local import clock, private
-from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+from tests.e2e.api import Reply, answered, create, kill_workers, request, stored, wait_for
 from tests.e2e.test_audit import audit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(400)]
@@ -107,11 +107,7 @@ class Round:
         }
 
         def run(kind: str, action: Callable[[], Reply]) -> None:
-            """As a client would: an answer that says that the work goes on is waited for with the same request."""
-            reply = action()
-            while reply.status == 504:
-                reply = action()
-            self.replies[kind] = reply
+            self.replies[kind] = answered(action, tries=5)
 
         self._threads = [threading.Thread(target=run, args=item, daemon=True) for item in kinds.items()]
         for thread in self._threads:

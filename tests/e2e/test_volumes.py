@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from infra.local import private
-from tests.e2e.api import Reply, create, kill_workers, request, stored, wait_for
+from tests.e2e.api import Reply, answered, create, kill_workers, request, stored, wait_for
 from tests.shared import Shared
 
 pytestmark = [pytest.mark.e2e, pytest.mark.enable_socket, pytest.mark.timeout(600)]
@@ -115,20 +115,14 @@ def slow(shared: Shared) -> private.System:
 def test_a_worker_that_dies_after_the_provider_made_the_volume(slow: private.System, shared: Shared) -> None:
     """The waiting request itself has the operation taken up again: no sweeper is waited for."""
     answers: list[Reply] = []
-
-    def ask() -> None:
-        """As a client is told to: a busy machine may take longer over it than a request may last."""
-        while not answers or (answers[-1].status == 504 and len(answers) < 3):
-            answers.append(create(slow, "data"))
-
-    client = threading.Thread(target=ask)
+    client = threading.Thread(target=lambda: answers.append(answered(lambda: create(slow, "data"))))
     client.start()
     wait_for(lambda: stored(slow))
     assert kill_workers(slow, "run_operation") >= 1  # those of earlier tests that lie idle die with it
     shared.strike()
     client.join()
-    assert answers[-1].status == 200, answers[-1].text
-    external_id = answers[-1].json["Volumes"][0]["ExternalID"]
+    assert answers[0].status == 200, answers[0].text
+    external_id = answers[0].json["Volumes"][0]["ExternalID"]
     assert [path.name for path in stored(slow)] == [external_id]
     assert request(slow, "GET", "/v1/volume/csi/data").json["ExternalID"] == external_id
     assert request(slow, "DELETE", "/v1/volume/csi/data/delete").status == 200
