@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from chalicelib.clock import Clock
 from chalicelib.domain.claim import Use
 from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError, WriteConflict
 from chalicelib.store import operations
@@ -116,7 +117,7 @@ class Context:
         """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
         no call is made.
         """
-        context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+        context = encryption_context(operation.namespace, operation.volume_id)
         try:
             opened = [self.secrets.open_secrets(one, context) for one in sealed_secrets]
         except StoreError as exc:

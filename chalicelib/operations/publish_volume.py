@@ -102,8 +102,9 @@ def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) 
 
     def writes(ticket: Ticket) -> list[Write]:
         claim = release.the_claim(ctx, operation)
+        volume = ctx.volumes.get(operation.namespace, operation.volume_id)
         return [
-            *claims.release(claim, ticket, operation_id=operation.id),
+            *claims.release(claim, volume, ticket, operation_id=operation.id),
             operations.undo(operation, now=now, step=step, error=error.text, until=until),
         ]
 

@@ -83,11 +83,11 @@ def unstage(ctx: Context, operation: Operation, until: float) -> Operation | Non
         proceed = operations.proceed(operation, now=ctx.clock.now(), step=DETACH)
         if current.state is not ClaimState.UNPUBLISHING or not answers:
             return [proceed]
-        writes = claims.step(current, ClaimEvent.NODE_DETACH, ticket, operation_id=operation.id)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
-        if volume is None or not volume.exists or volume.create_index != current.volume_index:
-            writes = [write for write in writes if write.label != "volume"]
-        return [*writes, proceed]
+        return [
+            *claims.step(current, volume, ClaimEvent.NODE_DETACH, ticket, operation_id=operation.id),
+            proceed,
+        ]
 
     ctx.record_claim(operation, writes=writes)
     return ctx.operations.get(operation.id)
@@ -124,10 +124,8 @@ def lose(ctx: Context, operation: Operation) -> None:
 
     def writes(ticket: Ticket) -> list[Write]:
         claim = the_claim(ctx, operation)
-        writes = claims.lose(claim, ticket, operation_id=operation.id)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
-        if volume is None or not volume.exists or volume.create_index != claim.volume_index:
-            writes = [write for write in writes if write.label != "volume"]
+        writes = claims.lose(claim, volume, ticket, operation_id=operation.id)
         return [*writes, operations.fail(operation, now=ctx.clock.now(), error=operation.error or LOST)]
 
     ctx.record_claim(operation, writes=writes)

@@ -87,7 +87,7 @@ def its_claims(deps: Deps, volume: Volume) -> list[Claim]:
     if not volume.in_use:
         return []
     found = deps.claims.of_volume(volume.namespace, volume.id)
-    return [claim for claim in found if claim.volume_index == volume.create_index]
+    return [claim for claim in found if claim.is_on(volume)]
 
 
 def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, seconds: int) -> Claim:
@@ -216,14 +216,12 @@ def _release_writes(
     deps: Deps, claim: Claim, operation: Operation | None, ticket: Ticket, lease: Lease | None
 ) -> list[Write]:
     operation_id = operation.id if operation else ""
-    writes = (
-        claim_store.release(claim, ticket, operation_id=operation_id, node_lost=operation is None, lease=lease)
-        if claim.live
-        else claim_store.reclaim(claim, ticket, operation_id=operation_id)
-    )
     volume = deps.volumes.get(claim.namespace, claim.volume_id)
-    if volume is None or not volume.exists or volume.create_index != claim.volume_index:
-        writes = [write for write in writes if write.label != "volume"]
+    writes = (
+        claim_store.release(claim, volume, ticket, operation_id=operation_id, node_lost=operation is None, lease=lease)
+        if claim.live
+        else claim_store.reclaim(claim, volume, ticket, operation_id=operation_id)
+    )
     if operation is not None:
         writes.append(operation_store.open_operation(operation, now=deps.clock.now()))
     return writes
@@ -329,7 +327,7 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, Operatio
 
 def _release_operation(deps: Deps, claim: Claim, *, attachable: bool, forced: bool) -> Operation:
     volume = deps.volumes.get(claim.namespace, claim.volume_id)
-    if volume is not None and volume.create_index != claim.volume_index:
+    if not claim.is_on(volume):
         volume = None
     step = "unmount" if claim.target_path else "detach"
     operation = _operation(deps, Kind.UNPUBLISH_VOLUME, claim, volume, step=step, attachable=attachable)
@@ -399,7 +397,7 @@ def _pause(deps: Deps, attempt: int) -> None:
 
 def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> Held:
     """The claim that is there: the same one, or in the way."""
-    if not held.live or held.volume_index != volume.create_index:
+    if not held.live or not held.is_on(volume):
         raise RequestError(
             f"allocation {held.allocation_id} is giving up its claim on volume {held.volume_id}: try again when it "
             "is free",

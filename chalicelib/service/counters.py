@@ -23,7 +23,7 @@ def repair(deps: Deps, volume: Volume) -> bool:
 
     The volume must have been read strongly before this call. True if they were wrong and are right now.
     """
-    found = [c for c in deps.claims.of_volume(volume.namespace, volume.id) if c.volume_index == volume.create_index]
+    found = [c for c in deps.claims.of_volume(volume.namespace, volume.id) if c.is_on(volume)]
     readers, writers = sum(not c.writes for c in found), sum(c.writes for c in found)
     past = sum(not c.live for c in found)
     if (readers, writers, past) == (volume.readers, volume.writers, volume.past_claims):

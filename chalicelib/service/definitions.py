@@ -15,9 +15,9 @@ from chalicelib.domain.merge import merge
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.operation import updates as is_update
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
 from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
-from chalicelib.sealing import volume_context
 from chalicelib.service import updates, waiting
 from chalicelib.service.deps import Deps
 from chalicelib.service.updates import Done, Running, UpdateRefused, Wanted
@@ -189,7 +189,7 @@ def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
         step="create",
         storage_name=_storage_name(volume.name, operation_id),
         definition=volume_store.encode(volume),
-        sealed_secrets=deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id)),
+        sealed_secrets=deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id)),
         create_time=now,
         update_time=now,
     )
@@ -262,7 +262,7 @@ def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
         raise Refused(f"controller validate volume: CSI.ControllerValidateVolume: {problem}")
     # A volume without an external ID has its own ID at the provider.
     asked = replace(item.volume, external_id=item.volume.external_id or item.volume.id)
-    sealed = deps.sealer.seal_secrets(item.secrets, volume_context(asked.namespace, asked.id))
+    sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(asked.namespace, asked.id))
     return {
         "plugin_id": plugin.id,
         "namespace": asked.namespace,
@@ -281,7 +281,7 @@ def _placed(volume: Volume) -> Volume:
 
 def _register(deps: Deps, item: Wanted) -> Done | Running:
     volume, scope = _placed(item.volume), volume_scope(item.volume.namespace)
-    sealed = deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id))
+    sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
     for attempt in range(WRITE_TRIES):
         now_ns = deps.clock.now_ns()
         ticket = deps.index.allocate(scope, MEMBERS, name=deps.clock.new_id(), now=deps.clock.now())

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context, plugin_encryption_context
 from chalicelib.errors import Refused, joined
-from chalicelib.sealing import volume_context
 from chalicelib.service import waiting
 from chalicelib.service.deps import Deps
 from chalicelib.store import operations as operation_store
@@ -62,7 +62,7 @@ def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, s
             raise Refused(head + "missing SnapshotID")
         subject = f"delete snapshot\n{plugin_id}\n{snapshot_id}"
         operation = _operation(deps, Kind.DELETE_SNAPSHOT, subject, plugin_id=plugin_id, external_id=snapshot_id)
-        sealed = deps.sealer.seal_secrets(secrets, volume_context("", ""))
+        sealed = deps.sealer.seal_secrets(secrets, encryption_context("", ""))
         operation = _start(deps, operation, sealed)
     except Refused as exc:
         raise Refused(joined([exc.text])) from exc
@@ -84,7 +84,7 @@ def list_snapshots(
         raise Refused("plugin does not support listing snapshots")
     if per_page < 0:
         raise Refused("controller list snapshots: CSI.ControllerListSnapshots: MaxEntries cannot be negative")
-    sealed = deps.sealer.seal_secrets(secrets, volume_context("", plugin_id))
+    sealed = deps.sealer.seal_secrets(secrets, plugin_encryption_context(plugin_id))
     answer: dict[str, Any] = deps.asker.ask(
         "list_snapshots",
         plugin_id=plugin_id,
@@ -132,7 +132,7 @@ def _start_create(deps: Deps, namespace: str, item: Wanted) -> Operation:
         storage_name=item.name,
         params={"parameters": dict(item.parameters), "volume_secrets": waiting.text(source.sealed_secrets)},
     )
-    return _start(deps, operation, deps.sealer.seal_secrets(item.secrets, volume_context(namespace, source.id)))
+    return _start(deps, operation, deps.sealer.seal_secrets(item.secrets, encryption_context(namespace, source.id)))
 
 
 def _operation(deps: Deps, kind: Kind, subject: str, **fields: Any) -> Operation:

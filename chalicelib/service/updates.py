@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from chalicelib.domain.merge import Merged, merge
 from chalicelib.domain.operation import UPDATE, Kind, Operation, updates
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import MountOptions, Volume, VolumeState
 from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
-from chalicelib.sealing import volume_context
 from chalicelib.service import waiting
 from chalicelib.service.deps import Deps
 from chalicelib.service.volumes import WRITE_TRIES, was_mine
@@ -109,7 +109,7 @@ def begin(deps: Deps, read: Volume, item: Wanted) -> Done | Running:
             merged = merge(read, item.volume)
         except Refused as exc:
             raise UpdateRefused(exc.text) from exc
-        sealed = deps.sealer.seal_secrets(item.secrets, volume_context(read.namespace, read.id))
+        sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(read.namespace, read.id))
         begun = _begin(deps, read, merged, sealed)
         if begun is not None:
             return begun

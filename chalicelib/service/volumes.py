@@ -7,9 +7,9 @@ from typing import Final
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.errors import NotFound, OperationInProgress, Refused, WriteConflict
-from chalicelib.sealing import volume_context
 from chalicelib.service import counters, waiting
 from chalicelib.service.claims import its_claims, let_go
 from chalicelib.service.deps import Deps
@@ -63,7 +63,7 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
         found = _existing(deps, namespace, volume_id)
         wanted = waiting.digest(Kind.DELETE_VOLUME.value, namespace, volume_id)
         if found.operation_id:
-            sealed = deps.sealer.seal_secrets(secrets, volume_context(found.namespace, found.id))
+            sealed = deps.sealer.seal_secrets(secrets, encryption_context(found.namespace, found.id))
             operation = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind, secrets=sealed)
         else:
             started = _start_delete(deps, found, secrets, wanted)
@@ -126,7 +126,7 @@ def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted:
         step="delete",
         external_id=found.external_id,
         params={"volume_secrets": waiting.text(found.sealed_secrets)},
-        sealed_secrets=deps.sealer.seal_secrets(secrets, volume_context(found.namespace, found.id)),
+        sealed_secrets=deps.sealer.seal_secrets(secrets, encryption_context(found.namespace, found.id)),
         # A call of the create that may still land would make the storage anew after the delete: wait until it cannot.
         not_before=found.calls_until if found.calls_until > now else 0.0,
         create_time=now,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.domain.claim import SINGLE_WRITER, Claim, ClaimEvent, ClaimState, advance
+from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, advance
 from chalicelib.domain.operation import Kind
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.store import dynamo, tables, volumes
@@ -162,20 +162,25 @@ def publish(claim: Claim, ticket: Ticket, *, publish_context: dict[str, str], op
         ClaimRow.modify_index.set(ticket.index),
     ]
     condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.operation_id == operation_id)
-    return [_touch(claim, ticket), _update(claim, actions, condition)]
+    # A volume with a live claim is there: nothing deletes or deregisters it.
+    return [_touched(claim, ticket), _update(claim, actions, condition)]
+
+
+# `volume` is the claim's volume as it was read. Of one that is gone, or is another by now, the claim alone is written.
 
 
 def release(
-    claim: Claim, ticket: Ticket, *, operation_id: str, node_lost: bool = False, lease: Lease | None = None
+    claim: Claim,
+    volume: Volume | None,
+    ticket: Ticket,
+    *,
+    operation_id: str,
+    node_lost: bool = False,
+    lease: Lease | None = None,
 ) -> list[Write]:
     """The claim is past from now on; it still counts until it is freed. Its lease is over; with `lease`, only if it
     was not renewed since that was read.
     """
-    volume: list[Action] = [
-        VolumeRow.past_claims.add(1),
-        VolumeRow.modify_index.set(ticket.index),
-        VolumeRow.revision.add(1),
-    ]
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, ClaimEvent.RELEASE).value),
         ClaimRow.node_lost.set(node_lost),
@@ -185,13 +190,13 @@ def release(
     condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.modify_index < ticket.index)
     condition &= ClaimRow.operation_id == claim.operation_id if claim.operation_id else _idle()
     return [
-        dynamo.update("volume", VolumeRow, *_volume_key(claim), volume, _its_volume(claim, ticket)),
+        *_touch(claim, volume, ticket, VolumeRow.past_claims.add(1)),
         _update(claim, actions, condition),
         *_end_lease(claim, lease),
     ]
 
 
-def lose(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def lose(claim: Claim, volume: Volume | None, ticket: Ticket, *, operation_id: str) -> list[Write]:
     """Nothing could be proven: past, counted, and nobody works on it."""
     actions: list[Action] = [
         ClaimRow.node_lost.set(True),
@@ -199,41 +204,38 @@ def lose(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
         ClaimRow.modify_index.set(ticket.index),
     ]
     condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
-    return [_touch(claim, ticket), _update(claim, actions, condition)]
+    return [*_touch(claim, volume, ticket), _update(claim, actions, condition)]
 
 
-def reclaim(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def reclaim(claim: Claim, volume: Volume | None, ticket: Ticket, *, operation_id: str) -> list[Write]:
     """Somebody said that a lost node's claim may go: an operation takes it on."""
     actions: list[Action] = [
         ClaimRow.operation_id.set(operation_id),
         ClaimRow.node_lost.set(False),
         ClaimRow.modify_index.set(ticket.index),
     ]
-    return [_touch(claim, ticket), _update(claim, actions, _same(claim) & _idle())]
+    return [*_touch(claim, volume, ticket), _update(claim, actions, _same(claim) & _idle())]
 
 
-def step(claim: Claim, event: ClaimEvent, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def step(claim: Claim, volume: Volume | None, event: ClaimEvent, ticket: Ticket, *, operation_id: str) -> list[Write]:
     """One step further out."""
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, event).value),
         ClaimRow.modify_index.set(ticket.index),
     ]
     condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
-    return [_touch(claim, ticket), _update(claim, actions, condition)]
+    return [*_touch(claim, volume, ticket), _update(claim, actions, condition)]
 
 
 def free(claim: Claim, volume: Volume | None, ticket: Ticket, *, operation_id: str) -> list[Write]:
-    """The claim is gone, and the volume has one less; the last one out clears the modes.
-
-    A volume of that ID that is another one by now, or none, is left alone: then the claim goes alone.
-    """
+    """The claim is gone, and the volume has one less; the last one out clears the modes."""
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
         dynamo.delete("held", HeldRow, tables.held_pk(claim.node_id), _held_sk(claim)),
         *_end_lease(claim),
     ]
-    if volume is None or not volume.exists or volume.create_index != claim.volume_index:
+    if volume is None or not claim.is_on(volume):
         return writes
     actions: list[Action] = [
         _counter(claim).add(-1),
@@ -281,18 +283,18 @@ def _room(claim: Claim, volume: Volume, ticket: Ticket) -> Condition:
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)
     in_force = VolumeRow.access_mode.does_not_exist() | same
     room: Condition = ready & idle & defined & in_force
-    if claim.access_mode == "single-node-writer":
-        room &= (VolumeRow.readers == 0) & (VolumeRow.writers == 0)
-    elif claim.writes and claim.access_mode in SINGLE_WRITER:
-        room &= VolumeRow.writers == 0
-    elif claim.access_mode == "single-node-reader-only":
-        room &= VolumeRow.readers == 0
+    for counter in sorted(claim.excludes):
+        room &= getattr(VolumeRow, counter) == 0
     return room
 
 
-def _touch(claim: Claim, ticket: Ticket) -> Write:
-    """The volume shows that its claims changed; one that is gone or another by now is not made."""
-    actions: list[Action] = [VolumeRow.modify_index.set(ticket.index), VolumeRow.revision.add(1)]
+def _touch(claim: Claim, volume: Volume | None, ticket: Ticket, *counted: Action) -> list[Write]:
+    """The volume shows that its claims changed, if it is still the one that was claimed."""
+    return [_touched(claim, ticket, *counted)] if claim.is_on(volume) else []
+
+
+def _touched(claim: Claim, ticket: Ticket, *counted: Action) -> Write:
+    actions: list[Action] = [*counted, VolumeRow.modify_index.set(ticket.index), VolumeRow.revision.add(1)]
     return dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, ticket))
 
 

@@ -1,5 +1,6 @@
 """Claims by many at once: of any number that do not fit together, exactly as many win as fit."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from chalicelib.domain.claim import Claim, ClaimState
 from chalicelib.domain.plugin import Instance, Node
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import ACCESS_MODES, Capability, Volume
 from chalicelib.errors import Refused, VolumesError
 from chalicelib.service import claims
 from chalicelib.service.deps import Deps
@@ -142,7 +143,7 @@ def test_a_release_that_comes_late_does_not_drop_the_claim_that_was_taken_anew(d
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     stale = replace(first, operation_id="")
     with pytest.raises(TransactionRefused):
-        deps.dynamo.transact(store.release(stale, ticket, operation_id="x"), token=ticket.id)
+        deps.dynamo.transact(store.release(stale, read(deps), ticket, operation_id="x"), token=ticket.id)
     assert counted(deps) == (0, 1, 0)
     kept = deps.claims.get("default", "v", again.allocation_id)
     assert kept is not None
@@ -163,3 +164,30 @@ def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps)
         deps.dynamo.transact(store.take(claim, stale, late, lease_until=0), token=late.id)
     assert set(refused.value.old) == {"volume"}
     assert deps.claims.of_volume("default", "v") == []
+
+
+@pytest.mark.parametrize("access_mode", ACCESS_MODES)
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_the_rule_and_the_condition_of_the_write_agree_at_every_count(deps: Deps, access_mode: str, mode: str) -> None:
+    """Both read `EXCLUDES`; a second spelling of a mode would let `take` and `has_room` say different things."""
+    from chalicelib.domain import claim as rules
+    from chalicelib.store import claims as store
+    from chalicelib.store.dynamo import TransactionRefused
+
+    volume = make(deps, access_mode)
+    claim = replace(wanted(0, mode, access_mode), volume_index=volume.create_index)
+    for readers, writers in itertools.product(range(3), repeat=2):
+        ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+        counts = store.corrected(read(deps), ticket, readers=readers, writers=writers, past=0)
+        deps.dynamo.transact([counts], token=ticket.id)
+        counted = read(deps)
+        late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+        refused: set[str] = set()
+        try:
+            deps.dynamo.transact(store.take(claim, counted, late, lease_until=0), token=late.id)
+        except TransactionRefused as exc:
+            refused = set(exc.old)
+        assert refused == (set() if rules.has_room(counted, claim) else {"volume"}), (readers, writers)
+        if not refused:
+            key = {"pk": {"S": "vol#default#v"}, "sk": {"S": claim.allocation_id}}
+            deps.dynamo.client.delete_item(TableName=deps.dynamo.table("claims"), Key=key)
