@@ -190,7 +190,8 @@ class Storage:
         ended = False
         while not ended:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), WRITE_EVERY)
+                async with asyncio.timeout(WRITE_EVERY):
+                    await self._wanted.wait()
             self._wanted.clear()
             ended = self._over
             waiting, self._waiting = self._waiting, []

@@ -64,7 +64,8 @@ class Registration:
                 pause = await self._tell(session)
                 await asyncio.sleep(LEAST_BETWEEN)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
 
     async def farewell(self) -> None:
         """Deregister; a control plane that is away will see the heartbeats end."""

@@ -73,7 +73,8 @@ class Watch:
                 self._look_now.clear()
                 await self.look()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._look_now.wait(), self._every)
+                    async with asyncio.timeout(self._every):
+                        await self._look_now.wait()
         finally:
             connection.cancel()
             await asyncio.gather(connection, return_exceptions=True)
