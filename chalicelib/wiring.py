@@ -5,13 +5,14 @@ of the API.
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from chalicelib import tracing
+from chalicelib import log, tracing
 from chalicelib.clock import Clock
 from chalicelib.settings import Settings
 
 if TYPE_CHECKING:
     from chalicelib.operations.context import Context
     from chalicelib.service.deps import Deps
+    from chalicelib.store.commit import Committed
     from chalicelib.worker import Worker
 
 
@@ -31,6 +32,7 @@ def clock() -> Clock:
 def stores() -> dict[str, Any]:
     """The stores that every function shares, on one client."""
     from chalicelib.store.claims import ClaimStore
+    from chalicelib.store.commit import Committer
     from chalicelib.store.dynamo import Dynamo
     from chalicelib.store.index import IndexStore
     from chalicelib.store.namespaces import NamespaceStore
@@ -40,15 +42,23 @@ def stores() -> dict[str, Any]:
 
     dynamo = Dynamo(settings().table, region=settings().region, sleep=clock().sleep, jitter=clock().jitter)
     index = IndexStore(dynamo)
+    committer = Committer(dynamo, index, clock(), listeners=[_log_change])
     return {
         "dynamo": dynamo,
         "index": index,
+        "committer": committer,
         "volumes": VolumeStore(dynamo),
         "claims": ClaimStore(dynamo),
         "operations": OperationStore(dynamo),
-        "plugins": PluginStore(dynamo, index),
+        "plugins": PluginStore(dynamo, committer),
         "namespaces": NamespaceStore(dynamo),
     }
+
+
+def _log_change(change: "Committed") -> None:
+    """Write one line for each change that clients can see: the place for events and metrics of changes."""
+    volumes = ["/".join((pk.partition("#")[2], sk)) for pk, sk in change.items("volume")]
+    log.line("change", index=change.index, scopes=change.scopes, volumes=volumes, tries=change.tries)
 
 
 @cache

@@ -153,7 +153,7 @@ class System:
             "grace": 5.0,
         } | fields
         instance = Instance(plugin_id=plugin_id, **given)
-        self.deps.plugins.change(plugin_id, instance.node_id, instance, run=self.clock.new_id(), now=self.clock.now())
+        self.deps.plugins.change(plugin_id, instance.node_id, instance, now=self.clock.now())
 
     def add_node(self, node_id: str = "node-a", *, plugin_id: str = "directory", **fields: Any) -> None:
         """A machine with a bridge, and the plugin on it."""

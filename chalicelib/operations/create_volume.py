@@ -22,10 +22,10 @@ from typing import Any, Final
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation, retry_delay
 from chalicelib.domain.volume import RECORD_LIMIT, Volume, registered
-from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import Context, Definition, Step
 from chalicelib.store import operations, volumes
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
@@ -62,10 +62,10 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
         volume, calls_until=operation.calls_until if operation.unanswered > 1 and now < operation.calls_until else 0.0
     )
 
-    def writes(ticket: Any) -> list[Any]:
-        result = {"index": ticket.index} | {name: getattr(volume, name) for name in volumes.MADE}
+    def writes(index: int) -> list[Write]:
+        result = {"index": index} | {name: getattr(volume, name) for name in volumes.MADE}
         return [
-            *volumes.create(volume, ticket, operation_id=operation.id),
+            *volumes.create(volume, index, operation_id=operation.id),
             operations.succeed(operation, now=now, result=result),
         ]
 
@@ -87,10 +87,7 @@ def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
             now if outcome.is_answer(error.code) else operation.calls_until, now + retry_delay(1, ctx.clock.jitter())
         )
         closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
-    try:
-        ctx.dynamo.transact([release, closing], token=f"{operation.id[-24:]}r{operation.attempt}")
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
+    ctx.close(operation, release, closing)
 
 
 def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
@@ -108,7 +105,7 @@ def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> 
     """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
     now = ctx.clock.now()
     if outcome.proves("CreateVolume", error.code):
-        _close_undo(ctx, operation, now)
+        ctx.close(operation, operations.fail(operation, now=now, error=operation.error))
         return
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
 
@@ -122,7 +119,7 @@ def remove(ctx: Context, operation: Operation, until: float) -> None:
         until=until,
         attempt=(operation.id, operation.attempt),
     )
-    _close_undo(ctx, operation, ctx.clock.now())
+    ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
 
 
 def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
@@ -139,16 +136,6 @@ def _call(ctx: Context, operation: Operation, until: float) -> dict[str, Any]:
         until=until,
         attempt=(operation.id, operation.attempt),
     )
-
-
-def _close_undo(ctx: Context, operation: Operation, now: float) -> None:
-    try:
-        ctx.dynamo.transact(
-            [operations.fail(operation, now=now, error=operation.error)],
-            token=f"{operation.id[-24:]}u{operation.attempt}",
-        )
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
 
 
 DEFINITION: Final = Definition(

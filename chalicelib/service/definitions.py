@@ -17,15 +17,15 @@ from chalicelib.domain.operation import updates as is_update
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
-from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
+from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, joined
 from chalicelib.service import updates, waiting
 from chalicelib.service.deps import Deps
 from chalicelib.service.updates import Done, Running, UpdateRefused, Wanted
-from chalicelib.service.volumes import WRITE_TRIES, was_mine
+from chalicelib.service.waiting import Begun
 from chalicelib.store import namespaces as namespace_store
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import MEMBERS, volume_scope
 
 NAME_LIMIT: Final = 40
@@ -57,14 +57,26 @@ def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
 
 
 def _begin_create(deps: Deps, item: Wanted) -> Done | Running:
-    begun = _start_create(deps, item)
-    if isinstance(begun, Volume):
-        return updates.begin(deps, begun, item)
+    _refuse_create(item)
+    operation = _create_operation(deps, item)
+
+    def build(refused: RefusedWrites) -> Change[Begun | Volume]:
+        if refused:
+            return Change(_already(deps, item, refused, operation))
+        writes = [
+            volume_store.reserve(item.volume, operation_id=operation.id, kind=operation.kind.value),
+            operation_store.open_operation(operation, now=operation.create_time),
+            *namespace_store.must_exist(item.volume.namespace),
+        ]
+        return Change(Begun(operation, new=True), lambda _: writes, visible=False)
 
     def done(operation: Operation) -> Done:
         return Done(int(operation.result["index"]), volume_store.made(item.volume, operation.result))
 
-    return Running(begun, done)
+    _, begun = deps.committer.commit(build=build, what=f"volume {item.volume.id}")
+    if isinstance(begun, Volume):
+        return updates.begin(deps, begun, item)
+    return Running(waiting.sent(deps, begun), done)
 
 
 def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
@@ -174,12 +186,10 @@ def _refuse_create(item: Wanted) -> None:
         raise Refused(f"controller create volume: CSI.ControllerCreateVolume: {problem}")
 
 
-def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
-    """Reserve the ID and write the operation in one transaction, then send the message; the volume, if it exists."""
-    _refuse_create(item)
+def _create_operation(deps: Deps, item: Wanted) -> Operation:
     volume, now, operation_id = item.volume, deps.clock.now(), deps.clock.new_id()
     asked = (volume.namespace, volume.id, volume.plugin_id, volume_store.plain(volume))
-    operation = Operation(
+    return Operation(
         id=operation_id,
         kind=Kind.CREATE_VOLUME,
         namespace=volume.namespace,
@@ -193,34 +203,24 @@ def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
         create_time=now,
         update_time=now,
     )
-    writes = [
-        volume_store.reserve(volume, operation_id=operation_id, kind=Kind.CREATE_VOLUME.value),
-        operation_store.open_operation(operation, now=now),
-        *namespace_store.must_exist(volume.namespace),
-    ]
-    try:
-        deps.dynamo.transact(writes, token=operation_id)
-    except TransactionRefused as exc:
-        return _already(deps, item, exc, operation)
-    waiting.send(deps, operation)
-    return operation
 
 
-def _already(deps: Deps, item: Wanted, refused: TransactionRefused, mine: Operation) -> Operation | Volume:
+def _already(deps: Deps, item: Wanted, refused: RefusedWrites, mine: Operation) -> Begun | Volume:
     """Why the reservation was refused: no namespace, my own write, the same request, another one, or the volume
     exists.
     """
     volume = item.volume
-    if "namespace" in refused.old:
+    if "namespace" in refused:
         raise _no_namespace(volume)
-    old = volume_store.volume_of(refused.old.get("volume"))
+    old = volume_store.volume_of(refused.get("volume"))
     if old is None or old.operation_id == mine.id:
-        waiting.send(deps, mine)
-        return mine
+        return Begun(mine, new=True)
     updates.refuse_known(old, item)
     if old.operation_id and not is_update(old.operation_kind):
-        return waiting.join(
-            deps, volume.id, old.operation_id, mine.digest, old.operation_kind, secrets=mine.sealed_secrets
+        return Begun(
+            waiting.join(
+                deps, volume.id, old.operation_id, mine.digest, old.operation_kind, secrets=mine.sealed_secrets
+            )
         )
     return old  # an update, which joins the expansion if it is the same
 
@@ -282,36 +282,32 @@ def _placed(volume: Volume) -> Volume:
 def _register(deps: Deps, item: Wanted) -> Done | Running:
     volume, scope = _placed(item.volume), volume_scope(item.volume.namespace)
     sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
-    for attempt in range(WRITE_TRIES):
+
+    def build(refused: RefusedWrites) -> Change[Volume | None]:
+        found = _register_refused(volume, refused)
+        if found is not None:
+            return Change(found)
         now_ns = deps.clock.now_ns()
-        ticket = deps.index.allocate(scope, MEMBERS, name=deps.clock.new_id(), now=deps.clock.now())
         stored = replace(
             volume,
             sealed_secrets=sealed,
             create_time=volume.create_time or now_ns,
             modify_time=volume.modify_time or now_ns,
         )
-        writes = [*volume_store.register(stored, ticket), *namespace_store.must_exist(volume.namespace)]
-        try:
-            deps.dynamo.transact(writes, token=ticket.id)
-        except TransactionRefused as exc:
-            if not was_mine(exc, ticket.index):
-                deps.index.abandon(ticket)
-                found = _register_refused(volume, exc)
-                if found is not None:
-                    return updates.begin(deps, found, item)
-                deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
-                continue
-        deps.index.publish(ticket)
-        return Done(ticket.index, volume)
-    raise WriteConflict(f"volume {volume.id} is being changed by others: try again in a moment")
+        return Change(
+            None,
+            lambda index: [*volume_store.register(stored, index), *namespace_store.must_exist(volume.namespace)],
+        )
+
+    index, known = deps.committer.commit(scope, MEMBERS, build=build, what=f"volume {volume.id}")
+    return Done(index, volume) if known is None else updates.begin(deps, known, item)
 
 
-def _register_refused(volume: Volume, refused: TransactionRefused) -> Volume | None:
+def _register_refused(volume: Volume, refused: RefusedWrites) -> Volume | None:
     """The volume, if somebody made it known meanwhile; None to try again."""
-    if "namespace" in refused.old:
+    if "namespace" in refused:
         raise _no_namespace(volume)
-    old = volume_store.volume_of(refused.old.get("volume"))
+    old = volume_store.volume_of(refused.get("volume"))
     if old is not None and old.operation_id:
         raise OperationInProgress(f"volume {volume.id} has an operation in progress: {old.operation_kind}")
     return old if old is not None and old.exists else None

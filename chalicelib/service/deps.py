@@ -8,6 +8,7 @@ from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
 from chalicelib.store.claims import ClaimStore
+from chalicelib.store.commit import Committer
 from chalicelib.store.dynamo import Dynamo
 from chalicelib.store.index import IndexStore
 from chalicelib.store.namespaces import NamespaceStore
@@ -24,6 +25,7 @@ class Deps:
     clock: Clock
     dynamo: Dynamo
     index: IndexStore
+    committer: Committer
     volumes: VolumeStore
     claims: ClaimStore
     operations: OperationStore

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.domain.operation import Operation, Status
@@ -33,6 +33,20 @@ def send(deps: Deps, operation: Operation) -> None:
         deps.queue.send(operation.id, operation.kind.value)
     except StoreUnavailable:
         return
+
+
+class Begun(NamedTuple):
+    """An operation that a request waits for, and whether the request has made its record."""
+
+    operation: Operation
+    new: bool = False
+
+
+def sent(deps: Deps, begun: Begun) -> Operation:
+    """Queue the operation if it is new and may start now; returns it."""
+    if begun.new and begun.operation.not_before <= deps.clock.now():
+        send(deps, begun.operation)
+    return begun.operation
 
 
 def left(deps: Deps) -> float:

@@ -16,7 +16,6 @@ from pynamodb.expressions.update import Action
 from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume, VolumeState
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import Dynamo, Raw, Write
-from chalicelib.store.index import Ticket
 from chalicelib.store.tables import CheckRow, MemberRow, VolumeRow
 
 PAGE: Final = 500
@@ -150,32 +149,32 @@ def release_reservation(volume_key: tuple[str, str], *, operation_id: str, expir
     return dynamo.update("volume", VolumeRow, *volume_key, actions, _held_by(operation_id))
 
 
-def create(volume: Volume, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def create(volume: Volume, index: int, *, operation_id: str) -> list[Write]:
     """The reserved volume exists from now on, with what the provider answered."""
-    put = replace(volume, create_index=ticket.index, modify_index=ticket.index, state=VolumeState.READY)
-    condition = _held_by(operation_id) & (VolumeRow.modify_index < ticket.index)
+    put = replace(volume, create_index=index, modify_index=index, state=VolumeState.READY)
+    condition = _held_by(operation_id) & (VolumeRow.modify_index < index)
     return [dynamo.put("volume", _row(put), condition), _member(volume)]
 
 
-def register(volume: Volume, ticket: Ticket) -> list[Write]:
+def register(volume: Volume, index: int) -> list[Write]:
     """A volume that exists at its provider becomes known; nobody has the ID."""
-    put = replace(volume, create_index=ticket.index, modify_index=ticket.index, state=VolumeState.READY)
-    condition = _ABSENT & (VolumeRow.modify_index.does_not_exist() | (VolumeRow.modify_index < ticket.index))
+    put = replace(volume, create_index=index, modify_index=index, state=VolumeState.READY)
+    condition = _ABSENT & (VolumeRow.modify_index.does_not_exist() | (VolumeRow.modify_index < index))
     return [dynamo.put("volume", _row(put), condition), _member(volume)]
 
 
-def replace_definition(volume: Volume, ticket: Ticket, *, read: Volume) -> Write:
+def replace_definition(volume: Volume, index: int, *, read: Volume) -> Write:
     """An update of a ready volume that nobody changed since it was `read`, claims included."""
-    put = replace(volume, modify_index=ticket.index, revision=read.revision + 1)
-    condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < ticket.index)
+    put = replace(volume, modify_index=index, revision=read.revision + 1)
+    condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < index)
     return dynamo.put("volume", _row(put), condition & (VolumeRow.state == VolumeState.READY.value) & _idle())
 
 
-def expanded(volume: Volume, ticket: Ticket, *, operation_id: str, secrets: bytes) -> Write:
+def expanded(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> Write:
     """The definition after an expansion; claims that came meanwhile keep their counters and modes."""
     actions: list[Action] = [
         VolumeRow.definition.set(encode(volume)),
-        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.modify_index.set(index),
         VolumeRow.modify_time.set(volume.modify_time),
         VolumeRow.revision.add(1),
         VolumeRow.operation_id.remove(),
@@ -183,7 +182,7 @@ def expanded(volume: Volume, ticket: Ticket, *, operation_id: str, secrets: byte
     ]
     if secrets:
         actions.append(VolumeRow.secrets.set(secrets))
-    condition = _held_by(operation_id) & (VolumeRow.modify_index < ticket.index)
+    condition = _held_by(operation_id) & (VolumeRow.modify_index < index)
     return dynamo.update("volume", VolumeRow, *_key(volume), actions, condition)
 
 
@@ -215,31 +214,31 @@ def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float
 
 
 def bury(
-    namespace: str, volume_id: str, plugin_id: str, ticket: Ticket, *, expires_at: int, condition: Condition
+    namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, condition: Condition
 ) -> list[Write]:
     """The volume is gone: a tombstone that keeps the index, and nothing of the payload."""
     tombstone = VolumeRow(
         tables.volumes_pk(namespace),
         volume_id,
         state=VolumeState.GONE.value,
-        modify_index=ticket.index,
+        modify_index=index,
         expires_at=expires_at,
     )
     member = (tables.members_pk(plugin_id), tables.member_sk(namespace, volume_id))
     return [
-        dynamo.put("volume", tombstone, condition & (VolumeRow.modify_index < ticket.index)),
+        dynamo.put("volume", tombstone, condition & (VolumeRow.modify_index < index)),
         dynamo.delete("member", MemberRow, *member),
     ]
 
 
 def deleted(
-    namespace: str, volume_id: str, plugin_id: str, ticket: Ticket, *, expires_at: int, operation_id: str
+    namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, operation_id: str
 ) -> list[Write]:
     """Bury what this operation holds."""
-    return bury(namespace, volume_id, plugin_id, ticket, expires_at=expires_at, condition=_held_by(operation_id))
+    return bury(namespace, volume_id, plugin_id, index, expires_at=expires_at, condition=_held_by(operation_id))
 
 
-def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int, force: bool = False) -> list[Write]:
+def deregistered(volume: Volume, index: int, *, expires_at: int, force: bool = False) -> list[Write]:
     """Bury a ready volume that nobody claims and no operation holds, in the same condition that decides it.
 
     With `force`, one whose claims are all past, as they were counted when it was read: no claim came since.
@@ -250,7 +249,7 @@ def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int, force: bool
         & (VolumeRow.past_claims == volume.readers + volume.writers)
     )
     condition = (VolumeRow.state == VolumeState.READY.value) & _idle() & (counted if force else _unclaimed())
-    return bury(volume.namespace, volume.id, volume.plugin_id, ticket, expires_at=expires_at, condition=condition)
+    return bury(volume.namespace, volume.id, volume.plugin_id, index, expires_at=expires_at, condition=condition)
 
 
 def key(namespace: str, volume_id: str) -> tuple[str, str]:

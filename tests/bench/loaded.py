@@ -17,6 +17,7 @@ from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store import volumes as store
 from chalicelib.store.claims import ClaimStore
+from chalicelib.store.commit import Committer
 from chalicelib.store.dynamo import Dynamo
 from chalicelib.store.index import IndexStore
 from chalicelib.store.namespaces import NamespaceStore
@@ -49,17 +50,17 @@ def services(address: str, monkeypatch: pytest.MonkeyPatch) -> Deps:
     make_tables(settings)
     dynamo = Dynamo(settings.table, region=REGION, sleep=clock.sleep, jitter=clock.jitter)
     index = IndexStore(dynamo)
-    plugins = PluginStore(dynamo, index)
+    committer = Committer(dynamo, index, clock)
+    plugins = PluginStore(dynamo, committer)
     assert plugins.put_node(
         Node("node-a", "a", "127.0.0.1:1", "key", "i", 1, clock.now(), plugin_ids=("p",)), digest="", read=None
     )
-    plugins.change(
-        "p", "node-a", Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True), run="r", now=clock.now()
-    )
+    plugins.change("p", "node-a", Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True), now=clock.now())
     return Deps(
         clock=clock,
         dynamo=dynamo,
         index=index,
+        committer=committer,
         volumes=VolumeStore(dynamo),
         claims=ClaimStore(dynamo),
         operations=OperationStore(dynamo),

@@ -40,7 +40,7 @@ def write(deps: Deps) -> None:
     """Allocate, write, publish: the index protocol around one transaction."""
     volume = Volume("default", f"w-{next(_IDS)}", "p", capabilities=SOME.capabilities)
     ticket = deps.index.allocate(volume_scope("default"), name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(store.register(volume, ticket), token=ticket.id)
+    deps.dynamo.transact(store.register(volume, ticket.index), token=ticket.id)
     deps.index.publish(ticket)
 
 

@@ -17,6 +17,7 @@ import pytest
 from moto import mock_aws
 
 from chalicelib.settings import Settings
+from chalicelib.store.commit import Committer
 from chalicelib.store.dynamo import Dynamo
 from chalicelib.store.index import IndexStore
 from chalicelib.store.namespaces import NamespaceStore
@@ -45,6 +46,7 @@ class Stores:
     clock: FakeClock
     dynamo: Dynamo
     index: IndexStore
+    committer: Committer
     volumes: VolumeStore
     operations: OperationStore
     plugins: PluginStore
@@ -67,13 +69,15 @@ def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         if where is _on_moto:
             _one_at_a_time(dynamo, monkeypatch)
         index = IndexStore(dynamo)
+        committer = Committer(dynamo, index, clock)
         yield Stores(
             clock=clock,
             dynamo=dynamo,
             index=index,
+            committer=committer,
             volumes=VolumeStore(dynamo),
             operations=OperationStore(dynamo),
-            plugins=PluginStore(dynamo, index),
+            plugins=PluginStore(dynamo, committer),
             namespaces=NamespaceStore(dynamo),
         )
 

@@ -29,6 +29,7 @@ def deps(stores: Stores) -> Deps:
         clock=stores.clock,
         dynamo=stores.dynamo,
         index=stores.index,
+        committer=stores.committer,
         volumes=stores.volumes,
         claims=ClaimStore(stores.dynamo),
         operations=stores.operations,
@@ -44,14 +45,14 @@ def deps(stores: Stores) -> Deps:
         node = Node(node_id, node_id, "127.0.0.1:1", "key", "i", 1, stores.clock.now(), plugin_ids=("p",))
         assert stores.plugins.put_node(node, digest="", read=None)
         instance = Instance("p", node_id, "127.0.0.1:1", healthy=True, node=True)
-        stores.plugins.change("p", node_id, instance, run=stores.clock.new_id(), now=stores.clock.now())
+        stores.plugins.change("p", node_id, instance, now=stores.clock.now())
     return built
 
 
 def make(deps: Deps, access_mode: str) -> Volume:
     volume = Volume("default", "v", "p", capabilities=(Capability(access_mode, FILE_SYSTEM),))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(volumes.register(volume, ticket), token=ticket.id)
+    deps.dynamo.transact(volumes.register(volume, ticket.index), token=ticket.id)
     deps.index.publish(ticket)
     return read(deps)
 
@@ -127,7 +128,7 @@ def finish(deps: Deps, claim: Claim) -> None:
     assert past is not None
     assert (past.state, counted(deps)) == (ClaimState.UNPUBLISHING, (0, 1, 1))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(store.free(past, read(deps), ticket, operation_id=operation.id), token=ticket.id)
+    deps.dynamo.transact(store.free(past, read(deps), ticket.index, operation_id=operation.id), token=ticket.id)
     deps.index.publish(ticket)
     assert (counted(deps), read(deps).access_mode) == ((0, 0, 0), "")
 
@@ -143,7 +144,7 @@ def test_a_release_that_comes_late_does_not_drop_the_claim_that_was_taken_anew(d
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     stale = replace(first, operation_id="")
     with pytest.raises(TransactionRefused):
-        deps.dynamo.transact(store.release(stale, read(deps), ticket, operation_id="x"), token=ticket.id)
+        deps.dynamo.transact(store.release(stale, read(deps), ticket.index, operation_id="x"), token=ticket.id)
     assert counted(deps) == (0, 1, 0)
     kept = deps.claims.get("default", "v", again.allocation_id)
     assert kept is not None
@@ -157,11 +158,11 @@ def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps)
     stale = make(deps, "single-node-writer")
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     other = replace(stale, capabilities=(Capability("multi-node-reader-only", FILE_SYSTEM),))
-    deps.dynamo.transact([volumes.replace_definition(other, ticket, read=stale)], token=ticket.id)
+    deps.dynamo.transact([volumes.replace_definition(other, ticket.index, read=stale)], token=ticket.id)
     late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     claim = replace(wanted(0, "write", "single-node-writer"), volume_index=stale.create_index)
     with pytest.raises(TransactionRefused) as refused:
-        deps.dynamo.transact(store.take(claim, stale, late, lease_until=0), token=late.id)
+        deps.dynamo.transact(store.take(claim, stale, late.index, lease_until=0), token=late.id)
     assert set(refused.value.old) == {"volume"}
     assert deps.claims.of_volume("default", "v") == []
 
@@ -178,13 +179,13 @@ def test_the_rule_and_the_condition_of_the_write_agree_at_every_count(deps: Deps
     claim = replace(wanted(0, mode, access_mode), volume_index=volume.create_index)
     for readers, writers in itertools.product(range(3), repeat=2):
         ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-        counts = store.corrected(read(deps), ticket, readers=readers, writers=writers, past=0)
+        counts = store.corrected(read(deps), ticket.index, readers=readers, writers=writers, past=0)
         deps.dynamo.transact([counts], token=ticket.id)
         counted = read(deps)
         late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
         refused: set[str] = set()
         try:
-            deps.dynamo.transact(store.take(claim, counted, late, lease_until=0), token=late.id)
+            deps.dynamo.transact(store.take(claim, counted, late.index, lease_until=0), token=late.id)
         except TransactionRefused as exc:
             refused = set(exc.old)
         assert refused == (set() if rules.has_room(counted, claim) else {"volume"}), (readers, writers)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chalicelib.domain.volume import Volume
+from chalicelib.store import namespaces
 from chalicelib.store.dynamo import TransactionRefused
 from chalicelib.store.namespaces import Namespace, NamespaceState, must_exist
 from chalicelib.store.volumes import reserve
@@ -46,10 +47,10 @@ def test_of_several_writers_at_once_one_wins(stores: Stores) -> None:
 def test_only_a_marked_one_is_removed_and_a_marked_one_does_not_exist_for_creates(stores: Stores) -> None:
     stores.namespaces.put(TEAM, read=None)
 
-    assert not stores.namespaces.remove(TEAM)
+    assert not stores.dynamo.written(namespaces.remove("team"))
     assert stores.namespaces.put(DELETING, read=TEAM)
     assert not stores.namespaces.exists("team")
-    assert stores.namespaces.remove(DELETING)
+    assert stores.dynamo.written(namespaces.remove("team"))
     assert stores.namespaces.get("team") is None
 
 

@@ -10,7 +10,6 @@ from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, 
 from chalicelib.store import tables
 from chalicelib.store import volumes as writes
 from chalicelib.store.dynamo import TransactionRefused, Write
-from chalicelib.store.index import Ticket, volume_scope
 from tests.store.conftest import Stores, together
 
 EXPIRES = 1_900_000_000
@@ -28,10 +27,6 @@ EXPANDING = "op-expand"
 DELETING = "op-delete"
 LATER = 1_000_000
 """A number above every number that these tests reach by themselves."""
-
-
-def ticket(index: int = LATER) -> Ticket:
-    return Ticket(index, "t", (volume_scope("default"),))
 
 
 def write(stores: Stores, *wanted: Write) -> None:
@@ -53,7 +48,7 @@ def refusal(stores: Stores, *wanted: Write) -> list[str]:
 
 
 def register(stores: Stores, volume: Volume = SOME, index: int = 10) -> Volume:
-    write(stores, *writes.register(volume, ticket(index)))
+    write(stores, *writes.register(volume, index))
     return stored(stores, volume)
 
 
@@ -74,7 +69,7 @@ def absent(stores: Stores) -> None:
 
 
 def gone(stores: Stores) -> None:
-    write(stores, *writes.deregistered(register(stores), ticket(20), expires_at=EXPIRES))
+    write(stores, *writes.deregistered(register(stores), 20, expires_at=EXPIRES))
 
 
 def creating(stores: Stores) -> None:
@@ -125,18 +120,18 @@ def _read(stores: Stores) -> Volume:
 # Each write, and the states in which it is right.
 WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
     "reserve": (lambda s: [writes.reserve(SOME, operation_id="op-new", kind="create")], {"absent", "gone"}),
-    "register": (lambda s: writes.register(SOME, ticket()), {"absent", "gone"}),
-    "create": (lambda s: writes.create(SOME, ticket(), operation_id=CREATING), {"creating"}),
+    "register": (lambda s: writes.register(SOME, LATER), {"absent", "gone"}),
+    "create": (lambda s: writes.create(SOME, LATER, operation_id=CREATING), {"creating"}),
     "release_reservation": (
         lambda s: [writes.release_reservation(KEY, operation_id=CREATING, expires_at=EXPIRES)],
         {"creating"},
     ),
     "replace_definition": (
-        lambda s: [writes.replace_definition(SOME, ticket(), read=_read(s))],
+        lambda s: [writes.replace_definition(SOME, LATER, read=_read(s))],
         {"ready", "read_by", "written_by", "once_claimed"},
     ),
     "expanded": (
-        lambda s: [writes.expanded(SOME, ticket(), operation_id=EXPANDING, secrets=b"new")],
+        lambda s: [writes.expanded(SOME, LATER, operation_id=EXPANDING, secrets=b"new")],
         {"expanding"},
     ),
     "mark": (
@@ -154,11 +149,11 @@ WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
     "unmark": (lambda s: [writes.unmark(KEY, operation_id=DELETING, calls_until=5.0)], {"deleting"}),
     "deleted": (
         lambda s: writes.deleted(
-            "default", "data", "directory", ticket(), expires_at=EXPIRES, operation_id=DELETING
+            "default", "data", "directory", LATER, expires_at=EXPIRES, operation_id=DELETING
         ),
         {"deleting"},
     ),
-    "deregistered": (lambda s: writes.deregistered(_read(s), ticket(), expires_at=EXPIRES), {"ready"}),
+    "deregistered": (lambda s: writes.deregistered(_read(s), LATER, expires_at=EXPIRES), {"ready"}),
 }  # fmt: skip
 
 
@@ -200,7 +195,7 @@ def forget(stores: Stores) -> None:
 def test_a_number_that_is_not_above_the_stored_one_is_refused(
     stores: Stores, state: Callable[[Stores], None], name: str
 ) -> None:
-    old: dict[str, Callable[[Ticket], list[Write]]] = {
+    old: dict[str, Callable[[int], list[Write]]] = {
         "register": lambda t: writes.register(SOME, t),
         "replace_definition": lambda t: [writes.replace_definition(SOME, t, read=_read(stores))],
         "deregistered": lambda t: writes.deregistered(_read(stores), t, expires_at=EXPIRES),
@@ -212,17 +207,17 @@ def test_a_number_that_is_not_above_the_stored_one_is_refused(
     state(stores)
     index = stored(stores).modify_index
 
-    assert refusal(stores, *old[name](ticket(index - 1))) == ["volume"]
-    assert refusal(stores, *old[name](ticket(index))) == ["volume"]
-    assert refusal(stores, *old[name](ticket(index + 1))) == []
+    assert refusal(stores, *old[name](index - 1)) == ["volume"]
+    assert refusal(stores, *old[name](index)) == ["volume"]
+    assert refusal(stores, *old[name](index + 1)) == []
 
 
 def test_a_create_over_a_tombstone_cannot_take_a_smaller_number(stores: Stores) -> None:
     gone(stores)
     write(stores, writes.reserve(SOME, operation_id=CREATING, kind="create"))
 
-    assert refusal(stores, *writes.create(SOME, ticket(20), operation_id=CREATING)) == ["volume"]
-    assert refusal(stores, *writes.create(SOME, ticket(21), operation_id=CREATING)) == []
+    assert refusal(stores, *writes.create(SOME, 20, operation_id=CREATING)) == ["volume"]
+    assert refusal(stores, *writes.create(SOME, 21, operation_id=CREATING)) == []
     assert (stored(stores).create_index, stored(stores).modify_index) == (21, 21)
 
 
@@ -274,7 +269,7 @@ def test_an_expansion_leaves_claims_that_came_meanwhile(stores: Stores) -> None:
     stores.dynamo.put(writes._row(replace(held, readers=2, access_mode="multi-node-reader-only")))
 
     grown = replace(SOME, capacity=4096)
-    write(stores, writes.expanded(grown, ticket(), operation_id=EXPANDING, secrets=b""))
+    write(stores, writes.expanded(grown, LATER, operation_id=EXPANDING, secrets=b""))
 
     after = stored(stores)
     assert (after.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
@@ -286,7 +281,7 @@ def test_an_update_is_refused_when_anybody_wrote_since_the_read(stores: Stores) 
     write(stores, writes.mark(read, operation_id="x", kind="expand", state=VolumeState.READY, unclaimed=False))
     write(stores, writes.unmark(KEY, operation_id="x", calls_until=0))
 
-    assert refusal(stores, writes.replace_definition(SOME, ticket(), read=read)) == ["volume"]
+    assert refusal(stores, writes.replace_definition(SOME, LATER, read=read)) == ["volume"]
 
 
 def test_a_whole_definition_comes_back_as_it_went(stores: Stores) -> None:
@@ -319,15 +314,13 @@ def test_of_several_writers_at_once_one_wins_and_the_others_see_what_it_wrote(st
         ready(stores)
     read = _read(stores)
     tries: dict[str, Callable[[int], list[Write]]] = {
-        "register": lambda n: writes.register(replace(SOME, name=f"{n}"), ticket(100 + n)),
+        "register": lambda n: writes.register(replace(SOME, name=f"{n}"), 100 + n),
         "reserve": lambda n: [writes.reserve(SOME, operation_id=f"{n}", kind="create")],
-        "deregistered": lambda n: writes.deregistered(SOME, ticket(100 + n), expires_at=EXPIRES + n),
+        "deregistered": lambda n: writes.deregistered(SOME, 100 + n, expires_at=EXPIRES + n),
         "mark": lambda n: [
             writes.mark(SOME, operation_id=f"{n}", kind="expand", state=VolumeState.READY, unclaimed=True)
         ],
-        "replace_definition": lambda n: [
-            writes.replace_definition(replace(SOME, name=f"{n}"), ticket(100 + n), read=read)
-        ],
+        "replace_definition": lambda n: [writes.replace_definition(replace(SOME, name=f"{n}"), 100 + n, read=read)],
     }
 
     results = together(*(lambda n=n: write(stores, *tries[wanted](n)) for n in range(6)))
@@ -363,9 +356,9 @@ def many(stores: Stores) -> Stores:
         ]
     ):
         volume = replace(SOME, namespace=namespace, id=volume_id, plugin_id=plugin_id)
-        write(stores, *writes.register(volume, ticket(index + 2)))
+        write(stores, *writes.register(volume, index + 2))
     dead = replace(SOME, id="a-2")
-    write(stores, *writes.deregistered(dead, ticket(50), expires_at=EXPIRES))
+    write(stores, *writes.deregistered(dead, 50, expires_at=EXPIRES))
     return stores
 
 
