@@ -29,6 +29,8 @@ from chalicelib.wire.gojson import decode
 
 ANSWER_SECONDS = GATEWAY_TIMEOUT - 2.0
 """A list that takes longer, with the wait before it, is not heard by anybody."""
+LEAST_LIST_SECONDS = 2.0
+"""What a list has for itself, though the wait before it took longer than it should: that is not the list's fault."""
 VOLUMES_LIMIT = 64
 """Of one request: each is reserved before the first is waited for."""
 
@@ -49,7 +51,7 @@ def collection(call: Call) -> Answer:
     if kind[0] == "host":
         return Answer([], index=1)
     deps = wiring.deps()
-    until = deps.clock.monotonic() + ANSWER_SECONDS
+    answer_by = deps.clock.monotonic() + ANSWER_SECONDS
     blocking.until_changed(
         deps,
         index=given.index,
@@ -65,7 +67,7 @@ def collection(call: Call) -> Answer:
         next_token=given.next_token,
         matches=_filter(call),
         size_limit=listing.SIZE_LIMIT * 2 // 3 if call.pretty else listing.SIZE_LIMIT,
-        until=until,
+        until=max(answer_by, deps.clock.monotonic() + LEAST_LIST_SECONDS),
     )
     listed = listing.list_volumes(deps, query)
     shown = [wire.stub(v, p) for v, p in listed.volumes]

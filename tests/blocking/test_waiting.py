@@ -53,6 +53,18 @@ def blocked(system: System, path: str, query: str, *, while_waiting: Callable[[S
     return system.clock.moment - start
 
 
+def test_a_list_after_a_wait_that_took_too_long_is_answered(busy: System) -> None:
+    """On a machine that is late the wait must not use up the time of a list of one volume."""
+    index = busy.call("GET", "/v1/volumes", query="type=csi").headers["X-Nomad-Index"]
+
+    def late() -> None:
+        busy.clock.moment += 4
+
+    busy.clock.on_sleep.append(late)
+    answer = busy.call("GET", "/v1/volumes", query=f"type=csi&index={index}&wait=25s")
+    assert (answer.status, [volume["ID"] for volume in answer.json]) == (200, ["data"])
+
+
 WAKES = {
     "a new volume": ("/v1/volumes", "type=csi", register("new")),
     "an update": ("/v1/volumes", "type=csi", register("data")),
