@@ -34,7 +34,7 @@ def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], 
         namespace=event["namespace"],
         id=event["volume_id"],
         plugin_id=event["plugin_id"],
-        **volumes.decode(event["definition"]),
+        definition=volumes.decode(event["definition"]),
     )
     opened = secrets.open_secrets(base64.b64decode(event["secrets"]), encryption_context(volume.namespace, volume.id))
     controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, until=until)

@@ -13,7 +13,7 @@ from chalicelib.csi import controller, publishing
 from chalicelib.csi.channel import Attempt, Channels
 from chalicelib.domain.claim import Use
 from chalicelib.domain.operation import How
-from chalicelib.domain.volume import Volume
+from chalicelib.domain.volume import Made, Volume
 from chalicelib.store.plugins import PluginStore
 
 
@@ -34,7 +34,7 @@ class Worker:
         secrets: Mapping[str, str],
         until: float,
         attempt: tuple[str, int],
-    ) -> dict[str, Any]:
+    ) -> Made:
         with tracing.subsegment("CreateVolume", plugin_id=plugin_id, operation_id=attempt[0]):
             return controller.create_volume(
                 self.controller(plugin_id),

@@ -15,7 +15,7 @@ from chalicelib.csi.spec import csi_pb2 as csi
 from chalicelib.domain.deadlines import call_seconds
 from chalicelib.domain.outcome import UNUSABLE
 from chalicelib.domain.plugin import Instance
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import Capability, Made, Volume
 from chalicelib.errors import PluginError, PluginRejected, PluginUnreachable
 
 
@@ -49,16 +49,16 @@ class Controller:
 
 def create_volume(
     controller: Controller, volume: Volume, *, name: str, secrets: Mapping[str, str], until: float, attempt: Attempt
-) -> dict[str, Any]:
+) -> Made:
     """CreateVolume: the fields of the volume that the provider decided."""
     request = csi.CreateVolumeRequest(
         name=name,
-        capacity_range=convert.capacity_range(volume.capacity_min, volume.capacity_max),
-        volume_capabilities=convert.capabilities(volume.capabilities, volume.mount_options),
-        parameters=dict(volume.parameters or {}),
+        capacity_range=convert.capacity_range(volume.definition.capacity_min, volume.definition.capacity_max),
+        volume_capabilities=convert.capabilities(volume.definition.capabilities, volume.definition.mount_options),
+        parameters=dict(volume.definition.parameters or {}),
         secrets=dict(secrets),
-        volume_content_source=convert.content_source(volume),
-        accessibility_requirements=convert.topology_requirement(volume.topology_request),
+        volume_content_source=convert.content_source(volume.definition),
+        accessibility_requirements=convert.topology_requirement(volume.definition.topology_request),
     )
     try:
         made = controller.call("CreateVolume", request, csi.CreateVolumeResponse, until=until, attempt=attempt).volume
@@ -68,15 +68,15 @@ def create_volume(
     if not made.volume_id:
         text = "controller create volume: CSI.ControllerCreateVolume: the plugin answered without a volume ID"
         raise PluginRejected(text, code=UNUSABLE)
-    return {
-        "external_id": made.volume_id,
-        "capacity": int(made.capacity_bytes),
-        "context": dict(made.volume_context),
-        "topologies": tuple(dict(t.segments) for t in made.accessible_topology),
+    return Made(
+        external_id=made.volume_id,
+        capacity=int(made.capacity_bytes),
+        context=dict(made.volume_context),
+        topologies=tuple(dict(t.segments) for t in made.accessible_topology),
         # The provider's word on the source replaces the request's only when it gives one.
-        "snapshot_id": made.content_source.snapshot.snapshot_id or volume.snapshot_id,
-        "clone_id": made.content_source.volume.volume_id or volume.clone_id,
-    }
+        snapshot_id=made.content_source.snapshot.snapshot_id or volume.definition.snapshot_id,
+        clone_id=made.content_source.volume.volume_id or volume.definition.clone_id,
+    )
 
 
 def delete_volume(
@@ -98,10 +98,10 @@ def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[
     if not.
     """
     request = csi.ValidateVolumeCapabilitiesRequest(
-        volume_id=volume.external_id,
-        volume_context=dict(volume.context or {}),
-        volume_capabilities=convert.capabilities(volume.capabilities, volume.mount_options),
-        parameters=dict(volume.parameters or {}),
+        volume_id=volume.definition.external_id,
+        volume_context=dict(volume.definition.context or {}),
+        volume_capabilities=convert.capabilities(volume.definition.capabilities, volume.definition.mount_options),
+        parameters=dict(volume.definition.parameters or {}),
         secrets=dict(secrets),
     )
     head = "controller validate volume: CSI.ControllerValidateVolume: "
@@ -110,12 +110,12 @@ def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[
             "ValidateVolumeCapabilities", request, csi.ValidateVolumeCapabilitiesResponse, until=until
         )
     except PluginError as exc:
-        missing = f'volume "{volume.external_id}" could not be found: ' if exc.code == "NOT_FOUND" else ""
+        missing = f'volume "{volume.definition.external_id}" could not be found: ' if exc.code == "NOT_FOUND" else ""
         exc.text = head + missing + exc.text
         raise
     if not answer.HasField("confirmed"):
         raise PluginRejected(f"{head}volume capabilities not confirmed: {answer.message}", code="INVALID_ARGUMENT")
-    problem = _unconfirmed(volume.capabilities, answer.confirmed.volume_capabilities)
+    problem = _unconfirmed(volume.definition.capabilities, answer.confirmed.volume_capabilities)
     if problem:
         raise PluginRejected(head + problem, code="INVALID_ARGUMENT")
 
@@ -132,11 +132,11 @@ def expand_volume(
 ) -> int:
     """ControllerExpandVolume: the new capacity in bytes; repeating it changes nothing more."""
     request = csi.ControllerExpandVolumeRequest(
-        volume_id=volume.external_id,
+        volume_id=volume.definition.external_id,
         capacity_range=convert.capacity_range(required, limit),
         secrets=dict(secrets),
-        volume_capability=convert.capability(volume.capabilities[0], volume.mount_options)
-        if volume.capabilities
+        volume_capability=convert.capability(volume.definition.capabilities[0], volume.definition.mount_options)
+        if volume.definition.capabilities
         else None,
     )
     try:
@@ -145,9 +145,9 @@ def expand_volume(
         )
     except PluginError as exc:
         heads = {
-            "OUT_OF_RANGE": f"unsupported capacity_range for volume {quoted(volume.external_id)}: ",
-            "NOT_FOUND": f"volume {quoted(volume.external_id)} could not be found: ",
-            "FAILED_PRECONDITION": f"volume {quoted(volume.external_id)} cannot be expanded while in use: ",
+            "OUT_OF_RANGE": f"unsupported capacity_range for volume {quoted(volume.definition.external_id)}: ",
+            "NOT_FOUND": f"volume {quoted(volume.definition.external_id)} could not be found: ",
+            "FAILED_PRECONDITION": f"volume {quoted(volume.definition.external_id)} cannot be expanded while in use: ",
         }
         exc.text = "controller expand volume: CSI.ControllerExpandVolume: " + heads.get(exc.code, "") + exc.text
         raise
@@ -265,7 +265,7 @@ def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:
 
 
 def _create_text(volume: Volume, error: PluginError) -> str:
-    source = "&{" + f"{quoted(volume.snapshot_id)} {quoted(volume.clone_id)}" + "}"
+    source = "&{" + f"{quoted(volume.definition.snapshot_id)} {quoted(volume.definition.clone_id)}" + "}"
     name = quoted(volume.id)
     heads = {
         "OUT_OF_RANGE": f"unsupported capacity_range for volume {name}: ",

@@ -149,7 +149,7 @@ def refusal(volume: Volume, claim: Claim) -> str | None:
         return f"volume is claimed as {in_force}: other modes must wait for its last claim"
     if claim.writes and claim.access_mode in READ_ONLY:
         return UNSCHEDULABLE
-    if Capability(claim.access_mode, claim.attachment_mode) not in volume.capabilities:
+    if Capability(claim.access_mode, claim.attachment_mode) not in volume.definition.capabilities:
         return "requested modes are not among the volume's requested capabilities"
     return None if has_room(volume, claim) else MAX_CLAIMS
 

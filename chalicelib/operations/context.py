@@ -11,7 +11,7 @@ from chalicelib.clock import Clock
 from chalicelib.domain.claim import Use
 from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
 from chalicelib.domain.secrets import encryption_context
-from chalicelib.domain.volume import Volume
+from chalicelib.domain.volume import Made, Volume
 from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
 from chalicelib.store import operations
 from chalicelib.store.claims import ClaimStore, claim_of
@@ -48,7 +48,7 @@ class Calls(Protocol):
         secrets: Mapping[str, str],
         until: float,
         attempt: tuple[str, int],
-    ) -> dict[str, Any]: ...
+    ) -> Made: ...
 
     def delete_volume(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]

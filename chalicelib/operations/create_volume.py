@@ -17,11 +17,11 @@ the same name until the provider answers (DeleteVolume needs the ID), `remove` d
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import RECORD_LIMIT, Volume, registered
+from chalicelib.domain.volume import RECORD_LIMIT, Made, Volume, registered
 from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import Context, Definition, Step
 from chalicelib.store import operations, volumes
@@ -37,14 +37,14 @@ TOO_LARGE: Final = (
 )
 
 
-def definition_of(operation: Operation) -> Volume:
+def the_volume(operation: Operation) -> Volume:
     """The volume that the operation is about, as the request gave it."""
     return Volume(
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
         sealed_secrets=operation.sealed_secrets,
-        **volumes.decode(operation.definition),
+        definition=volumes.decode(operation.definition),
     )
 
 
@@ -52,8 +52,9 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
-    volume = registered(volumes.made(definition_of(operation), made), index=0, now_ns=ctx.clock.now_ns())
-    if len(volumes.encode(volume).encode()) > RECORD_LIMIT:
+    asked = the_volume(operation)
+    volume = registered(replace(asked, definition=asked.definition.made(made)), index=0, now_ns=ctx.clock.now_ns())
+    if len(volumes.encode(volume.definition).encode()) > RECORD_LIMIT:
         # Not to be stored, by this attempt or another: it is removed again.
         raise PluginRejected(TOO_LARGE, code=outcome.UNUSABLE)
     # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
@@ -63,7 +64,7 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     )
 
     def writes(index: int) -> list[Write]:
-        result = {"index": index} | {name: getattr(volume, name) for name in volumes.MADE}
+        result = {"index": index} | volumes.encode_made(made)
         return [
             *volumes.create(volume, index, operation_id=operation.id),
             operations.succeed(operation, now=now, result=result),
@@ -94,7 +95,7 @@ def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """Learn the ID of what may have been made, by creating it again under the same name."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
-    found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made["external_id"])
+    found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made.external_id)
     if found.in_flight(now):
         ctx.operations.postpone(found, now=now, until=found.calls_until, last_error=found.last_error, answered=False)
         return None
@@ -127,10 +128,10 @@ def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
-def _call(ctx: Context, operation: Operation, until: float) -> dict[str, Any]:
+def _call(ctx: Context, operation: Operation, until: float) -> Made:
     return ctx.calls.create_volume(
         operation.plugin_id,
-        definition_of(operation),
+        the_volume(operation),
         name=operation.storage_name,
         secrets=ctx.open(operation, operation.sealed_secrets),
         until=until,

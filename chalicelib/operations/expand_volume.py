@@ -30,7 +30,7 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
-        **volumes.decode(operation.definition),
+        definition=volumes.decode(operation.definition),
     )
     capacity = ctx.calls.expand_volume(
         operation.plugin_id,
@@ -42,10 +42,11 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
         attempt=(operation.id, operation.attempt),
     )
     now, now_ns = ctx.clock.now(), ctx.clock.now_ns()
-    grown = replace(merged, capacity=max(capacity, merged.capacity), modify_time=now_ns)
+    size = max(capacity, merged.definition.capacity)
+    grown = replace(merged, definition=replace(merged.definition, capacity=size), modify_time=now_ns)
 
     def writes(index: int) -> list[Write]:
-        result = {"index": index, "capacity": grown.capacity}
+        result = {"index": index, "capacity": size}
         return [
             volumes.expanded(grown, index, operation_id=operation.id, secrets=sealed(params, "volume_secrets")),
             operations.succeed(operation, now=now, result=result),

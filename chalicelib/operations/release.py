@@ -40,7 +40,7 @@ def the_volume(operation: Operation) -> Volume:
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
-        **volumes.decode(operation.definition),
+        definition=volumes.decode(operation.definition),
     )
 
 

@@ -283,7 +283,7 @@ def _with_modes(wanted: Claim, volume: Volume) -> Claim:
     """Modes that the request leaves out: those in force, or the volume's only capability."""
     if wanted.access_mode and wanted.attachment_mode:
         return wanted
-    pairs = {(c.access_mode, c.attachment_mode) for c in volume.capabilities}
+    pairs = {(c.access_mode, c.attachment_mode) for c in volume.definition.capabilities}
     if volume.access_mode:
         pairs = {(volume.access_mode, volume.attachment_mode)}
     fits = {p for p in pairs if wanted.access_mode in ("", p[0]) and wanted.attachment_mode in ("", p[1])}
@@ -332,7 +332,7 @@ def _place(deps: Deps, volume: Volume, wanted: Claim) -> _Place:
 
 def _reachable(volume: Volume, instance: Instance) -> bool:
     """Whether one of the volume's topologies holds on the node (CSI spec, Topology)."""
-    topologies = [t for t in volume.topologies or () if t]
+    topologies = [t for t in volume.definition.topologies or () if t]
     if not topologies or instance.topology is None:
         return True
     own = instance.topology
@@ -345,7 +345,7 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, Operatio
     claim = replace(
         wanted,
         plugin_id=volume.plugin_id,
-        external_id=volume.external_id,
+        external_id=volume.definition.external_id,
         external_node_id=place.instance.external_node_id,
         volume_index=volume.create_index,
         create_time=deps.clock.now_ns(),
@@ -377,7 +377,7 @@ def _operation(
         digest=waiting.digest(kind.value, claim.namespace, claim.volume_id, claim.allocation_id),
         step=step,
         external_id=claim.external_id,
-        definition=volume_store.encode(volume) if volume is not None else "",
+        definition=volume_store.encode(volume.definition) if volume is not None else "",
         params={
             "allocation_id": claim.allocation_id,
             "node_id": claim.node_id,

@@ -71,7 +71,8 @@ def _begin_create(deps: Deps, item: Wanted) -> Done | Running:
         return Change(Begun(operation, new=True), lambda _: writes, visible=False)
 
     def done(operation: Operation) -> Done:
-        return Done(int(operation.result["index"]), volume_store.made(item.volume, operation.result))
+        made = volume_store.decode_made(operation.result)
+        return Done(int(operation.result["index"]), replace(item.volume, definition=item.volume.definition.made(made)))
 
     _, begun = deps.committer.commit(build=build, what=f"volume {item.volume.id}")
     if isinstance(begun, Volume):
@@ -136,7 +137,7 @@ def _checked(deps: Deps, wanted: Sequence[Wanted]) -> list[Wanted]:
         too_much = limits(item.volume)
         if too_much:
             raise RequestError("validation: " + ", ".join(too_much))
-        if len(volume_store.encode(item.volume).encode()) > DEFINITION_LIMIT:
+        if len(volume_store.encode(item.volume.definition).encode()) > DEFINITION_LIMIT:
             limit = DEFINITION_LIMIT // 1024
             raise RequestError(f"volume definition is larger than {limit} KB: leave out what is not needed", status=413)
     return _with_plugins(deps, wanted)
@@ -149,8 +150,8 @@ def _with_plugins(deps: Deps, wanted: Sequence[Wanted]) -> list[Wanted]:
         plugin = plugins.get(item.volume.plugin_id)
         if plugin is None:
             raise Refused(f"no CSI plugin named: {item.volume.plugin_id} could be found")
-        named = replace(item.volume, provider=plugin.provider, provider_version=plugin.provider_version)
-        out.append(replace(item, volume=named))
+        definition = replace(item.volume.definition, provider=plugin.provider, provider_version=plugin.provider_version)
+        out.append(replace(item, volume=replace(item.volume, definition=definition)))
     return out
 
 
@@ -178,9 +179,9 @@ def _refuse_plugin(plugin: Plugin | None, plugin_id: str) -> None:
 
 def _refuse_create(item: Wanted) -> None:
     """What would be refused on the way to the plugin, one volume at a time."""
-    volume = item.volume
-    problem = "missing Name" if not volume.name else mode_problem(volume.capabilities)
-    if not problem and volume.capacity_max and volume.capacity_max < volume.capacity_min:
+    asked = item.volume.definition
+    problem = "missing Name" if not asked.name else mode_problem(asked.capabilities)
+    if not problem and asked.capacity_max and asked.capacity_max < asked.capacity_min:
         problem = "LimitBytes cannot be less than RequiredBytes"
     if problem:
         raise Refused(f"controller create volume: CSI.ControllerCreateVolume: {problem}")
@@ -188,7 +189,7 @@ def _refuse_create(item: Wanted) -> None:
 
 def _create_operation(deps: Deps, item: Wanted) -> Operation:
     volume, now, operation_id = item.volume, deps.clock.now(), deps.clock.new_id()
-    asked = (volume.namespace, volume.id, volume.plugin_id, volume_store.plain(volume))
+    asked = (volume.namespace, volume.id, volume.plugin_id, volume_store.as_json(volume.definition))
     return Operation(
         id=operation_id,
         kind=Kind.CREATE_VOLUME,
@@ -197,8 +198,8 @@ def _create_operation(deps: Deps, item: Wanted) -> Operation:
         plugin_id=volume.plugin_id,
         digest=waiting.digest(Kind.CREATE_VOLUME.value, *asked),
         step="create",
-        storage_name=_storage_name(volume.name, operation_id),
-        definition=volume_store.encode(volume),
+        storage_name=_storage_name(volume.definition.name, operation_id),
+        definition=volume_store.encode(volume.definition),
         sealed_secrets=deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id)),
         create_time=now,
         update_time=now,
@@ -257,16 +258,17 @@ def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
         return None
     if not plugin.controllers_healthy:
         raise Refused(f"no healthy controllers for CSI plugin: {plugin.id}")
-    problem = mode_problem(item.volume.capabilities)
+    problem = mode_problem(item.volume.definition.capabilities)
     if problem:
         raise Refused(f"controller validate volume: CSI.ControllerValidateVolume: {problem}")
     # A volume without an external ID has its own ID at the provider.
-    asked = replace(item.volume, external_id=item.volume.external_id or item.volume.id)
-    sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(asked.namespace, asked.id))
+    volume = item.volume
+    asked = replace(volume.definition, external_id=volume.definition.external_id or volume.id)
+    sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
     return {
         "plugin_id": plugin.id,
-        "namespace": asked.namespace,
-        "volume_id": asked.id,
+        "namespace": volume.namespace,
+        "volume_id": volume.id,
         "definition": volume_store.encode(asked),
         "secrets": waiting.text(sealed or item.volume.sealed_secrets),
     }
@@ -274,8 +276,10 @@ def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
 
 def _placed(volume: Volume) -> Volume:
     """A volume that is registered without topologies is where it was requested to be."""
-    if volume.topologies is None and volume.topology_request is not None and volume.topology_request.required:
-        return replace(volume, topologies=volume.topology_request.required)
+    definition = volume.definition
+    request = definition.topology_request
+    if definition.topologies is None and request is not None and request.required:
+        return replace(volume, definition=replace(definition, topologies=request.required))
     return volume
 
 

@@ -124,9 +124,9 @@ def _start_create(deps: Deps, namespace: str, item: Wanted) -> Operation:
     operation = _operation(
         deps,
         Kind.CREATE_SNAPSHOT,
-        f"create snapshot\n{plugin_id}\n{source.external_id}\n{item.name}",
+        f"create snapshot\n{plugin_id}\n{source.definition.external_id}\n{item.name}",
         plugin_id=plugin_id,
-        external_id=source.external_id,
+        external_id=source.definition.external_id,
         namespace=namespace,
         volume_id=source.id,
         storage_name=item.name,

@@ -138,7 +138,8 @@ class _Expansion:
 
     def running(self, deps: Deps) -> Running:
         def done(operation: Operation) -> Done:
-            grown = replace(self.wanted, capacity=int(operation.result["capacity"]))
+            size = int(operation.result["capacity"])
+            grown = replace(self.wanted, definition=replace(self.wanted.definition, capacity=size))
             return Done(int(operation.result["index"]), grown, self.plugin)
 
         operation = waiting.sent(deps, self.begun)
@@ -149,23 +150,23 @@ def _expand(
     deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes
 ) -> Change[Done | _Expansion]:
     wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
+    before, after = read.definition, wanted.definition
     if merged.expansion is None:
         raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
     if plugin is not None and plugin.awaits_controller:
         raise UpdateRefused(f"no healthy controllers for CSI plugin: {plugin.id}")
     if plugin is None or not plugin.can("EXPAND_VOLUME"):
         raise UpdateRefused("expand is not implemented by this controller plugin")
-    definition = volume_store.encode(wanted)
     operation = Operation(
         id=operation_id,
         kind=Kind.EXPAND_VOLUME,
         namespace=read.namespace,
         volume_id=read.id,
         plugin_id=read.plugin_id,
-        digest=waiting.digest(Kind.EXPAND_VOLUME.value, read.namespace, read.id, volume_store.plain(wanted)),
+        digest=waiting.digest(Kind.EXPAND_VOLUME.value, read.namespace, read.id, volume_store.as_json(after)),
         step="expand",
-        external_id=read.external_id,
-        definition=definition,
+        external_id=before.external_id,
+        definition=volume_store.encode(after),
         params={
             "required": merged.expansion.required,
             "limit": merged.expansion.limit,
@@ -178,8 +179,8 @@ def _expand(
         joined = waiting.join(deps, read.id, read.operation_id, operation.digest, read.operation_kind)
         return Change(_Expansion(Begun(joined), wanted, plugin))
     # A claim is judged by the definition as it stands: one that comes meanwhile would keep modes that are gone then.
-    options_stay = (read.mount_options or MountOptions()) == (wanted.mount_options or MountOptions())
-    modes_stay = read.capabilities == wanted.capabilities and options_stay
+    options_stay = (before.mount_options or MountOptions()) == (after.mount_options or MountOptions())
+    modes_stay = before.capabilities == after.capabilities and options_stay
     kind = Kind.EXPAND_VOLUME.value if modes_stay else UPDATE
     mark = volume_store.mark(read, operation_id=operation_id, kind=kind, state=VolumeState.READY, unclaimed=False)
     record = operation_store.open_operation(operation, now=now)

@@ -116,7 +116,7 @@ def _start_delete(deps: Deps, found: Volume, sealed: bytes, wanted: str) -> Chan
         plugin_id=found.plugin_id,
         digest=wanted,
         step="delete",
-        external_id=found.external_id,
+        external_id=found.definition.external_id,
         params={"volume_secrets": waiting.text(found.sealed_secrets)},
         sealed_secrets=sealed,
         # A call of the create that may still land would make the storage anew after the delete: wait until it cannot.

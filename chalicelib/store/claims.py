@@ -278,7 +278,8 @@ def claim_of(raw: Raw | None) -> Claim | None:
 def _room(claim: Claim, volume: Volume, index: int) -> Condition:
     ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
     idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
-    defined = (VolumeRow.create_index == volume.create_index) & (VolumeRow.definition == volumes.encode(volume))
+    defined = VolumeRow.definition == volumes.encode(volume.definition)
+    defined &= VolumeRow.create_index == volume.create_index
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)
     in_force = VolumeRow.access_mode.does_not_exist() | same
     room: Condition = ready & idle & defined & in_force

@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from chalicelib.domain.plugin import Instance, Node
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.service.deps import Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
@@ -33,11 +33,13 @@ SOME = Volume(
     namespace="default",
     id="",
     plugin_id="p",
-    name="a volume like many",
-    external_id="vol-0123456789abcdef0",
-    capabilities=(Capability("multi-node-multi-writer", "file-system"),),
-    parameters={"type": "fast", "encrypted": "true"},
-    topologies=({"topology.example.com/zone": "zone-a"},),
+    definition=Definition(
+        name="a volume like many",
+        external_id="vol-0123456789abcdef0",
+        capabilities=(Capability("multi-node-multi-writer", "file-system"),),
+        parameters={"type": "fast", "encrypted": "true"},
+        topologies=({"topology.example.com/zone": "zone-a"},),
+    ),
     create_index=2,
     modify_index=2,
 )

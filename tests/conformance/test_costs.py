@@ -54,7 +54,10 @@ REQUESTS: dict[str, Callable[[Deps, int], object]] = {
     "page of 100 of a plugin": lambda d, s: full(listing.list_volumes(d, Query(plugin_id="p", per_page=100))),
     "page of 10": lambda d, s: full(listing.list_volumes(d, Query(per_page=10)), 10),
     "page of 10 through a filter": lambda d, s: full(
-        listing.list_volumes(d, Query(per_page=10, matches=lambda volume, plugin, spend: volume.capacity == 0)), 10
+        listing.list_volumes(
+            d, Query(per_page=10, matches=lambda volume, plugin, spend: volume.definition.capacity == 0)
+        ),
+        10,
     ),
     "read": lambda d, s: volumes.read(d, "default", volume_id(42)),
     "read of what is not there": lambda d, s: volumes.read(d, "default", "nope"),

@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.domain.claim import Claim, ClaimState
 from chalicelib.domain.plugin import Instance, Node
-from chalicelib.domain.volume import ACCESS_MODES, Capability, Volume
+from chalicelib.domain.volume import ACCESS_MODES, Capability, Definition, Volume
 from chalicelib.errors import Refused, VolumesError
 from chalicelib.service import claims
 from chalicelib.service.deps import Deps
@@ -50,7 +50,7 @@ def deps(stores: Stores) -> Deps:
 
 
 def make(deps: Deps, access_mode: str) -> Volume:
-    volume = Volume("default", "v", "p", capabilities=(Capability(access_mode, FILE_SYSTEM),))
+    volume = Volume("default", "v", "p", definition=Definition(capabilities=(Capability(access_mode, FILE_SYSTEM),)))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     deps.dynamo.transact(volumes.register(volume, ticket.index), token=ticket.id)
     deps.index.publish(ticket)
@@ -157,7 +157,7 @@ def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps)
 
     stale = make(deps, "single-node-writer")
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    other = replace(stale, capabilities=(Capability("multi-node-reader-only", FILE_SYSTEM),))
+    other = replace(stale, definition=Definition(capabilities=(Capability("multi-node-reader-only", FILE_SYSTEM),)))
     deps.dynamo.transact([volumes.replace_definition(other, ticket.index, read=stale)], token=ticket.id)
     late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     claim = replace(wanted(0, "write", "single-node-writer"), volume_index=stale.create_index)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume, VolumeState
+from chalicelib.domain.volume import Capability, Definition, MountOptions, TopologyRequest, Volume, VolumeState
 from chalicelib.store import tables
 from chalicelib.store import volumes as writes
 from chalicelib.store.dynamo import TransactionRefused, Write
@@ -17,9 +17,9 @@ SOME = Volume(
     namespace="default",
     id="data",
     plugin_id="directory",
-    name="data",
-    external_id="ext-1",
-    capabilities=(Capability("single-node-writer", "file-system"),),
+    definition=Definition(
+        name="data", external_id="ext-1", capabilities=(Capability("single-node-writer", "file-system"),)
+    ),
     sealed_secrets=b"sealed",
 )
 CREATING = "op-create"
@@ -268,11 +268,11 @@ def test_an_expansion_leaves_claims_that_came_meanwhile(stores: Stores) -> None:
     held = stored(stores)
     stores.dynamo.put(writes._row(replace(held, readers=2, access_mode="multi-node-reader-only")))
 
-    grown = replace(SOME, capacity=4096)
+    grown = replace(SOME, definition=replace(SOME.definition, capacity=4096))
     write(stores, writes.expanded(grown, LATER, operation_id=EXPANDING, secrets=b""))
 
     after = stored(stores)
-    assert (after.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
+    assert (after.definition.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
     assert (after.operation_id, after.sealed_secrets) == ("", b"sealed")
 
 
@@ -287,17 +287,22 @@ def test_an_update_is_refused_when_anybody_wrote_since_the_read(stores: Stores) 
 def test_a_whole_definition_comes_back_as_it_went(stores: Stores) -> None:
     full = replace(
         SOME,
-        mount_options=MountOptions("ext4", ("noatime",)),
-        parameters={"type": "fast"},
-        context={"a": "b"},
-        topologies=({"zone": "a"}, None),
-        topology_request=TopologyRequest(required=({"zone": "a"},), preferred=None),
-        capacity=2**60,
-        capacity_min=1,
-        capacity_max=2**62,
-        snapshot_id="snap",
-        provider="csi",
-        provider_version="1",
+        definition=Definition(
+            name="data",
+            external_id="ext-1",
+            capabilities=SOME.definition.capabilities,
+            mount_options=MountOptions("ext4", ("noatime",)),
+            parameters={"type": "fast"},
+            context={"a": "b"},
+            topologies=({"zone": "a"}, None),
+            topology_request=TopologyRequest(required=({"zone": "a"},), preferred=None),
+            capacity=2**60,
+            capacity_min=1,
+            capacity_max=2**62,
+            snapshot_id="snap",
+            provider="csi",
+            provider_version="1",
+        ),
         create_time=1_800_000_000_123_456_789,
         modify_time=1_800_000_000_123_456_790,
         calls_until=12.5,
@@ -308,19 +313,23 @@ def test_a_whole_definition_comes_back_as_it_went(stores: Stores) -> None:
     assert stored(stores) == replace(full, create_index=10, modify_index=10)
 
 
+def named(number: int) -> Volume:
+    return replace(SOME, definition=replace(SOME.definition, name=f"{number}"))
+
+
 @pytest.mark.parametrize("wanted", ["register", "reserve", "deregistered", "mark", "replace_definition"])
 def test_of_several_writers_at_once_one_wins_and_the_others_see_what_it_wrote(stores: Stores, wanted: str) -> None:
     if wanted not in ("register", "reserve"):
         ready(stores)
     read = _read(stores)
     tries: dict[str, Callable[[int], list[Write]]] = {
-        "register": lambda n: writes.register(replace(SOME, name=f"{n}"), 100 + n),
+        "register": lambda n: writes.register(named(n), 100 + n),
         "reserve": lambda n: [writes.reserve(SOME, operation_id=f"{n}", kind="create")],
         "deregistered": lambda n: writes.deregistered(SOME, 100 + n, expires_at=EXPIRES + n),
         "mark": lambda n: [
             writes.mark(SOME, operation_id=f"{n}", kind="expand", state=VolumeState.READY, unclaimed=True)
         ],
-        "replace_definition": lambda n: [writes.replace_definition(replace(SOME, name=f"{n}"), 100 + n, read=read)],
+        "replace_definition": lambda n: [writes.replace_definition(named(n), 100 + n, read=read)],
     }
 
     results = together(*(lambda n=n: write(stores, *tries[wanted](n)) for n in range(6)))

@@ -16,8 +16,8 @@ OURS: dict[str, set[str]] = {
     "workers": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
     "questions": {"ask", "csi", "domain", "errors", "sealing", "store", "tracing", "worker"},
     "wiring": {
-        "ask", "clock", "csi", "errors", "log", "operations", "sealing", "service", "settings", "sqs", "store", "tracing",
-        "worker",
+        "ask", "clock", "csi", "errors", "log", "operations", "sealing", "service", "settings", "sqs", "store",
+        "tracing", "worker",
     },
     "worker": {"clock", "csi", "domain", "store", "tracing", "errors"},
     "service": {"ask", "clock", "domain", "errors", "sealing", "sqs", "store", "log"},

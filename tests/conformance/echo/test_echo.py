@@ -7,7 +7,7 @@ import pytest
 
 from chalicelib.csi import controller, publishing
 from chalicelib.domain.claim import Use
-from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
+from chalicelib.domain.volume import Capability, Definition, Made, MountOptions, TopologyRequest, Volume
 from tests.conformance.echo import peer
 from tests.conformance.echo.peer import ATTEMPT, Peer, soon
 
@@ -47,10 +47,10 @@ def volume(**fields: Any) -> Volume:
         "parameters": {"kind": "fast", "empty": ""},
         "context": {"server": "10.0.0.1", "empty": ""},
     } | fields
-    return Volume("default", "data", peer.PLUGIN_ID, **given)
+    return Volume("default", "data", peer.PLUGIN_ID, definition=Definition(**given))
 
 
-def create(echo: Peer, wanted: Volume) -> dict[str, Any]:
+def create(echo: Peer, wanted: Volume) -> Made:
     return controller.create_volume(
         echo.controller, wanted, name="data ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
     )
@@ -76,21 +76,21 @@ def test_create_with_every_field_from_a_snapshot(echo: Peer) -> None:
             "preferred": [{"segments": {"zone": "z2"}}, {"segments": {"zone": "z1"}}],
         },
     }
-    assert made == {
-        "external_id": "id of data ü",
-        "capacity": LARGE,
-        "context": {"answered": "ünï", "empty": ""},
-        "topologies": ({"zone": "z1", "rack": "r1"}, {"zone": "z2"}),
-        "snapshot_id": "snap ü",
-        "clone_id": "",
-    }
+    assert made == Made(
+        external_id="id of data ü",
+        capacity=LARGE,
+        context={"answered": "ünï", "empty": ""},
+        topologies=({"zone": "z1", "rack": "r1"}, {"zone": "z2"}),
+        snapshot_id="snap ü",
+        clone_id="",
+    )
 
 
 def test_create_from_a_volume(echo: Peer) -> None:
     made = create(echo, volume(clone_id="parent"))
     decoded = echo.decoded("CreateVolume")
     assert decoded["volume_content_source"] == {"volume": {"volume_id": "parent"}}
-    assert (made["clone_id"], made["snapshot_id"], made["topologies"]) == ("parent", "", ())
+    assert (made.clone_id, made.snapshot_id, made.topologies) == ("parent", "", ())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,12 @@ def test_a_size_that_is_not_wanted_is_not_there(
 
 def test_create_with_nothing_beside_what_must_be_there(echo: Peer) -> None:
     """A message without fields is there for Go: `mount` without options is still mount."""
-    bare = Volume("default", "data", peer.PLUGIN_ID, capabilities=(Capability("single-node-writer", "file-system"),))
+    bare = Volume(
+        "default",
+        "data",
+        peer.PLUGIN_ID,
+        definition=Definition(capabilities=(Capability("single-node-writer", "file-system"),)),
+    )
     controller.create_volume(echo.controller, bare, name="bare", secrets={}, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("CreateVolume") == {
         "name": "bare",
