@@ -148,7 +148,7 @@ def test_a_stop_ends_every_process_and_a_start_goes_on_in_seconds_without_deploy
     assert processes_of(system) == []
     said, started = len(system.output), clock.monotonic()
     system.start()
-    assert clock.monotonic() - started < 15
+    assert clock.monotonic() - started < 60
     assert "chalice deploy" not in system.output[said:]
     assert system.client("ssm").get_parameter(Name="/kept")["Parameter"]["Value"] == "yes"
     assert get(system, "/v1/volumes?type=csi") == (200, "[]")
