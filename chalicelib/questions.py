@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 from chalicelib import tracing
@@ -41,23 +42,25 @@ def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], 
 
 
 def _list_volumes(worker: Worker, _secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
-    return controller.list_volumes(
+    page = controller.list_volumes(
         worker.controller(event["plugin_id"]),
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
         until=until,
     )
+    return asdict(page)
 
 
 def _list_snapshots(worker: Worker, secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
     opened = secrets.open_secrets(base64.b64decode(event["secrets"]), plugin_encryption_context(event["plugin_id"]))
-    return controller.list_snapshots(
+    page = controller.list_snapshots(
         worker.controller(event["plugin_id"]),
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
         secrets=opened,
         until=until,
     )
+    return asdict(page)
 
 
 QUESTIONS: Final[Mapping[str, Callable[[Worker, Opener, Mapping[str, Any], float], Any]]] = {

@@ -13,6 +13,7 @@ from chalicelib.csi import convert
 from chalicelib.csi.channel import Attempt, Channels, Gone, invoke
 from chalicelib.csi.spec import csi_pb2 as csi
 from chalicelib.domain.deadlines import call_seconds
+from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.domain.outcome import UNUSABLE
 from chalicelib.domain.plugin import Instance
 from chalicelib.domain.volume import Capability, Made, Volume
@@ -163,7 +164,7 @@ def create_snapshot(
     secrets: Mapping[str, str],
     until: float,
     attempt: Attempt,
-) -> dict[str, Any]:
+) -> Snapshot:
     """CreateSnapshot: the snapshot; the same source and name answer the same one."""
     request = csi.CreateSnapshotRequest(
         source_volume_id=external_id, name=name, parameters=dict(parameters), secrets=dict(secrets)
@@ -193,7 +194,7 @@ def delete_snapshot(
         raise
 
 
-def list_volumes(controller: Controller, *, per_page: int, next_token: str, until: float) -> dict[str, Any]:
+def list_volumes(controller: Controller, *, per_page: int, next_token: str, until: float) -> Page[ExternalVolume]:
     """ListVolumes: one page of what the provider has, registered or not."""
     request = csi.ListVolumesRequest(max_entries=per_page, starting_token=next_token)
     try:
@@ -201,12 +202,12 @@ def list_volumes(controller: Controller, *, per_page: int, next_token: str, unti
     except PluginError as exc:
         exc.text = "controller list volumes: CSI.ControllerListVolumes: " + _token_text(exc, next_token)
         raise
-    return {"entries": [_external(entry) for entry in answer.entries], "next_token": answer.next_token}
+    return Page([_external(entry) for entry in answer.entries], answer.next_token)
 
 
 def list_snapshots(
     controller: Controller, *, per_page: int, next_token: str, secrets: Mapping[str, str], until: float
-) -> dict[str, Any]:
+) -> Page[Snapshot]:
     """ListSnapshots: one page of the provider's snapshots."""
     request = csi.ListSnapshotsRequest(max_entries=per_page, starting_token=next_token, secrets=dict(secrets))
     try:
@@ -214,7 +215,7 @@ def list_snapshots(
     except PluginError as exc:
         exc.text = "controller list snapshots: CSI.ControllerListSnapshots: " + _token_text(exc, next_token)
         raise
-    return {"entries": [_snapshot(entry.snapshot) for entry in answer.entries], "next_token": answer.next_token}
+    return Page([_snapshot(entry.snapshot) for entry in answer.entries], answer.next_token)
 
 
 def quoted(text: str) -> str:
@@ -226,28 +227,28 @@ def _token_text(error: PluginError, token: str) -> str:
     return (f"invalid starting token {quoted(token)}: " if error.code == "ABORTED" else "") + error.text
 
 
-def _snapshot(made: Any) -> dict[str, Any]:
-    return {
-        "id": made.snapshot_id,
-        "source": made.source_volume_id,
-        "size": int(made.size_bytes),
-        "create_time": convert.seconds(made.creation_time),
-        "ready": bool(made.ready_to_use),
-    }
+def _snapshot(made: Any) -> Snapshot:
+    return Snapshot(
+        id=made.snapshot_id,
+        source=made.source_volume_id,
+        size=int(made.size_bytes),
+        create_time=convert.seconds(made.creation_time),
+        ready=bool(made.ready_to_use),
+    )
 
 
-def _external(entry: Any) -> dict[str, Any]:
+def _external(entry: Any) -> ExternalVolume:
     volume, status = entry.volume, entry.status
-    return {
-        "external_id": volume.volume_id,
-        "capacity": int(volume.capacity_bytes),
-        "context": dict(volume.volume_context),
-        "clone_id": volume.content_source.volume.volume_id,
-        "snapshot_id": volume.content_source.snapshot.snapshot_id,
-        "published": list(status.published_node_ids),
-        "abnormal": bool(status.volume_condition.abnormal),
-        "status": status.volume_condition.message,
-    }
+    return ExternalVolume(
+        external_id=volume.volume_id,
+        capacity=int(volume.capacity_bytes),
+        context=dict(volume.volume_context),
+        clone_id=volume.content_source.volume.volume_id,
+        snapshot_id=volume.content_source.snapshot.snapshot_id,
+        published=list(status.published_node_ids),
+        abnormal=bool(status.volume_condition.abnormal),
+        status=status.volume_condition.message,
+    )
 
 
 def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:

@@ -7,21 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from chalicelib.clock import Clock
 from chalicelib.domain.claim import Use
+from chalicelib.domain.external import Snapshot
 from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
 from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import Made, Volume
 from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
 from chalicelib.store import operations
-from chalicelib.store.claims import ClaimStore, claim_of
-from chalicelib.store.commit import Change, Committer, RefusedWrites, Writes
-from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
-from chalicelib.store.index import IndexStore, volume_scope
-from chalicelib.store.operations import OperationStore
-from chalicelib.store.plugins import PluginStore
+from chalicelib.store.claims import claim_of
+from chalicelib.store.commit import Change, RefusedWrites, Writes
+from chalicelib.store.dynamo import TransactionRefused, Write
+from chalicelib.store.index import volume_scope
+from chalicelib.store.stores import Stores
 from chalicelib.store.turns import TurnStore
-from chalicelib.store.volumes import VolumeStore, volume_of
+from chalicelib.store.volumes import volume_of
 
 
 class ClaimLost(Exception):
@@ -76,7 +75,7 @@ class Calls(Protocol):
         secrets: Mapping[str, str],
         until: float,
         attempt: tuple[str, int],
-    ) -> dict[str, Any]: ...
+    ) -> Snapshot: ...
 
     def delete_snapshot(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
@@ -96,20 +95,30 @@ class Calls(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Stores):
     """The worker's stores, clock and CSI calls."""
 
-    clock: Clock
-    dynamo: Dynamo
-    index: IndexStore
-    committer: Committer
-    operations: OperationStore
-    volumes: VolumeStore
-    plugins: PluginStore
     turns: TurnStore
-    claims: ClaimStore
     secrets: Opener
     calls: Calls
+
+    @classmethod
+    def on(cls, stores: Stores, *, turns: TurnStore, secrets: Opener, calls: Calls) -> Context:
+        """Return what steps are given, on these stores."""
+        return cls(
+            clock=stores.clock,
+            dynamo=stores.dynamo,
+            index=stores.index,
+            committer=stores.committer,
+            volumes=stores.volumes,
+            claims=stores.claims,
+            operations=stores.operations,
+            plugins=stores.plugins,
+            namespaces=stores.namespaces,
+            turns=turns,
+            secrets=secrets,
+            calls=calls,
+        )
 
     def open(self, operation: Operation, *sealed_secrets: bytes) -> dict[str, str]:
         """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
@@ -153,9 +162,9 @@ class Context:
         scope = volume_scope(operation.namespace)
         self.committer.commit(scope, build=again, what=f"volume {operation.volume_id}")
 
-    def finish(self, operation: Operation, result: dict[str, Any]) -> None:
+    def finish(self, operation: Operation, result: Mapping[str, Any]) -> None:
         """The operation is over, and its lock, if it has one, is free."""
-        closing = operations.succeed(operation, now=self.clock.now(), result={"index": 0} | result)
+        closing = operations.succeed(operation, now=self.clock.now(), result={"index": 0, **result})
         self.close(operation, closing, *operations.unlock(operation))
 
     def give_up(self, operation: Operation, error: str) -> None:

@@ -15,7 +15,7 @@ from chalicelib.domain.plugin import Instance, Plugin
 from chalicelib.domain.volume import Capability, Volume, mode_problem
 from chalicelib.errors import NotFound, OperationInProgress, Refused, RequestError
 from chalicelib.service import counters, waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import claims as claim_store
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
@@ -60,7 +60,7 @@ class _Taken:
     """At which the claim can be read, where that is not its own."""
 
 
-def take(deps: Deps, wanted: Claim) -> Held:
+def take(deps: Deps, wanted: Claim, budget: Budget) -> Held:
     """Take the claim and publish the volume on its node; the same claim taken again is the same claim.
 
     Raises Refused in Nomad's words when it does not fit beside the claims that are there, RequestError 409 when the
@@ -88,7 +88,7 @@ def take(deps: Deps, wanted: Claim) -> Held:
     index, taken = deps.committer.commit(volume_scope(wanted.namespace), build=build, what=f"volume {wanted.volume_id}")
     if index:
         taken = replace(taken, claim=replace(taken.claim, create_index=index))
-    return _settled(deps, taken)
+    return _settled(deps, taken, budget)
 
 
 def of_volume(deps: Deps, namespace: str, volume_id: str) -> tuple[int, list[Claim]]:
@@ -117,14 +117,14 @@ def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, second
     return replace(claim, lease_seconds=lasts)
 
 
-def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> int:
+def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str, budget: Budget) -> int:
     """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none, and Refused
     when nothing proves that its node has stopped writing.
     """
     claim = _claim(deps, namespace, volume_id, allocation_id)
     node = deps.plugins.node(claim.node_id)
     operation = let_go(deps, claim, node_up=node is not None and node.healthy)
-    index = finished(deps, [operation] if operation else [])
+    index = finished(deps, [operation] if operation else [], budget)
     _refuse_lost(deps, [claim])
     if index:
         return index
@@ -132,7 +132,7 @@ def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> i
     return volume.modify_index if volume else 0
 
 
-def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool) -> int:
+def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget, *, force: bool) -> int:
     """Release the past claims of a node and wait; live ones of a node that is up are refused. Returns the index.
 
     `node` may be the beginning of an ID if only one node has it. With `force` the operator says that the node is off:
@@ -150,7 +150,7 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool
         raise Refused(f"volume in use: {volume_id}")
     # A node that is back unmounts what the worker mounted there; what somebody else mounted it knows nothing of.
     started = [let_go(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
-    index = finished(deps, [operation for operation in started if operation is not None])
+    index = finished(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
     return max(index, volume.modify_index)
 
@@ -225,13 +225,13 @@ def _end(deps: Deps, operation_id: str) -> None:
         waiting.taken_up(deps, found)
 
 
-def finished(deps: Deps, operations: Sequence[Operation]) -> int:
+def finished(deps: Deps, operations: Sequence[Operation], budget: Budget) -> int:
     """Wait until their claims are free; the highest index, 0 if none is known. Raises Refused with the last error of
     one that was given up, or OperationPending.
 
     A publish that failed has answered its client long before the claim is free: here only the end counts.
     """
-    done = waiting.wait(deps, operations, over=_is_over).values()
+    done = waiting.wait(deps, operations, budget, over=_is_over).values()
     given_up = next((o for o in done if o.status is Status.IN_DOUBT), None)
     if given_up is not None:
         raise Refused(given_up.last_error)
@@ -414,13 +414,13 @@ def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> _T
     return _Taken(held, operation and waiting.taken_up(deps, operation))
 
 
-def _settled(deps: Deps, taken: _Taken) -> Held:
+def _settled(deps: Deps, taken: _Taken, budget: Budget) -> Held:
     """The claim once the volume can be used; raises Refused with the plugin's word when it cannot."""
     claim, operation = taken.claim, taken.operation
     if operation is None:
         return Held(taken.index or claim.create_index, claim)
     waiting.send(deps, operation)
-    done = waiting.wait(deps, [operation])[operation.id]
+    done = waiting.wait(deps, [operation], budget)[operation.id]
     if done.result:
         found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
         return Held(int(done.result["index"]), found or claim)

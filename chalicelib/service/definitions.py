@@ -5,11 +5,11 @@ side by side, and if one fails, the others exist and are registered.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.domain.merge import merge
 from chalicelib.domain.operation import Kind, Operation
@@ -19,7 +19,7 @@ from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
 from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, joined
 from chalicelib.service import updates, waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.service.updates import Done, Running, UpdateRefused, Wanted
 from chalicelib.service.waiting import Begun
 from chalicelib.store import namespaces as namespace_store
@@ -40,7 +40,7 @@ class Written:
     volumes: tuple[tuple[Volume, Plugin | None], ...] = ()
 
 
-def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
+def create(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> Written:
     """Make the volumes at their providers, side by side; one that exists is updated. Refused has all errors joined."""
     checked = _checked(deps, wanted)
     if len({(w.volume.namespace, w.volume.id) for w in checked}) < len(checked):
@@ -51,7 +51,7 @@ def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     for item in checked:
         if item.only_new:
             updates.refuse_known(deps.volumes.get(item.volume.namespace, item.volume.id), item)
-    done, errors, operations = updates.finish(deps, [partial(_begin_create, deps, item) for item in checked])
+    done, errors, operations = updates.finish(deps, [partial(_begin_create, deps, item) for item in checked], budget)
     updates.refuse(errors, operations, of=len(checked))
     return _written(done)
 
@@ -80,7 +80,7 @@ def _begin_create(deps: Deps, item: Wanted) -> Done | Running:
     return Running(waiting.sent(deps, begun), done)
 
 
-def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
+def register(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> Written:
     """Make volumes known that exist at their providers; one that is known is updated. All are checked before the
     first is written.
     """
@@ -89,8 +89,8 @@ def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     checked = list({(w.volume.namespace, w.volume.id): w for w in named}.values())
     _refuse_namespaces(deps, checked, join=False)
     planned = [(item, _known(deps, item)) for item in checked]
-    _validate_at_providers(deps, [replace(w, volume=_merged_for_register(k, w)) for w, k in planned])
-    done, errors, operations = updates.finish(deps, [partial(_begin_register, deps, w, k) for w, k in planned])
+    _validate_at_providers(deps, [replace(w, volume=_merged_for_register(k, w)) for w, k in planned], budget)
+    done, errors, operations = updates.finish(deps, [partial(_begin_register, deps, w, k) for w, k in planned], budget)
     if errors:
         raise errors[0] if len(errors) == 1 else Refused(joined([e.text for e in errors]))
     updates.refuse((), operations, of=len(checked))
@@ -236,23 +236,23 @@ def _merged_for_register(known: Volume | None, item: Wanted) -> Volume:
         raise Refused("unable to update volume: " + exc.text) from exc
 
 
-def _validate_at_providers(deps: Deps, wanted: Sequence[Wanted]) -> None:
+def _validate_at_providers(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> None:
     """A plugin with a controller is asked whether the volume exists and can do what is wanted; about several at once.
 
     Raises what the first of them, in order, is refused with.
     """
-    questions = [question for item in wanted if (question := _question(deps, item)) is not None]
+    seconds = budget.left(deps.clock.monotonic())
+    questions = [question for item in wanted if (question := _question(deps, item, seconds)) is not None]
     if not questions:
         return
-    seconds = waiting.left(deps)
     with ThreadPoolExecutor(min(len(questions), ASKED_AT_ONCE)) as pool:
-        asked = [pool.submit(deps.asker.ask, "validate_volume", seconds=seconds, **question) for question in questions]
+        asked = [pool.submit(question) for question in questions]
     for answer in asked:
         answer.result()
 
 
-def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
-    """What the item's plugin is to be asked; None if it cannot be. Refused when it need not be asked to say no."""
+def _question(deps: Deps, item: Wanted, seconds: float) -> Callable[[], None] | None:
+    """What asks the item's plugin; None if it cannot be asked. Refused when it need not be asked to say no."""
     plugin = deps.plugins.get(item.volume.plugin_id)
     if plugin is None or not plugin.controller_required:
         return None
@@ -265,13 +265,15 @@ def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
     volume = item.volume
     asked = replace(volume.definition, external_id=volume.definition.external_id or volume.id)
     sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
-    return {
-        "plugin_id": plugin.id,
-        "namespace": volume.namespace,
-        "volume_id": volume.id,
-        "definition": volume_store.encode(asked),
-        "secrets": waiting.text(sealed or item.volume.sealed_secrets),
-    }
+    return partial(
+        deps.asker.validate_volume,
+        plugin.id,
+        namespace=volume.namespace,
+        volume_id=volume.id,
+        definition=volume_store.encode(asked),
+        secrets=waiting.text(sealed or volume.sealed_secrets),
+        seconds=seconds,
+    )
 
 
 def _placed(volume: Volume) -> Volume:

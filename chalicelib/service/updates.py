@@ -12,7 +12,7 @@ from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import MountOptions, Volume, VolumeState
 from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, joined
 from chalicelib.service import waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.service.waiting import Begun
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
@@ -52,7 +52,7 @@ class UpdateRefused(Refused):
 
 
 def finish(
-    deps: Deps, begun: Sequence[Callable[[], Done | Running]]
+    deps: Deps, begun: Sequence[Callable[[], Done | Running]], budget: Budget
 ) -> tuple[list[Done], list[VolumesError], Sequence[Operation]]:
     """Begin each, then wait for what takes long, side by side: what is done, what failed, and what still runs.
 
@@ -71,7 +71,7 @@ def finish(
             running[position] = found
         else:
             done[position] = found
-    seen = waiting.wait(deps, [one.operation for one in running.values()])
+    seen = waiting.wait(deps, [one.operation for one in running.values()], budget)
     for position, one in running.items():
         operation = seen[one.operation.id]
         if operation.result:

@@ -11,7 +11,7 @@ from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.errors import NotFound, OperationInProgress, Refused
 from chalicelib.service import counters, waiting
 from chalicelib.service.claims import its_claims, let_go
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.service.waiting import Begun
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
@@ -52,7 +52,7 @@ def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
     return own if own >= index else max(own, deps.index.watch(consistent=False).of_volumes(namespace))
 
 
-def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str]) -> int:
+def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str], budget: Budget) -> int:
     """Destroy the volume at its provider, then forget it; returns the index. Refused before anything is touched if it
     is in use.
     """
@@ -69,7 +69,7 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
 
     _, begun = deps.committer.commit(build=build, what=f"volume {volume_id}")
     operation = waiting.sent(deps, begun)
-    return _deleted(waiting.wait(deps, [operation])[operation.id])
+    return _deleted(waiting.wait(deps, [operation], budget)[operation.id])
 
 
 def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = False) -> int:

@@ -12,6 +12,7 @@ from chalicelib.service.listing import Query
 from chalicelib.store.dynamo import Consumed, consumed
 from infra.local import dynamodb_local
 from tests.bench.loaded import load, services, volume_id
+from tests.harness import BUDGET
 from tests.reporting import MEASURED
 
 pytestmark = [
@@ -42,7 +43,7 @@ def claim(deps: Deps, size: int) -> object:
     wanted = Claim(
         "default", volume_id(7), f"alloc-{size}", "node-a", "write", "multi-node-multi-writer", "file-system"
     )
-    return claims.take(deps, wanted)
+    return claims.take(deps, wanted, BUDGET)
 
 
 REQUESTS: dict[str, Callable[[Deps, int], object]] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.domain.claim import Use
+from chalicelib.domain.external import Snapshot
 from chalicelib.domain.operation import How
 from chalicelib.domain.volume import Made, Volume
 from chalicelib.errors import PluginRejected
@@ -120,7 +121,7 @@ class FakeProvider:
         secrets: Mapping[str, str],
         until: float,
         attempt: Attempt,
-    ) -> dict[str, Any]:
+    ) -> Snapshot:
         def take() -> Stored:
             found = next((s for s in self.snapshots.values() if (s.name, s.source) == (name, external_id)), None)
             if found is None:
@@ -130,7 +131,7 @@ class FakeProvider:
             return found
 
         taken: Stored = self._call("CreateSnapshot", name, attempt, secrets, take)
-        return {"id": taken.id, "source": external_id, "size": taken.capacity, "create_time": 1, "ready": True}
+        return Snapshot(taken.id, external_id, taken.capacity, create_time=1, ready=True)
 
     def delete_snapshot(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import ask, wiring, workers
+from chalicelib.ask import Asker
 from chalicelib.domain.audit import Finding, Verdict, What
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Definition, Volume
@@ -166,7 +167,7 @@ def test_a_snapshot_outlives_its_volume(real: System) -> None:
     assert verdicts(audited(real)) == {taken: "unknown"}
 
 
-class Meddling:
+class Meddling(Asker):
     """An asker that lets something happen after the n-th question."""
 
     def __init__(self, system: System, at: int, what: Callable[[], object]) -> None:

@@ -13,10 +13,10 @@ from chalicelib.errors import Refused, VolumesError
 from chalicelib.service import claims
 from chalicelib.service.deps import Deps
 from chalicelib.store import volumes
-from chalicelib.store.claims import ClaimStore
+from chalicelib.store.stores import Stores
 from chalicelib.store.waits import WaitStore
-from tests.harness import FakeQueue, NoAsker
-from tests.store.conftest import Stores, together
+from tests.harness import BUDGET, FakeQueue, NoAsker
+from tests.store.conftest import together
 
 CALLERS = 64
 FILE_SYSTEM = "file-system"
@@ -25,20 +25,12 @@ FILE_SYSTEM = "file-system"
 @pytest.fixture
 def deps(stores: Stores) -> Deps:
     """The services on these stores, with a plugin that only mounts, on two nodes."""
-    built = Deps(
-        clock=stores.clock,
-        dynamo=stores.dynamo,
-        index=stores.index,
-        committer=stores.committer,
-        volumes=stores.volumes,
-        claims=ClaimStore(stores.dynamo),
-        operations=stores.operations,
-        plugins=stores.plugins,
-        namespaces=stores.namespaces,
+    built = Deps.on(
+        stores,
         waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
         queue=FakeQueue(),  # type: ignore[arg-type]
-        asker=NoAsker(),  # type: ignore[arg-type]
+        asker=NoAsker(),
         wait_seconds=25,
     )
     for node_id in ("node-a", "node-b"):
@@ -94,7 +86,7 @@ def counted(deps: Deps) -> tuple[int, int, int]:
 def test_of_many_claims_at_once_as_many_win_as_fit(deps: Deps, access_mode: str, mode: str, fit: int) -> None:
     make(deps, access_mode)
     asked = [wanted(number, mode, access_mode) for number in range(CALLERS)]
-    assert won(together(*(lambda c=c: claims.take(deps, c) for c in asked))) == fit
+    assert won(together(*(lambda c=c: claims.take(deps, c, BUDGET) for c in asked))) == fit
     assert sum(counted(deps)[:2]) == fit == len(deps.claims.of_volume("default", "v"))
     assert read(deps).access_mode == access_mode
 
@@ -105,7 +97,7 @@ def test_a_claim_and_a_deregistration_at_once_leave_one_of_the_two(deps: Deps) -
     for _ in range(5):
         make(deps, "single-node-writer")
         claim = wanted(0, "write", "single-node-writer")
-        results = together(lambda: claims.take(deps, claim), lambda: service.deregister(deps, "default", "v"))  # noqa: B023
+        results = together(lambda: claims.take(deps, claim, BUDGET), lambda: service.deregister(deps, "default", "v"))  # noqa: B023
         taken, gone = (not isinstance(r, Exception) for r in results)
         assert taken is not gone
         assert all(isinstance(r, VolumesError) for r in results if isinstance(r, Exception))
@@ -138,9 +130,9 @@ def test_a_release_that_comes_late_does_not_drop_the_claim_that_was_taken_anew(d
     from chalicelib.store.dynamo import TransactionRefused
 
     make(deps, "single-node-writer")
-    first = claims.take(deps, wanted(0, "write", "single-node-writer")).claim
+    first = claims.take(deps, wanted(0, "write", "single-node-writer"), BUDGET).claim
     finish(deps, first)
-    again = claims.take(deps, wanted(0, "write", "single-node-writer")).claim
+    again = claims.take(deps, wanted(0, "write", "single-node-writer"), BUDGET).claim
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     stale = replace(first, operation_id="")
     with pytest.raises(TransactionRefused):

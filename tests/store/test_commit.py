@@ -11,7 +11,8 @@ from chalicelib.store import volumes
 from chalicelib.store.commit import PAUSE, TRIES, Change, Committed, Committer, RefusedWrites, Writes
 from chalicelib.store.dynamo import Dynamo, Write
 from chalicelib.store.index import MEMBERS, volume_scope
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import raw, together
 from tests.store.test_volumes import SOME, stored
 
 SCOPE = volume_scope("default")
@@ -27,7 +28,7 @@ def once(writes: Writes) -> Callable[[RefusedWrites], Change[str]]:
 
 def pending(stores: Stores) -> list[str]:
     """Indexes that were allocated and neither published nor abandoned."""
-    return [name for name in stores.raw("meta", "index", "index") if name.startswith("pend#")]
+    return [name for name in raw(stores, "meta", "index", "index") if name.startswith("pend#")]
 
 
 class Dynamos(Dynamo):

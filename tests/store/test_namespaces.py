@@ -8,8 +8,9 @@ from chalicelib.domain.volume import Volume
 from chalicelib.store import namespaces
 from chalicelib.store.dynamo import TransactionRefused
 from chalicelib.store.namespaces import Namespace, NamespaceState, must_exist
+from chalicelib.store.stores import Stores
 from chalicelib.store.volumes import reserve
-from tests.store.conftest import Stores, together
+from tests.store.conftest import together
 from tests.store.test_volumes import SOME, refusal, write
 
 TEAM = Namespace("team", {"Description": "ours", "Meta": {"k": "ä"}}, create_index=5, modify_index=5)

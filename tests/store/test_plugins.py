@@ -8,7 +8,8 @@ from chalicelib.domain.plugin import Instance, Node
 from chalicelib.errors import WriteConflict
 from chalicelib.store import plugins
 from chalicelib.store.index import PLUGINS
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import together
 
 NOW = 1_800_000_000.0
 SOME = Instance(

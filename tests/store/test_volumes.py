@@ -10,7 +10,8 @@ from chalicelib.domain.volume import Capability, Definition, MountOptions, Topol
 from chalicelib.store import tables
 from chalicelib.store import volumes as writes
 from chalicelib.store.dynamo import TransactionRefused, Write
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import raw, together
 
 EXPIRES = 1_900_000_000
 SOME = Volume(
@@ -164,12 +165,12 @@ def test_every_write_is_done_in_the_states_it_is_for_and_refused_with_the_item_i
     for name, (wanted, right_in) in WRITES.items():
         forget(stores)
         state(stores)
-        before = stores.raw("volumes", *KEY)
+        before = raw(stores, "volumes", *KEY)
 
         refused = outcome(stores, *wanted(stores))
 
         assert (refused is None) == (state.__name__ in right_in), (name, state.__name__)
-        assert (stores.raw("volumes", *KEY) == before) == (refused is not None)
+        assert (raw(stores, "volumes", *KEY) == before) == (refused is not None)
         if refused is not None:
             assert list(refused.old) == ["volume"]
             assert writes.volume_of(refused.old["volume"]) == stores.volumes.get("default", "data")
@@ -227,10 +228,10 @@ def test_a_reservation_keeps_the_index_of_the_tombstone_and_never_expires(stores
     write(stores, writes.reserve(SOME, operation_id=CREATING, kind="create"))
 
     assert (stored(stores).state, stored(stores).modify_index) == (VolumeState.CREATING, 20)
-    assert "expires_at" not in stores.raw("volumes", *KEY)
+    assert "expires_at" not in raw(stores, "volumes", *KEY)
     write(stores, writes.release_reservation(KEY, operation_id=CREATING, expires_at=EXPIRES))
     assert (stored(stores).state, stored(stores).modify_index) == (VolumeState.GONE, 20)
-    assert stores.raw("volumes", *KEY)["expires_at"] == {"N": str(EXPIRES)}
+    assert raw(stores, "volumes", *KEY)["expires_at"] == {"N": str(EXPIRES)}
 
 
 @pytest.mark.parametrize("bury", ["deregistered", "deleted"])
@@ -240,7 +241,7 @@ def test_a_tombstone_keeps_the_index_and_nothing_of_the_payload(stores: Stores, 
 
     write(stores, *wanted(stores))
 
-    item = stores.raw("volumes", *KEY)
+    item = raw(stores, "volumes", *KEY)
     assert {name: item[name] for name in ("state", "modify_index", "expires_at")} == {
         "state": {"S": "gone"},
         "modify_index": {"N": str(LATER)},

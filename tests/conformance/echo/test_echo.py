@@ -7,6 +7,7 @@ import pytest
 
 from chalicelib.csi import controller, publishing
 from chalicelib.domain.claim import Use
+from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.domain.volume import Capability, Definition, Made, MountOptions, TopologyRequest, Volume
 from tests.conformance.echo import peer
 from tests.conformance.echo.peer import ATTEMPT, Peer, soon
@@ -170,37 +171,28 @@ def test_snapshots(echo: Peer) -> None:
         "secrets": SECRETS,
         "parameters": {"kind": "full"},
     }
-    assert made == {
-        "id": "id of nightly ü",
-        "source": "provider's id/ü",
-        "size": LARGE,
-        "create_time": 1700000000,
-        "ready": True,
-    }
-    controller.delete_snapshot(echo.controller, made["id"], secrets=SECRETS, until=soon(), attempt=ATTEMPT)
+    assert made == Snapshot("id of nightly ü", "provider's id/ü", LARGE, create_time=1700000000, ready=True)
+    controller.delete_snapshot(echo.controller, made.id, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("DeleteSnapshot") == {"snapshot_id": "id of nightly ü", "secrets": SECRETS}
 
 
 def test_lists(echo: Peer) -> None:
     listed = controller.list_volumes(echo.controller, per_page=7, next_token="from ü", until=soon())
     assert echo.decoded("ListVolumes") == {"max_entries": 7, "starting_token": "from ü"}
-    first: dict[str, Any] = {
-        "external_id": "listed",
-        "capacity": LARGE,
-        "context": {"a": "b"},
-        "clone_id": "parent",
-        "snapshot_id": "",
-        "published": ["n1", "n2"],
-        "abnormal": True,
-        "status": "worn",
-    }
-    second: dict[str, Any] = dict.fromkeys(first, "") | {"external_id": "restored", "snapshot_id": "taken"}
-    second |= {"capacity": 0, "context": {}, "published": [], "abnormal": False}
-    assert listed == {"entries": [first, second], "next_token": "from ü+"}
+    first = ExternalVolume(
+        external_id="listed",
+        capacity=LARGE,
+        context={"a": "b"},
+        clone_id="parent",
+        published=["n1", "n2"],
+        abnormal=True,
+        status="worn",
+    )
+    second = ExternalVolume("restored", context={}, snapshot_id="taken", published=[])
+    assert listed == Page([first, second], "from ü+")
     found = controller.list_snapshots(echo.controller, per_page=3, next_token="t", secrets=SECRETS, until=soon())
     assert echo.decoded("ListSnapshots") == {"max_entries": 3, "starting_token": "t", "secrets": SECRETS}
-    entry = {"id": "s", "source": "v", "size": LARGE, "create_time": 1700000000, "ready": True}
-    assert found == {"entries": [entry], "next_token": "t+"}
+    assert found == Page([Snapshot("s", "v", LARGE, create_time=1700000000, ready=True)], "t+")
 
 
 @pytest.mark.parametrize("pair", range(len(EVERY_PAIR)))
