@@ -264,7 +264,7 @@ def test_a_page_without_a_filter_is_full_however_long_it_is(system: System) -> N
 
 
 def test_a_list_that_is_too_large_for_an_answer_is_refused_and_a_page_ends_short(system: System) -> None:
-    fill(system, *numbered(30, name="n" * 250_000))
+    fill(system, *numbered(30, definition=replace(SOME.definition, name="n" * 250_000)))
 
     refused = system.call("GET", "/v1/volumes", query="type=csi")
     page = system.call("GET", "/v1/volumes", query="type=csi&per_page=30")
