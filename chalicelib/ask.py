@@ -7,13 +7,17 @@ differs from runtime to runtime.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from dataclasses import fields
+from typing import Any, Final, TypeVar
 
 import boto3
 import botocore.exceptions
 from botocore.config import Config
 
+from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable, StoreUnavailable, Throttled
+
+T = TypeVar("T")
 
 DEADLINE: Final = 20.0
 """Seconds a question may take, within the gateway's limit."""
@@ -48,6 +52,35 @@ class Asker:
         self._function, self._audit_function, self._region = function, audit_function, region
         self._sleep, self._jitter = sleep, jitter
         self._client: Any = None
+
+    def validate_volume(
+        self, plugin_id: str, *, namespace: str, volume_id: str, definition: str, secrets: str, seconds: float
+    ) -> None:
+        """Ask whether the volume exists at its provider and can do what its definition says; `secrets` are sealed, in
+        base64. Raises PluginRejected if not.
+        """
+        self.ask(
+            "validate_volume",
+            plugin_id=plugin_id,
+            namespace=namespace,
+            volume_id=volume_id,
+            definition=definition,
+            secrets=secrets,
+            seconds=seconds,
+        )
+
+    def list_volumes(self, plugin_id: str, *, per_page: int, next_token: str) -> Page[ExternalVolume]:
+        """Return one page of the provider's volumes; 0 per page lets the plugin choose."""
+        return _page(
+            ExternalVolume, self.ask("list_volumes", plugin_id=plugin_id, per_page=per_page, next_token=next_token)
+        )
+
+    def list_snapshots(self, plugin_id: str, *, per_page: int, next_token: str, secrets: str = "") -> Page[Snapshot]:
+        """Return one page of the provider's snapshots; `secrets` are sealed, in base64."""
+        answer = self.ask(
+            "list_snapshots", plugin_id=plugin_id, per_page=per_page, next_token=next_token, secrets=secrets
+        )
+        return _page(Snapshot, answer)
 
     def ask(self, question: str, *, seconds: float = DEADLINE, **arguments: Any) -> Any:
         """The plugin's answer within `seconds`; raises the PluginError that the call ended in, StoreUnavailable when
@@ -88,6 +121,13 @@ class Asker:
         if self._client is None:
             self._client = boto3.client("lambda", region_name=self._region, config=CONFIG)
         return self._client
+
+
+def _page(kind: type[T], answer: Mapping[str, Any]) -> Page[T]:
+    """The page as the worker's function wrote it; fields that this version does not know are left out."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type] # both kinds are dataclasses
+    entries = [kind(**{name: entry[name] for name in names & entry.keys()}) for entry in answer["entries"]]
+    return Page(entries, answer["next_token"])
 
 
 def read_answer(body: Mapping[str, Any]) -> Any:

@@ -2,14 +2,15 @@
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 from chalicelib import tracing
 from chalicelib.ask import DEADLINE, error_answer
 from chalicelib.csi import controller
+from chalicelib.domain.secrets import encryption_context, plugin_encryption_context
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginError
-from chalicelib.sealing import volume_context
 from chalicelib.store import volumes
 from chalicelib.worker import Worker
 
@@ -34,30 +35,32 @@ def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], 
         namespace=event["namespace"],
         id=event["volume_id"],
         plugin_id=event["plugin_id"],
-        **volumes.decode(event["definition"]),
+        definition=volumes.decode(event["definition"]),
     )
-    opened = secrets.open_secrets(base64.b64decode(event["secrets"]), volume_context(volume.namespace, volume.id))
+    opened = secrets.open_secrets(base64.b64decode(event["secrets"]), encryption_context(volume.namespace, volume.id))
     controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, until=until)
 
 
 def _list_volumes(worker: Worker, _secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
-    return controller.list_volumes(
+    page = controller.list_volumes(
         worker.controller(event["plugin_id"]),
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
         until=until,
     )
+    return asdict(page)
 
 
 def _list_snapshots(worker: Worker, secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
-    opened = secrets.open_secrets(base64.b64decode(event["secrets"]), volume_context("", event["plugin_id"]))
-    return controller.list_snapshots(
+    opened = secrets.open_secrets(base64.b64decode(event["secrets"]), plugin_encryption_context(event["plugin_id"]))
+    page = controller.list_snapshots(
         worker.controller(event["plugin_id"]),
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
         secrets=opened,
         until=until,
     )
+    return asdict(page)
 
 
 QUESTIONS: Final[Mapping[str, Callable[[Worker, Opener, Mapping[str, Any], float], Any]]] = {

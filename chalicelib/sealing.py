@@ -11,14 +11,8 @@ from typing import Any, Final
 
 from chalicelib.errors import StoreUnavailable
 
-
-def volume_context(namespace: str, volume_id: str) -> dict[str, str]:
-    """The encryption context of a volume's secrets, and of the secrets of a request about it."""
-    return {"moorage": "volume-secrets", "namespace": namespace, "volume": volume_id}
-
-
-WORKER_KEY_CONTEXT = {"moorage": "worker-key"}
-
+WORKER_KEY_CONTEXT: Final = {"moorage": "worker-key"}
+"""The encryption context of the worker's private key; those of secrets are in domain/secrets.py."""
 
 CLIENT: Final[Mapping[str, Any]] = {
     "connect_timeout": 1,

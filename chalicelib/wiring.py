@@ -3,15 +3,19 @@ of the API.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from chalicelib import tracing
+from chalicelib import log, tracing
 from chalicelib.clock import Clock
 from chalicelib.settings import Settings
 
 if TYPE_CHECKING:
     from chalicelib.operations.context import Context
+    from chalicelib.sealing import Sealer
     from chalicelib.service.deps import Deps
+    from chalicelib.sqs import OperationQueue
+    from chalicelib.store.commit import Committed
+    from chalicelib.store.stores import Stores
     from chalicelib.worker import Worker
 
 
@@ -28,38 +32,28 @@ def clock() -> Clock:
 
 
 @cache
-def stores() -> dict[str, Any]:
+def stores() -> "Stores":
     """The stores that every function shares, on one client."""
-    from chalicelib.store.claims import ClaimStore
-    from chalicelib.store.dynamo import Dynamo
-    from chalicelib.store.index import IndexStore
-    from chalicelib.store.namespaces import NamespaceStore
-    from chalicelib.store.operations import OperationStore
-    from chalicelib.store.plugins import PluginStore
-    from chalicelib.store.volumes import VolumeStore
+    from chalicelib.store.stores import open_stores
 
-    dynamo = Dynamo(settings().table, region=settings().region, sleep=clock().sleep, jitter=clock().jitter)
-    index = IndexStore(dynamo)
-    return {
-        "dynamo": dynamo,
-        "index": index,
-        "volumes": VolumeStore(dynamo),
-        "claims": ClaimStore(dynamo),
-        "operations": OperationStore(dynamo),
-        "plugins": PluginStore(dynamo, index),
-        "namespaces": NamespaceStore(dynamo),
-    }
+    return open_stores(settings().table, region=settings().region, clock=clock(), listeners=[_log_change])
+
+
+def _log_change(change: "Committed") -> None:
+    """Write one line for each change that clients can see: the place for events and metrics of changes."""
+    volumes = ["/".join((pk.partition("#")[2], sk)) for pk, sk in change.items("volume")]
+    log.line("change", index=change.index, scopes=change.scopes, volumes=volumes, tries=change.tries)
 
 
 @cache
-def queue() -> Any:
+def queue() -> "OperationQueue":
     from chalicelib.sqs import OperationQueue
 
     return OperationQueue(settings().operations_queue, region=settings().region)
 
 
 @cache
-def sealer() -> Any:
+def sealer() -> "Sealer":
     from chalicelib.sealing import Sealer
 
     return Sealer(settings().key, region=settings().region)
@@ -72,8 +66,8 @@ def deps() -> "Deps":
     from chalicelib.service.deps import Deps
     from chalicelib.store.waits import WaitStore
 
-    return Deps(
-        clock=clock(),
+    return Deps.on(
+        stores(),
         sealer=sealer(),
         queue=queue(),
         asker=Asker(
@@ -83,10 +77,9 @@ def deps() -> "Deps":
             sleep=clock().sleep,
             jitter=clock().jitter,
         ),
-        waits=WaitStore(stores()["dynamo"], limit=settings().max_waits),
+        waits=WaitStore(stores().dynamo, limit=settings().max_waits),
         wait_seconds=settings().wait_seconds,
         patience=settings().patience,
-        **stores(),
     )
 
 
@@ -98,7 +91,7 @@ def worker() -> "Worker":
     from chalicelib.worker import Worker
 
     def identity() -> Identity | None:
-        found = stores()["namespaces"].worker_identity()
+        found = stores().namespaces.worker_identity()
         if found is None:
             return None
         key = sealer().open(found.sealed_key, WORKER_KEY_CONTEXT)
@@ -106,7 +99,7 @@ def worker() -> "Worker":
             found.ca_pem.encode(), found.certificate_pem.encode(), key, found.serial, frozenset(found.refused)
         )
 
-    return Worker(plugins=stores()["plugins"], channels=TlsChannels(identity, clock().monotonic), clock=clock())
+    return Worker(plugins=stores().plugins, channels=TlsChannels(identity, clock().monotonic), clock=clock())
 
 
 @cache
@@ -115,5 +108,4 @@ def context() -> "Context":
     from chalicelib.operations.context import Context
     from chalicelib.store.turns import TurnStore
 
-    shared = {name: store for name, store in stores().items() if name != "namespaces"}
-    return Context(clock=clock(), secrets=sealer(), calls=worker(), turns=TurnStore(stores()["dynamo"]), **shared)
+    return Context.on(stores(), secrets=sealer(), calls=worker(), turns=TurnStore(stores().dynamo))

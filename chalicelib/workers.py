@@ -23,7 +23,7 @@ def run_operation(event: Any) -> None:
     started = time.monotonic()
     for record in event:
         for found in engine.work(wiring.context(), _body(record.body)["operation_id"]):
-            after = wiring.stores()["operations"].get(found.id, consistent=False) or found
+            after = wiring.stores().operations.get(found.id, consistent=False) or found
             log.line(
                 "operation",
                 operation_id=found.id,
@@ -65,7 +65,7 @@ def sweep_operations(_event: Any) -> None:
     from chalicelib.service.silence import silence
 
     stores = wiring.stores()
-    swept = sweep(wiring.clock(), stores["operations"], stores["index"], wiring.queue())
+    swept = sweep(wiring.clock(), stores.operations, stores.index, wiring.queue())
     nodes = silence(wiring.deps())
     claims = claim_sweep.sweep(wiring.deps(), down=nodes.down, fresh_since=nodes.fresh_since)
     repaired = counters.check_some(wiring.deps())
@@ -102,7 +102,7 @@ def bury_operation(event: Any) -> None:
     """
     for record in event:
         body = _body(record.body)
-        found = wiring.stores()["operations"].get(body["operation_id"])
+        found = wiring.stores().operations.get(body["operation_id"])
         log.line(
             "dead letter",
             operation_id=body["operation_id"],

@@ -13,12 +13,13 @@ from urllib.parse import parse_qs, unquote
 import boto3
 
 from chalicelib import wiring
+from chalicelib.ask import Asker
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
 from chalicelib.operations.context import Context
 from chalicelib.operations.sweep import Swept, sweep
 from chalicelib.routes import endpoint
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store.turns import TurnStore
@@ -46,6 +47,8 @@ class Reply:
         return json.loads(self.body)
 
 
+BUDGET = Budget(wait=25.0, answer_by=float("inf"))
+"""Of a request that a test makes of a service."""
 OBSERVERS: list[Callable[[str, str, Reply], None]] = []
 """What looks at every answer of `System.call`; tests/conftest.py has docs/openapi.yaml look at all of them."""
 
@@ -68,7 +71,7 @@ class FakeQueue:
             self.tap.tap.done()
 
 
-class NoAsker:
+class NoAsker(Asker):
     """Plugins that agree with everything they are asked, unless a test says otherwise."""
 
     def __init__(self) -> None:
@@ -103,7 +106,7 @@ class System:
         from tests.plugin import DirectAsker
 
         self.context = replace(self.context, calls=worker)
-        self.deps = replace(self.deps, asker=DirectAsker(worker, self.deps.sealer))  # type: ignore[arg-type]
+        self.deps = replace(self.deps, asker=DirectAsker(worker, self.deps.sealer))
         self.rewire(self.deps)
 
     def pump(self) -> None:
@@ -153,7 +156,7 @@ class System:
             "grace": 5.0,
         } | fields
         instance = Instance(plugin_id=plugin_id, **given)
-        self.deps.plugins.change(plugin_id, instance.node_id, instance, run=self.clock.new_id(), now=self.clock.now())
+        self.deps.plugins.change(plugin_id, instance.node_id, instance, now=self.clock.now())
 
     def add_node(self, node_id: str = "node-a", *, plugin_id: str = "directory", **fields: Any) -> None:
         """A machine with a bridge, and the plugin on it."""
@@ -213,22 +216,15 @@ def make_system(
     stores = wiring.stores()
     make_tables(settings, place.tables)
     sealer = wiring.sealer()
-    deps = Deps(
-        clock=clock,
+    deps = Deps.on(
+        stores,
         sealer=sealer,
         queue=queue,  # type: ignore[arg-type]
-        asker=asker,  # type: ignore[arg-type]
-        waits=WaitStore(stores["dynamo"], limit=settings.max_waits),
+        asker=asker,
+        waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
-        **stores,
     )
-    context = Context(
-        clock=clock,
-        secrets=sealer,
-        calls=provider,
-        turns=TurnStore(stores["dynamo"]),
-        **{k: v for k, v in stores.items() if k != "namespaces"},
-    )
+    context = Context.on(stores, secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))
 
     def rewire(built: Deps) -> None:
         monkeypatch.setattr(wiring, "deps", lambda: built)

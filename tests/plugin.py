@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from chalicelib import questions
-from chalicelib.ask import read_answer
+from chalicelib.ask import Asker, read_answer
 from chalicelib.clock import Clock
 from chalicelib.domain.plugin import Instance
 from chalicelib.sealing import Sealer
@@ -45,7 +45,7 @@ class SocketChannels:
         self._channel.close()
 
 
-class DirectAsker:
+class DirectAsker(Asker):
     """Asks the worker in this process what the API asks by invoking its function, JSON and all."""
 
     def __init__(self, worker: Worker, sealer: Sealer) -> None:

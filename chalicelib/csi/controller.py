@@ -13,9 +13,10 @@ from chalicelib.csi import convert
 from chalicelib.csi.channel import Attempt, Channels, Gone, invoke
 from chalicelib.csi.spec import csi_pb2 as csi
 from chalicelib.domain.deadlines import call_seconds
+from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.domain.outcome import UNUSABLE
 from chalicelib.domain.plugin import Instance
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import Capability, Made, Volume
 from chalicelib.errors import PluginError, PluginRejected, PluginUnreachable
 
 
@@ -49,16 +50,16 @@ class Controller:
 
 def create_volume(
     controller: Controller, volume: Volume, *, name: str, secrets: Mapping[str, str], until: float, attempt: Attempt
-) -> dict[str, Any]:
+) -> Made:
     """CreateVolume: the fields of the volume that the provider decided."""
     request = csi.CreateVolumeRequest(
         name=name,
-        capacity_range=convert.capacity_range(volume.capacity_min, volume.capacity_max),
-        volume_capabilities=convert.capabilities(volume.capabilities, volume.mount_options),
-        parameters=dict(volume.parameters or {}),
+        capacity_range=convert.capacity_range(volume.definition.capacity_min, volume.definition.capacity_max),
+        volume_capabilities=convert.capabilities(volume.definition.capabilities, volume.definition.mount_options),
+        parameters=dict(volume.definition.parameters or {}),
         secrets=dict(secrets),
-        volume_content_source=convert.content_source(volume),
-        accessibility_requirements=convert.topology_requirement(volume.topology_request),
+        volume_content_source=convert.content_source(volume.definition),
+        accessibility_requirements=convert.topology_requirement(volume.definition.topology_request),
     )
     try:
         made = controller.call("CreateVolume", request, csi.CreateVolumeResponse, until=until, attempt=attempt).volume
@@ -68,15 +69,15 @@ def create_volume(
     if not made.volume_id:
         text = "controller create volume: CSI.ControllerCreateVolume: the plugin answered without a volume ID"
         raise PluginRejected(text, code=UNUSABLE)
-    return {
-        "external_id": made.volume_id,
-        "capacity": int(made.capacity_bytes),
-        "context": dict(made.volume_context),
-        "topologies": tuple(dict(t.segments) for t in made.accessible_topology),
+    return Made(
+        external_id=made.volume_id,
+        capacity=int(made.capacity_bytes),
+        context=dict(made.volume_context),
+        topologies=tuple(dict(t.segments) for t in made.accessible_topology),
         # The provider's word on the source replaces the request's only when it gives one.
-        "snapshot_id": made.content_source.snapshot.snapshot_id or volume.snapshot_id,
-        "clone_id": made.content_source.volume.volume_id or volume.clone_id,
-    }
+        snapshot_id=made.content_source.snapshot.snapshot_id or volume.definition.snapshot_id,
+        clone_id=made.content_source.volume.volume_id or volume.definition.clone_id,
+    )
 
 
 def delete_volume(
@@ -98,10 +99,10 @@ def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[
     if not.
     """
     request = csi.ValidateVolumeCapabilitiesRequest(
-        volume_id=volume.external_id,
-        volume_context=dict(volume.context or {}),
-        volume_capabilities=convert.capabilities(volume.capabilities, volume.mount_options),
-        parameters=dict(volume.parameters or {}),
+        volume_id=volume.definition.external_id,
+        volume_context=dict(volume.definition.context or {}),
+        volume_capabilities=convert.capabilities(volume.definition.capabilities, volume.definition.mount_options),
+        parameters=dict(volume.definition.parameters or {}),
         secrets=dict(secrets),
     )
     head = "controller validate volume: CSI.ControllerValidateVolume: "
@@ -110,12 +111,12 @@ def validate_volume(controller: Controller, volume: Volume, *, secrets: Mapping[
             "ValidateVolumeCapabilities", request, csi.ValidateVolumeCapabilitiesResponse, until=until
         )
     except PluginError as exc:
-        missing = f'volume "{volume.external_id}" could not be found: ' if exc.code == "NOT_FOUND" else ""
+        missing = f'volume "{volume.definition.external_id}" could not be found: ' if exc.code == "NOT_FOUND" else ""
         exc.text = head + missing + exc.text
         raise
     if not answer.HasField("confirmed"):
         raise PluginRejected(f"{head}volume capabilities not confirmed: {answer.message}", code="INVALID_ARGUMENT")
-    problem = _unconfirmed(volume.capabilities, answer.confirmed.volume_capabilities)
+    problem = _unconfirmed(volume.definition.capabilities, answer.confirmed.volume_capabilities)
     if problem:
         raise PluginRejected(head + problem, code="INVALID_ARGUMENT")
 
@@ -132,11 +133,11 @@ def expand_volume(
 ) -> int:
     """ControllerExpandVolume: the new capacity in bytes; repeating it changes nothing more."""
     request = csi.ControllerExpandVolumeRequest(
-        volume_id=volume.external_id,
+        volume_id=volume.definition.external_id,
         capacity_range=convert.capacity_range(required, limit),
         secrets=dict(secrets),
-        volume_capability=convert.capability(volume.capabilities[0], volume.mount_options)
-        if volume.capabilities
+        volume_capability=convert.capability(volume.definition.capabilities[0], volume.definition.mount_options)
+        if volume.definition.capabilities
         else None,
     )
     try:
@@ -145,9 +146,9 @@ def expand_volume(
         )
     except PluginError as exc:
         heads = {
-            "OUT_OF_RANGE": f"unsupported capacity_range for volume {quoted(volume.external_id)}: ",
-            "NOT_FOUND": f"volume {quoted(volume.external_id)} could not be found: ",
-            "FAILED_PRECONDITION": f"volume {quoted(volume.external_id)} cannot be expanded while in use: ",
+            "OUT_OF_RANGE": f"unsupported capacity_range for volume {quoted(volume.definition.external_id)}: ",
+            "NOT_FOUND": f"volume {quoted(volume.definition.external_id)} could not be found: ",
+            "FAILED_PRECONDITION": f"volume {quoted(volume.definition.external_id)} cannot be expanded while in use: ",
         }
         exc.text = "controller expand volume: CSI.ControllerExpandVolume: " + heads.get(exc.code, "") + exc.text
         raise
@@ -163,7 +164,7 @@ def create_snapshot(
     secrets: Mapping[str, str],
     until: float,
     attempt: Attempt,
-) -> dict[str, Any]:
+) -> Snapshot:
     """CreateSnapshot: the snapshot; the same source and name answer the same one."""
     request = csi.CreateSnapshotRequest(
         source_volume_id=external_id, name=name, parameters=dict(parameters), secrets=dict(secrets)
@@ -193,7 +194,7 @@ def delete_snapshot(
         raise
 
 
-def list_volumes(controller: Controller, *, per_page: int, next_token: str, until: float) -> dict[str, Any]:
+def list_volumes(controller: Controller, *, per_page: int, next_token: str, until: float) -> Page[ExternalVolume]:
     """ListVolumes: one page of what the provider has, registered or not."""
     request = csi.ListVolumesRequest(max_entries=per_page, starting_token=next_token)
     try:
@@ -201,12 +202,12 @@ def list_volumes(controller: Controller, *, per_page: int, next_token: str, unti
     except PluginError as exc:
         exc.text = "controller list volumes: CSI.ControllerListVolumes: " + _token_text(exc, next_token)
         raise
-    return {"entries": [_external(entry) for entry in answer.entries], "next_token": answer.next_token}
+    return Page([_external(entry) for entry in answer.entries], answer.next_token)
 
 
 def list_snapshots(
     controller: Controller, *, per_page: int, next_token: str, secrets: Mapping[str, str], until: float
-) -> dict[str, Any]:
+) -> Page[Snapshot]:
     """ListSnapshots: one page of the provider's snapshots."""
     request = csi.ListSnapshotsRequest(max_entries=per_page, starting_token=next_token, secrets=dict(secrets))
     try:
@@ -214,7 +215,7 @@ def list_snapshots(
     except PluginError as exc:
         exc.text = "controller list snapshots: CSI.ControllerListSnapshots: " + _token_text(exc, next_token)
         raise
-    return {"entries": [_snapshot(entry.snapshot) for entry in answer.entries], "next_token": answer.next_token}
+    return Page([_snapshot(entry.snapshot) for entry in answer.entries], answer.next_token)
 
 
 def quoted(text: str) -> str:
@@ -226,28 +227,28 @@ def _token_text(error: PluginError, token: str) -> str:
     return (f"invalid starting token {quoted(token)}: " if error.code == "ABORTED" else "") + error.text
 
 
-def _snapshot(made: Any) -> dict[str, Any]:
-    return {
-        "id": made.snapshot_id,
-        "source": made.source_volume_id,
-        "size": int(made.size_bytes),
-        "create_time": convert.seconds(made.creation_time),
-        "ready": bool(made.ready_to_use),
-    }
+def _snapshot(made: Any) -> Snapshot:
+    return Snapshot(
+        id=made.snapshot_id,
+        source=made.source_volume_id,
+        size=int(made.size_bytes),
+        create_time=convert.seconds(made.creation_time),
+        ready=bool(made.ready_to_use),
+    )
 
 
-def _external(entry: Any) -> dict[str, Any]:
+def _external(entry: Any) -> ExternalVolume:
     volume, status = entry.volume, entry.status
-    return {
-        "external_id": volume.volume_id,
-        "capacity": int(volume.capacity_bytes),
-        "context": dict(volume.volume_context),
-        "clone_id": volume.content_source.volume.volume_id,
-        "snapshot_id": volume.content_source.snapshot.snapshot_id,
-        "published": list(status.published_node_ids),
-        "abnormal": bool(status.volume_condition.abnormal),
-        "status": status.volume_condition.message,
-    }
+    return ExternalVolume(
+        external_id=volume.volume_id,
+        capacity=int(volume.capacity_bytes),
+        context=dict(volume.volume_context),
+        clone_id=volume.content_source.volume.volume_id,
+        snapshot_id=volume.content_source.snapshot.snapshot_id,
+        published=list(status.published_node_ids),
+        abnormal=bool(status.volume_condition.abnormal),
+        status=status.volume_condition.message,
+    )
 
 
 def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:
@@ -265,7 +266,7 @@ def _unconfirmed(wanted: Sequence[Capability], confirmed: Sequence[Any]) -> str:
 
 
 def _create_text(volume: Volume, error: PluginError) -> str:
-    source = "&{" + f"{quoted(volume.snapshot_id)} {quoted(volume.clone_id)}" + "}"
+    source = "&{" + f"{quoted(volume.definition.snapshot_id)} {quoted(volume.definition.clone_id)}" + "}"
     name = quoted(volume.id)
     heads = {
         "OUT_OF_RANGE": f"unsupported capacity_range for volume {name}: ",

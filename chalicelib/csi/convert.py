@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from chalicelib.csi.spec import csi_pb2 as csi
-from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
+from chalicelib.domain.volume import Capability, Definition, MountOptions, TopologyRequest
 
 _MODE: Final = csi.VolumeCapability.AccessMode
 ACCESS_MODES: Final[Mapping[str, "csi.VolumeCapability.AccessMode.Mode"]] = {
@@ -47,12 +47,13 @@ def topology_requirement(request: TopologyRequest | None) -> Any:
     )
 
 
-def content_source(volume: Volume) -> Any:
+def content_source(definition: Definition) -> Any:
     """Where the new volume's content comes from; clone and snapshot are the provider's own IDs."""
-    if volume.snapshot_id:
-        return csi.VolumeContentSource(snapshot=csi.VolumeContentSource.SnapshotSource(snapshot_id=volume.snapshot_id))
-    if volume.clone_id:
-        return csi.VolumeContentSource(volume=csi.VolumeContentSource.VolumeSource(volume_id=volume.clone_id))
+    source = csi.VolumeContentSource
+    if definition.snapshot_id:
+        return source(snapshot=source.SnapshotSource(snapshot_id=definition.snapshot_id))
+    if definition.clone_id:
+        return source(volume=source.VolumeSource(volume_id=definition.clone_id))
     return None
 
 

@@ -54,12 +54,12 @@ def publish(
 ) -> dict[str, str]:
     """ControllerPublishVolume: the context that the node's calls need."""
     request = csi.ControllerPublishVolumeRequest(
-        volume_id=volume.external_id,
+        volume_id=volume.definition.external_id,
         node_id=external_node_id,
-        volume_capability=convert.capability(use.capability, volume.mount_options),
+        volume_capability=convert.capability(use.capability, volume.definition.mount_options),
         readonly=use.read_only,
         secrets=secrets,
-        volume_context=dict(volume.context or {}),
+        volume_context=dict(volume.definition.context or {}),
     )
     try:
         answer = controller.call(
@@ -104,12 +104,12 @@ def stage(
     if not node.stages:
         return False
     request = csi.NodeStageVolumeRequest(
-        volume_id=volume.external_id,
+        volume_id=volume.definition.external_id,
         publish_context=dict(use.publish_context),
         staging_target_path=use.staging_path,
-        volume_capability=convert.capability(use.capability, volume.mount_options),
+        volume_capability=convert.capability(use.capability, volume.definition.mount_options),
         secrets=secrets,
-        volume_context=dict(volume.context or {}),
+        volume_context=dict(volume.definition.context or {}),
     )
     _named(node, "NodeStageVolume", request, csi.NodeStageVolumeResponse, until, attempt)
     return True
@@ -120,14 +120,14 @@ def mount(
 ) -> None:
     """NodePublishVolume: at the target path afterwards."""
     request = csi.NodePublishVolumeRequest(
-        volume_id=volume.external_id,
+        volume_id=volume.definition.external_id,
         publish_context=dict(use.publish_context),
         staging_target_path=use.staging_path if node.stages else "",
         target_path=use.target_path,
-        volume_capability=convert.capability(use.capability, volume.mount_options),
+        volume_capability=convert.capability(use.capability, volume.definition.mount_options),
         readonly=use.read_only,
         secrets=secrets,
-        volume_context=dict(volume.context or {}),
+        volume_context=dict(volume.definition.context or {}),
     )
     _named(node, "NodePublishVolume", request, csi.NodePublishVolumeResponse, until, attempt)
 

@@ -96,7 +96,7 @@ class Known:
         for volume in volumes:
             if not volume.exists:
                 continue
-            external_id = volume.external_id or volume.id
+            external_id = volume.definition.external_id or volume.id
             self.registered[external_id] = _Named(volume.namespace, volume.id)
             if not volume.operation_id:
                 self.settled.add(external_id)

@@ -17,8 +17,17 @@ WRITE: Final = "write"
 
 MAX_CLAIMS: Final = "volume max claims reached"
 UNSCHEDULABLE: Final = "volume is currently unschedulable"
-SINGLE_WRITER: Final = frozenset({"single-node-writer", "multi-node-single-writer"})
-_READ_ONLY: Final = frozenset({"single-node-reader-only", "multi-node-reader-only"})
+EXCLUDES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
+    ("single-node-reader-only", READ): frozenset({"readers"}),
+    ("single-node-writer", READ): frozenset({"readers", "writers"}),
+    ("single-node-writer", WRITE): frozenset({"readers", "writers"}),
+    ("multi-node-single-writer", WRITE): frozenset({"writers"}),
+}
+"""Access mode and claim mode, and the volume's counters that must be zero for such a claim; else no other claim is in
+its way. The one table of access modes: `has_room` and the condition of the write (store/claims.py) both read it.
+"""
+READ_ONLY: Final = frozenset({"single-node-reader-only", "multi-node-reader-only"})
+"""Access modes that no claim writes in."""
 
 
 class ClaimState(StrEnum):
@@ -112,8 +121,17 @@ class Claim:
 
     @property
     def writes_alone(self) -> bool:
-        """Whether nobody else may write while this claim may be writing."""
-        return self.writes and self.access_mode in SINGLE_WRITER
+        """Whether no other claim may write while this one may be writing."""
+        return self.writes and "writers" in self.excludes
+
+    @property
+    def excludes(self) -> frozenset[str]:
+        """Counters of the volume that must be zero for this claim."""
+        return EXCLUDES.get((self.access_mode, self.mode), frozenset())
+
+    def is_on(self, volume: Volume | None) -> bool:
+        """Whether `volume` is the one that was claimed, and not a later one of its ID, or none."""
+        return volume is not None and volume.exists and volume.create_index == self.volume_index
 
     def same_request(self, other: "Claim") -> bool:
         """Whether `other` asks for the same: then it is this claim, taken once more."""
@@ -129,25 +147,13 @@ def refusal(volume: Volume, claim: Claim) -> str | None:
     ):
         in_force = f"{volume.access_mode}, {volume.attachment_mode}"
         return f"volume is claimed as {in_force}: other modes must wait for its last claim"
-    if claim.writes and claim.access_mode in _READ_ONLY:
+    if claim.writes and claim.access_mode in READ_ONLY:
         return UNSCHEDULABLE
-    if Capability(claim.access_mode, claim.attachment_mode) not in volume.capabilities:
+    if Capability(claim.access_mode, claim.attachment_mode) not in volume.definition.capabilities:
         return "requested modes are not among the volume's requested capabilities"
-    free = has_free_write(volume, claim.access_mode) if claim.writes else has_free_read(volume, claim.access_mode)
-    return None if free else MAX_CLAIMS
+    return None if has_room(volume, claim) else MAX_CLAIMS
 
 
-def has_free_read(volume: Volume, access_mode: str) -> bool:
-    """Whether one more reader fits beside the claims that are there."""
-    if access_mode == "single-node-reader-only":
-        return volume.readers == 0
-    if access_mode == "single-node-writer":
-        return volume.readers == 0 and volume.writers == 0
-    return True
-
-
-def has_free_write(volume: Volume, access_mode: str) -> bool:
-    """Whether one more writer fits."""
-    if access_mode == "single-node-writer":
-        return volume.writers == 0 and volume.readers == 0
-    return access_mode == "multi-node-multi-writer" or volume.writers == 0
+def has_room(volume: Volume, claim: Claim) -> bool:
+    """Whether `claim` fits beside the claims that are there; those that are being freed count."""
+    return not any(getattr(volume, counter) for counter in claim.excludes)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.errors import Refused, joined
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -34,26 +34,29 @@ class Merged:
 
 def merge(old: Volume, new: Volume) -> Merged:
     """The update of `old` by `new`; raises Refused with Nomad's text when something may not change."""
-    problems = [*_identity(old, new), *_in_use(old, new)]
+    problems = [*_identity(old, new), *_in_use(old, new.definition)]
     if problems:
         raise Refused(joined(problems))
+    stored, stated = old.definition, new.definition
     merged = replace(
-        old,
-        context=new.context or old.context,
-        capabilities=new.capabilities,
-        mount_options=new.mount_options,
-        provider=new.provider or old.provider,
-        provider_version=new.provider_version or old.provider_version,
+        stored,
+        context=stated.context or stored.context,
+        capabilities=stated.capabilities,
+        mount_options=stated.mount_options,
+        provider=stated.provider or stored.provider,
+        provider_version=stated.provider_version or stored.provider_version,
     )
-    low, high = new.capacity_min, new.capacity_max
-    if (low, high) in ((0, 0), (old.capacity_min, old.capacity_max)):
-        return Merged(merged, None)
+    low, high = stated.capacity_min, stated.capacity_max
+    if (low, high) in ((0, 0), (stored.capacity_min, stored.capacity_max)):
+        return Merged(replace(old, definition=merged), None)
     if high and high < low:
         raise Refused(f"max requested capacity ({human(high)}) less than or equal to min ({human(low)})")
-    if high and high < old.capacity:
-        raise Refused(f"max requested capacity ({human(high)}) less than or equal to current ({human(old.capacity)})")
-    merged = replace(merged, capacity_min=low, capacity_max=high)
-    return Merged(merged, Expansion(max(low, 0), max(high, 0)) if low > old.capacity else None)
+    if high and high < stored.capacity:
+        raise Refused(
+            f"max requested capacity ({human(high)}) less than or equal to current ({human(stored.capacity)})"
+        )
+    grown = replace(old, definition=replace(merged, capacity_min=low, capacity_max=high))
+    return Merged(grown, Expansion(max(low, 0), max(high, 0)) if low > stored.capacity else None)
 
 
 def human(size: int) -> str:
@@ -68,31 +71,32 @@ def human(size: int) -> str:
 
 
 def _identity(old: Volume, new: Volume) -> Sequence[str]:
+    stored, stated = old.definition, new.definition
     changed = (
-        (bool(new.name) and new.name != old.name, "volume name"),
-        (bool(new.external_id) and new.external_id != old.external_id, "volume external ID"),
+        (bool(stated.name) and stated.name != stored.name, "volume name"),
+        (bool(stated.external_id) and stated.external_id != stored.external_id, "volume external ID"),
         (new.plugin_id != old.plugin_id, "volume plugin ID"),
-        (bool(new.snapshot_id) and new.snapshot_id != old.snapshot_id, "volume snapshot ID"),
-        (bool(new.clone_id) and new.clone_id != old.clone_id, "volume clone ID"),
-        (bool(new.parameters) and new.parameters != (old.parameters or {}), "volume parameters"),
+        (bool(stated.snapshot_id) and stated.snapshot_id != stored.snapshot_id, "volume snapshot ID"),
+        (bool(stated.clone_id) and stated.clone_id != stored.clone_id, "volume clone ID"),
+        (bool(stated.parameters) and stated.parameters != (stored.parameters or {}), "volume parameters"),
     )
     found = [f"{what} cannot be updated" for is_changed, what in changed if is_changed]
-    placed = old.topology_request is not None or bool(old.topologies)
-    if placed and new.topology_request != old.topology_request:
+    placed = stored.topology_request is not None or bool(stored.topologies)
+    if placed and stated.topology_request != stored.topology_request:
         found.append("volume topology request update was not compatible with existing topology")
     return found
 
 
-def _in_use(old: Volume, new: Volume) -> Sequence[str]:
+def _in_use(old: Volume, stated: Definition) -> Sequence[str]:
     """What a claimed volume keeps: the capability that its claims use, and its mount options, which must be named."""
     found = []
-    if old.access_mode and Capability(old.access_mode, old.attachment_mode) not in new.capabilities:
+    if old.access_mode and Capability(old.access_mode, old.attachment_mode) not in stated.capabilities:
         found.append("volume requested capabilities update was not compatible with existing capability in use")
-    if old.in_use and (new.mount_options is None or _options(new) != _options(old)):
+    if old.in_use and (stated.mount_options is None or _options(stated) != _options(old.definition)):
         found.append("can not update mount options while volume is in use")
     return found
 
 
-def _options(volume: Volume) -> tuple[str, tuple[str, ...]]:
-    options = volume.mount_options
+def _options(definition: Definition) -> tuple[str, tuple[str, ...]]:
+    options = definition.mount_options
     return (options.fs_type, options.mount_flags or ()) if options is not None else ("", ())

@@ -64,12 +64,9 @@ class TopologyRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
-    """A registered volume (or one on its way in or out): sizes in bytes, times in nanoseconds since the epoch."""
+class Definition:
+    """What a client states about a volume, and what its provider made of it; sizes in bytes."""
 
-    namespace: str
-    id: str
-    plugin_id: str
     name: str = ""
     external_id: str = ""
     capabilities: tuple[Capability, ...] = ()
@@ -85,6 +82,32 @@ class Volume:
     snapshot_id: str = ""
     provider: str = ""
     provider_version: str = ""
+
+    def made(self, made: "Made") -> "Definition":
+        """The definition of the volume that the provider made of this one."""
+        return replace(self, **{name: getattr(made, name) for name in Made.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a provider decides about a volume that it makes (CSI spec, CreateVolumeResponse); capacity in bytes."""
+
+    external_id: str
+    capacity: int
+    context: Mapping[str, str] | None
+    topologies: tuple[Segments | None, ...]
+    snapshot_id: str
+    clone_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A registered volume (or one on its way in or out); times in nanoseconds since the epoch."""
+
+    namespace: str
+    id: str
+    plugin_id: str
+    definition: Definition = Definition()
     access_mode: str = ""
     attachment_mode: str = ""
     create_index: int = 0
@@ -123,11 +146,11 @@ def problems(volume: Volume) -> list[str]:
         found.append("missing volume id")
     if not volume.plugin_id:
         found.append("missing plugin id")
-    if not volume.capabilities:
+    if not volume.definition.capabilities:
         found.append("must include at least one capability block")
-    if volume.snapshot_id and volume.clone_id:
+    if volume.definition.snapshot_id and volume.definition.clone_id:
         found.append("only one of snapshot_id and clone_id is allowed")
-    request = volume.topology_request
+    request = volume.definition.topology_request
     if request is not None:
         found += ["required topology is missing segments field" for t in request.required or () if not t]
         found += ["preferred topology is missing segments field" for t in request.preferred or () if not t]

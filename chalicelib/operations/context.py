@@ -5,25 +5,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from chalicelib.clock import Clock
 from chalicelib.domain.claim import Use
+from chalicelib.domain.external import Snapshot
 from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
-from chalicelib.domain.volume import Volume
-from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError, WriteConflict
+from chalicelib.domain.secrets import encryption_context
+from chalicelib.domain.volume import Made, Volume
+from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
 from chalicelib.store import operations
-from chalicelib.store.claims import ClaimStore, claim_of
-from chalicelib.store.dynamo import Dynamo, TransactionRefused, Write
-from chalicelib.store.index import IndexStore, Ticket, volume_scope
-from chalicelib.store.operations import OperationStore
-from chalicelib.store.plugins import PluginStore
+from chalicelib.store.claims import claim_of
+from chalicelib.store.commit import Change, RefusedWrites, Writes
+from chalicelib.store.dynamo import TransactionRefused, Write
+from chalicelib.store.index import volume_scope
+from chalicelib.store.stores import Stores
 from chalicelib.store.turns import TurnStore
-from chalicelib.store.volumes import VolumeStore, volume_of
-
-RECORD_TRIES: Final = 10
-CLAIM_TRIES: Final = 50
-"""Each try that loses lost against a claim that was taken or freed."""
+from chalicelib.store.volumes import volume_of
 
 
 class ClaimLost(Exception):
@@ -50,7 +47,7 @@ class Calls(Protocol):
         secrets: Mapping[str, str],
         until: float,
         attempt: tuple[str, int],
-    ) -> dict[str, Any]: ...
+    ) -> Made: ...
 
     def delete_volume(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
@@ -78,7 +75,7 @@ class Calls(Protocol):
         secrets: Mapping[str, str],
         until: float,
         attempt: tuple[str, int],
-    ) -> dict[str, Any]: ...
+    ) -> Snapshot: ...
 
     def delete_snapshot(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
@@ -98,92 +95,90 @@ class Calls(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Stores):
     """The worker's stores, clock and CSI calls."""
 
-    clock: Clock
-    dynamo: Dynamo
-    index: IndexStore
-    operations: OperationStore
-    volumes: VolumeStore
-    plugins: PluginStore
     turns: TurnStore
-    claims: ClaimStore
     secrets: Opener
     calls: Calls
+
+    @classmethod
+    def on(cls, stores: Stores, *, turns: TurnStore, secrets: Opener, calls: Calls) -> Context:
+        """Return what steps are given, on these stores."""
+        return cls(
+            clock=stores.clock,
+            dynamo=stores.dynamo,
+            index=stores.index,
+            committer=stores.committer,
+            volumes=stores.volumes,
+            claims=stores.claims,
+            operations=stores.operations,
+            plugins=stores.plugins,
+            namespaces=stores.namespaces,
+            turns=turns,
+            secrets=secrets,
+            calls=calls,
+        )
 
     def open(self, operation: Operation, *sealed_secrets: bytes) -> dict[str, str]:
         """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
         no call is made.
         """
-        context = {"moorage": "volume-secrets", "namespace": operation.namespace, "volume": operation.volume_id}
+        context = encryption_context(operation.namespace, operation.volume_id)
         try:
             opened = [self.secrets.open_secrets(one, context) for one in sealed_secrets]
         except StoreError as exc:
             raise PluginUnreachable(exc.text, code="UNAVAILABLE") from exc
         return {name: value for secrets in opened for name, value in secrets.items()}
 
-    def record(self, operation: Operation, *scopes: str, writes: Callable[[Ticket], list[Write]]) -> int:
-        """Allocate, write all of `writes` in one transaction, publish; returns the index.
+    def record(self, operation: Operation, *scopes: str, writes: Writes) -> None:
+        """Commit what the operation did to the volume that it holds, and its own record with it.
 
-        Raises LeaseLost when a later attempt owns the operation. A refusal that shows our own index is our own write
-        whose answer was lost.
+        Raises LeaseLost when a later attempt owns the operation.
         """
-        for attempt in range(RECORD_TRIES):
-            name = f"{operation.id}{operation.attempt}x{attempt}"
-            ticket = self.index.allocate(*scopes, name=name, now=self.clock.now())
-            try:
-                self.dynamo.transact(writes(ticket), token=name[-36:])
-            except TransactionRefused as exc:
-                old = volume_of(exc.old.get("volume"))
-                if old is None or old.modify_index != ticket.index:
-                    self.index.abandon(ticket)
-                    if "operation" in exc.old or old is None or old.operation_id != operation.id:
-                        raise LeaseLost(operation.id) from exc
-                    continue
-            self.index.publish(ticket)
-            return ticket.index
-        raise WriteConflict("too many writers at once: the operation will be repeated")
 
-    def record_claim(self, operation: Operation, *, writes: Callable[[Ticket], list[Write]]) -> None:
-        """As `record`, for what touches a claim: `writes` reads what it needs anew at each try.
+        def build(refused: RefusedWrites) -> Change[None]:
+            volume = volume_of(refused.get("volume"))
+            if refused and ("operation" in refused or volume is None or volume.operation_id != operation.id):
+                raise LeaseLost(operation.id)
+            return Change(None, writes)
+
+        self.committer.commit(*scopes, build=build, what=f"volume {operation.volume_id}")
+
+    def record_claim(self, operation: Operation, *, build: Callable[[], Writes]) -> None:
+        """Commit what the operation did to its claim, and its own record with it; `build` reads anew at each try.
 
         Raises LeaseLost when a later attempt owns the operation, and ClaimLost when another operation has the claim.
         """
-        for attempt in range(CLAIM_TRIES):
-            name = f"{operation.id}{operation.attempt}{operation.step[0]}{attempt}"
-            ticket = self.index.allocate(volume_scope(operation.namespace), name=name, now=self.clock.now())
-            try:
-                self.dynamo.transact(writes(ticket), token=name[-36:])
-            except ClaimLost:
-                self.index.abandon(ticket)
-                raise
-            except TransactionRefused as exc:
-                volume, claim = volume_of(exc.old.get("volume")), claim_of(exc.old.get("claim"))
-                if ticket.index not in {found.modify_index for found in (volume, claim) if found is not None}:
-                    self.index.abandon(ticket)
-                    if "operation" in exc.old:
-                        raise LeaseLost(operation.id) from exc
-                    if "claim" in exc.old and (claim is None or claim.operation_id != operation.id):
-                        raise ClaimLost(operation.id) from exc
-                    self.clock.sleep(0.01 * (min(attempt, 10) + self.clock.jitter()))
-                    continue
-            self.index.publish(ticket)
-            return
-        raise WriteConflict("too many writers at once: the operation will be repeated")
 
-    def finish(self, operation: Operation, result: dict[str, Any]) -> None:
+        def again(refused: RefusedWrites) -> Change[None]:
+            claim = claim_of(refused.get("claim"))
+            if "operation" in refused:
+                raise LeaseLost(operation.id)
+            if "claim" in refused and (claim is None or claim.operation_id != operation.id):
+                raise ClaimLost(operation.id)
+            return Change(None, build())
+
+        scope = volume_scope(operation.namespace)
+        self.committer.commit(scope, build=again, what=f"volume {operation.volume_id}")
+
+    def finish(self, operation: Operation, result: Mapping[str, Any]) -> None:
         """The operation is over, and its lock, if it has one, is free."""
-        self._close(operation, operations.succeed(operation, now=self.clock.now(), result={"index": 0} | result), "f")
+        closing = operations.succeed(operation, now=self.clock.now(), result={"index": 0, **result})
+        self.close(operation, closing, *operations.unlock(operation))
 
     def give_up(self, operation: Operation, error: str) -> None:
         """The operation failed for good, and its lock, if it has one, is free."""
-        self._close(operation, operations.fail(operation, now=self.clock.now(), error=error), "g")
+        closing = operations.fail(operation, now=self.clock.now(), error=error)
+        self.close(operation, closing, *operations.unlock(operation))
 
-    def _close(self, operation: Operation, closing: Write, mark: str) -> None:
-        writes = [closing, *operations.unlock(operation)]
+    def close(self, operation: Operation, *writes: Write) -> None:
+        """Write the end of the operation, or of its first half, with what must change in the same moment.
+
+        Raises LeaseLost when a later attempt owns the operation.
+        """
         try:
-            self.dynamo.transact(writes, token=f"{operation.id[-24:]}{mark}{operation.attempt}")
+            self.dynamo.transact(writes, token=self.clock.new_id())
         except TransactionRefused as exc:
             raise LeaseLost(operation.id) from exc
 
@@ -220,11 +215,6 @@ class Definition:
     """A kind of operation: its steps by name."""
 
     steps: Mapping[str, Step]
-
-
-def text(sealed: bytes) -> str:
-    """Ciphertext inside an operation's parameters."""
-    return base64.b64encode(sealed).decode()
 
 
 def sealed(params: Mapping[str, Any], name: str) -> bytes:

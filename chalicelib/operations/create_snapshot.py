@@ -9,6 +9,7 @@ After a crash, before or after the call: the next attempt's call answers the sam
 that may still land would take the snapshot anew after a delete: until it cannot, the snapshot's turn is taken.
 """
 
+from dataclasses import asdict
 from typing import Final
 
 from chalicelib.domain.operation import Operation
@@ -33,9 +34,9 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     )
     now = ctx.clock.now()
     if operation.unanswered > 1 and now < operation.calls_until:
-        subject = of_storage(operation.plugin_id, made["id"])
+        subject = of_storage(operation.plugin_id, made.id)
         ctx.turns.take(Turn(subject, operation.id, operation.attempt, operation.calls_until), now=now)
-    ctx.finish(operation, made)
+    ctx.finish(operation, asdict(made))
 
 
 def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:

@@ -17,15 +17,15 @@ the same name until the provider answers (DeleteVolume needs the ID), `remove` d
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import RECORD_LIMIT, Volume, registered
-from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.domain.volume import RECORD_LIMIT, Made, Volume, registered
+from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import Context, Definition, Step
 from chalicelib.store import operations, volumes
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
@@ -37,14 +37,14 @@ TOO_LARGE: Final = (
 )
 
 
-def definition_of(operation: Operation) -> Volume:
+def the_volume(operation: Operation) -> Volume:
     """The volume that the operation is about, as the request gave it."""
     return Volume(
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
         sealed_secrets=operation.sealed_secrets,
-        **volumes.decode(operation.definition),
+        definition=volumes.decode(operation.definition),
     )
 
 
@@ -52,8 +52,9 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
-    volume = registered(volumes.made(definition_of(operation), made), index=0, now_ns=ctx.clock.now_ns())
-    if len(volumes.encode(volume).encode()) > RECORD_LIMIT:
+    asked = the_volume(operation)
+    volume = registered(replace(asked, definition=asked.definition.made(made)), index=0, now_ns=ctx.clock.now_ns())
+    if len(volumes.encode(volume.definition).encode()) > RECORD_LIMIT:
         # Not to be stored, by this attempt or another: it is removed again.
         raise PluginRejected(TOO_LARGE, code=outcome.UNUSABLE)
     # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
@@ -62,10 +63,10 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
         volume, calls_until=operation.calls_until if operation.unanswered > 1 and now < operation.calls_until else 0.0
     )
 
-    def writes(ticket: Any) -> list[Any]:
-        result = {"index": ticket.index} | {name: getattr(volume, name) for name in volumes.MADE}
+    def writes(index: int) -> list[Write]:
+        result = {"index": index} | volumes.encode_made(made)
         return [
-            *volumes.create(volume, ticket, operation_id=operation.id),
+            *volumes.create(volume, index, operation_id=operation.id),
             operations.succeed(operation, now=now, result=result),
         ]
 
@@ -87,17 +88,14 @@ def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
             now if outcome.is_answer(error.code) else operation.calls_until, now + retry_delay(1, ctx.clock.jitter())
         )
         closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
-    try:
-        ctx.dynamo.transact([release, closing], token=f"{operation.id[-24:]}r{operation.attempt}")
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
+    ctx.close(operation, release, closing)
 
 
 def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """Learn the ID of what may have been made, by creating it again under the same name."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
-    found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made["external_id"])
+    found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made.external_id)
     if found.in_flight(now):
         ctx.operations.postpone(found, now=now, until=found.calls_until, last_error=found.last_error, answered=False)
         return None
@@ -108,7 +106,7 @@ def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> 
     """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
     now = ctx.clock.now()
     if outcome.proves("CreateVolume", error.code):
-        _close_undo(ctx, operation, now)
+        ctx.close(operation, operations.fail(operation, now=now, error=operation.error))
         return
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
 
@@ -122,7 +120,7 @@ def remove(ctx: Context, operation: Operation, until: float) -> None:
         until=until,
         attempt=(operation.id, operation.attempt),
     )
-    _close_undo(ctx, operation, ctx.clock.now())
+    ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
 
 
 def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
@@ -130,25 +128,15 @@ def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
-def _call(ctx: Context, operation: Operation, until: float) -> dict[str, Any]:
+def _call(ctx: Context, operation: Operation, until: float) -> Made:
     return ctx.calls.create_volume(
         operation.plugin_id,
-        definition_of(operation),
+        the_volume(operation),
         name=operation.storage_name,
         secrets=ctx.open(operation, operation.sealed_secrets),
         until=until,
         attempt=(operation.id, operation.attempt),
     )
-
-
-def _close_undo(ctx: Context, operation: Operation, now: float) -> None:
-    try:
-        ctx.dynamo.transact(
-            [operations.fail(operation, now=now, error=operation.error)],
-            token=f"{operation.id[-24:]}u{operation.attempt}",
-        )
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
 
 
 DEFINITION: Final = Definition(

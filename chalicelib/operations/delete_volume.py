@@ -9,14 +9,14 @@ success. A volume whose delete is in doubt stays `deleting`, never back to ready
 presence brings it back.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation
-from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import Context, Definition, Step, sealed
 from chalicelib.store import operations, volumes
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
@@ -34,17 +34,17 @@ def delete(ctx: Context, operation: Operation, until: float) -> None:
     )
     now = ctx.clock.now()
 
-    def writes(ticket: Any) -> list[Any]:
+    def writes(index: int) -> list[Write]:
         return [
             *volumes.deleted(
                 operation.namespace,
                 operation.volume_id,
                 operation.plugin_id,
-                ticket,
+                index,
                 expires_at=int(now) + TOMBSTONE_SECONDS,
                 operation_id=operation.id,
             ),
-            operations.succeed(operation, now=now, result={"index": ticket.index}),
+            operations.succeed(operation, now=now, result={"index": index}),
         ]
 
     ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
@@ -59,13 +59,7 @@ def delete_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
     unmark = volumes.unmark(
         volumes.key(operation.namespace, operation.volume_id), operation_id=operation.id, calls_until=0
     )
-    try:
-        ctx.dynamo.transact(
-            [unmark, operations.fail(operation, now=now, error=error.text)],
-            token=f"{operation.id[-24:]}r{operation.attempt}",
-        )
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
+    ctx.close(operation, unmark, operations.fail(operation, now=now, error=error.text))
 
 
 DEFINITION: Final = Definition(steps={DELETE: Step("DeleteVolume", delete, delete_rejected)})

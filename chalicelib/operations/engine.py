@@ -25,7 +25,7 @@ from chalicelib.operations import (
     unpublish_volume,
 )
 from chalicelib.operations.context import ClaimLost, Context, Definition, Step
-from chalicelib.store.turns import Turn
+from chalicelib.store.turns import Turn, of_storage
 
 KINDS: Final[Mapping[Kind, Definition]] = {
     Kind.CREATE_VOLUME: create_volume.DEFINITION,
@@ -132,7 +132,7 @@ def subjects(operation: Operation, plugin: Plugin | None) -> list[str]:
     """
     out = []
     if operation.external_id and operation.kind is not Kind.CREATE_VOLUME:
-        out.append(f"volume\n{operation.plugin_id}\n{operation.external_id}")
+        out.append(of_storage(operation.plugin_id, operation.external_id))
     if plugin is not None and plugin.serialize == "node" and "node_id" in operation.params:
         out.append(f"node\n{operation.plugin_id}\n{operation.params['node_id']}")
     if plugin is not None and plugin.serialize == "plugin":

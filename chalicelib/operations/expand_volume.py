@@ -9,15 +9,15 @@ After a crash: before the call, nothing happened; after it, the next attempt's c
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.volume import Volume
-from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import Context, Definition, Step, sealed
 from chalicelib.store import operations, volumes
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.dynamo import Write
 from chalicelib.store.index import volume_scope
 
 EXPAND: Final = "expand"
@@ -30,7 +30,7 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
-        **volumes.decode(operation.definition),
+        definition=volumes.decode(operation.definition),
     )
     capacity = ctx.calls.expand_volume(
         operation.plugin_id,
@@ -42,12 +42,13 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
         attempt=(operation.id, operation.attempt),
     )
     now, now_ns = ctx.clock.now(), ctx.clock.now_ns()
-    grown = replace(merged, capacity=max(capacity, merged.capacity), modify_time=now_ns)
+    size = max(capacity, merged.definition.capacity)
+    grown = replace(merged, definition=replace(merged.definition, capacity=size), modify_time=now_ns)
 
-    def writes(ticket: Any) -> list[Any]:
-        result = {"index": ticket.index, "capacity": grown.capacity}
+    def writes(index: int) -> list[Write]:
+        result = {"index": index, "capacity": size}
         return [
-            volumes.expanded(grown, ticket, operation_id=operation.id, secrets=sealed(params, "volume_secrets")),
+            volumes.expanded(grown, index, operation_id=operation.id, secrets=sealed(params, "volume_secrets")),
             operations.succeed(operation, now=now, result=result),
         ]
 
@@ -62,13 +63,7 @@ def expand_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
         operation_id=operation.id,
         calls_until=0.0 if outcome.is_answer(error.code) else operation.calls_until,
     )
-    try:
-        ctx.dynamo.transact(
-            [unmark, operations.fail(operation, now=now, error=error.text)],
-            token=f"{operation.id[-24:]}r{operation.attempt}",
-        )
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
+    ctx.close(operation, unmark, operations.fail(operation, now=now, error=error.text))
 
 
 DEFINITION: Final = Definition(steps={EXPAND: Step("ControllerExpandVolume", expand, expand_rejected)})

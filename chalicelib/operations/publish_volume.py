@@ -19,8 +19,7 @@ from chalicelib.errors import PluginRejected
 from chalicelib.operations import release
 from chalicelib.operations.context import Context, Definition, Step
 from chalicelib.store import claims, operations
-from chalicelib.store.dynamo import Write
-from chalicelib.store.index import Ticket
+from chalicelib.store.commit import Writes
 
 CONTEXT_LIMIT: Final = 16 * 1024
 """Bytes; CSI allows 4 KB (CSI spec, Size Limits)."""
@@ -84,14 +83,14 @@ def mount_rejected(ctx: Context, operation: Operation, error: PluginRejected) ->
 
 
 def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> None:
-    def writes(ticket: Ticket) -> list[Write]:
+    def build() -> Writes:
         claim = release.the_claim(ctx, operation)
-        return [
-            *claims.publish(claim, ticket, publish_context=context, operation_id=operation.id),
-            operations.succeed(operation, now=ctx.clock.now(), result={"index": ticket.index}),
+        return lambda index: [
+            *claims.publish(claim, index, publish_context=context, operation_id=operation.id),
+            operations.succeed(operation, now=ctx.clock.now(), result={"index": index}),
         ]
 
-    ctx.record_claim(operation, writes=writes)
+    ctx.record_claim(operation, build=build)
 
 
 def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
@@ -100,14 +99,15 @@ def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) 
     may_land = not outcome.is_answer(error.code)
     until = max(operation.calls_until, now + retry_delay(1, ctx.clock.jitter())) if may_land else now
 
-    def writes(ticket: Ticket) -> list[Write]:
+    def build() -> Writes:
         claim = release.the_claim(ctx, operation)
-        return [
-            *claims.release(claim, ticket, operation_id=operation.id),
+        volume = ctx.volumes.get(operation.namespace, operation.volume_id)
+        return lambda index: [
+            *claims.release(claim, volume, index, operation_id=operation.id),
             operations.undo(operation, now=now, step=step, error=error.text, until=until),
         ]
 
-    ctx.record_claim(operation, writes=writes)
+    ctx.record_claim(operation, build=build)
     return None if may_land else ctx.operations.get(operation.id)
 
 

@@ -13,11 +13,11 @@ from chalicelib.domain import outcome
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
 from chalicelib.domain.operation import How, Kind, Operation
 from chalicelib.domain.volume import Volume
-from chalicelib.errors import LeaseLost, PluginRejected
+from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import ClaimLost, Context, Step, sealed
 from chalicelib.store import claims, operations, volumes
-from chalicelib.store.dynamo import TransactionRefused, Write
-from chalicelib.store.index import Ticket
+from chalicelib.store.commit import Writes
+from chalicelib.store.dynamo import Write
 
 LOST: Final = "node lost: nothing proves that it has stopped writing"
 UNMOUNT: Final = "unmount"
@@ -40,7 +40,7 @@ def the_volume(operation: Operation) -> Volume:
         namespace=operation.namespace,
         id=operation.volume_id,
         plugin_id=operation.plugin_id,
-        **volumes.decode(operation.definition),
+        definition=volumes.decode(operation.definition),
     )
 
 
@@ -78,18 +78,18 @@ def unstage(ctx: Context, operation: Operation, until: float) -> Operation | Non
             how=how(ctx, operation, until),
         )
 
-    def writes(ticket: Ticket) -> list[Write]:
+    def build() -> Writes:
         current = the_claim(ctx, operation)
         proceed = operations.proceed(operation, now=ctx.clock.now(), step=DETACH)
         if current.state is not ClaimState.UNPUBLISHING or not answers:
-            return [proceed]
-        writes = claims.step(current, ClaimEvent.NODE_DETACH, ticket, operation_id=operation.id)
+            return lambda _: [proceed]
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
-        if volume is None or not volume.exists or volume.create_index != current.volume_index:
-            writes = [write for write in writes if write.label != "volume"]
-        return [*writes, proceed]
+        return lambda index: [
+            *claims.step(current, volume, ClaimEvent.NODE_DETACH, index, operation_id=operation.id),
+            proceed,
+        ]
 
-    ctx.record_claim(operation, writes=writes)
+    ctx.record_claim(operation, build=build)
     return ctx.operations.get(operation.id)
 
 
@@ -122,32 +122,36 @@ def detach(ctx: Context, operation: Operation, until: float) -> None:
 def lose(ctx: Context, operation: Operation) -> None:
     """The claim stays, as lost, and the operation is over: nothing proves that the node has stopped writing."""
 
-    def writes(ticket: Ticket) -> list[Write]:
+    def build() -> Writes:
         claim = the_claim(ctx, operation)
-        writes = claims.lose(claim, ticket, operation_id=operation.id)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
-        if volume is None or not volume.exists or volume.create_index != claim.volume_index:
-            writes = [write for write in writes if write.label != "volume"]
-        return [*writes, operations.fail(operation, now=ctx.clock.now(), error=operation.error or LOST)]
+        return lambda index: [
+            *claims.lose(claim, volume, index, operation_id=operation.id),
+            operations.fail(operation, now=ctx.clock.now(), error=operation.error or LOST),
+        ]
 
-    ctx.record_claim(operation, writes=writes)
+    ctx.record_claim(operation, build=build)
 
 
 def free(ctx: Context, operation: Operation, error: str) -> None:
     """The claim is gone and the operation over: failed with `error`, if there is one."""
 
-    def writes(ticket: Ticket) -> list[Write]:
+    def build() -> Writes:
         claim = the_claim(ctx, operation)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
         now = ctx.clock.now()
-        closing = (
-            operations.fail(operation, now=now, error=error)
-            if error
-            else operations.succeed(operation, now=now, result={"index": ticket.index})
-        )
-        return [*claims.free(claim, volume, ticket, operation_id=operation.id), closing]
 
-    ctx.record_claim(operation, writes=writes)
+        def writes(index: int) -> list[Write]:
+            closing = (
+                operations.fail(operation, now=now, error=error)
+                if error
+                else operations.succeed(operation, now=now, result={"index": index})
+            )
+            return [*claims.free(claim, volume, index, operation_id=operation.id), closing]
+
+        return writes
+
+    ctx.record_claim(operation, build=build)
 
 
 def refused(ctx: Context, operation: Operation, error: PluginRejected) -> None:
@@ -162,10 +166,7 @@ def over(ctx: Context, operation: Operation) -> None:
         closing = operations.succeed(operation, now=now, result={"index": 0})
     else:
         closing = operations.fail(operation, now=now, error=operation.error or "the claim was released meanwhile")
-    try:
-        ctx.dynamo.transact([closing], token=f"{operation.id[-24:]}o{operation.attempt}")
-    except TransactionRefused as exc:
-        raise LeaseLost(operation.id) from exc
+    ctx.close(operation, closing)
 
 
 def node_answers(ctx: Context, claim: Claim) -> bool:

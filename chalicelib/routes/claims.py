@@ -2,7 +2,7 @@
 
 from chalicelib import wiring
 from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found, too_large
-from chalicelib.routes.options import options, region, writing
+from chalicelib.routes.options import budget, options, region
 from chalicelib.service import blocking, volumes
 from chalicelib.service import claims as service
 from chalicelib.wire import claims as wire
@@ -33,7 +33,8 @@ def take(call: Call, volume_id: str) -> Answer:
     body = decode(call.body, wire.CLAIM_REQUEST)
     region(call)
     wanted = wire.from_body(body, namespace=call.namespace, volume_id=volume_id)
-    held = service.take(writing(call), wanted)
+    deps = wiring.deps()
+    held = service.take(deps, wanted, budget(call, deps))
     return Answer(wire.claim(held.claim), index=held.index)
 
 
@@ -49,4 +50,5 @@ def one(call: Call, volume_id: str, allocation_id: str, action: str) -> Answer:
     if action:
         raise resource_not_found()
     allow(call, "DELETE")
-    return Answer(index=service.release(writing(call), call.namespace, volume_id, allocation_id))
+    deps = wiring.deps()
+    return Answer(index=service.release(deps, call.namespace, volume_id, allocation_id, budget(call, deps)))

@@ -1,13 +1,12 @@
 """Query options that every read understands, with the errors and in the order in which Nomad checks them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from chalicelib import wiring
 from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.errors import Refused, RequestError
 from chalicelib.routes.endpoint import Call
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.wire.gotime import parse_duration
 
 REGION: Final = "global"
@@ -46,13 +45,12 @@ def region(call: Call) -> None:
         raise Refused("No path to region")
 
 
-def writing(call: Call) -> Deps:
-    """What a write is done with: a client is kept waiting only as long as it wants to be (RFC 7240)."""
-    deps, patience = wiring.deps(), call.patience
-    if patience is None:
-        patience = 0.0 if call.asynchronous else deps.wait_seconds
-    answer_by = deps.clock.monotonic() + WAIT_LIMIT
-    return replace(deps, wait_seconds=min(patience, deps.wait_seconds), answer_by=answer_by)
+def budget(call: Call, deps: Deps) -> Budget:
+    """Return how long a write may wait: as long as the client's `Prefer: wait` says (RFC 7240), within the limits."""
+    wait = call.patience
+    if wait is None:
+        wait = 0.0 if call.asynchronous else deps.wait_seconds
+    return Budget(min(wait, deps.wait_seconds), deps.clock.monotonic() + WAIT_LIMIT)
 
 
 def _wait(call: Call) -> float:

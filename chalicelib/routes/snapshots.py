@@ -5,7 +5,7 @@ from typing import Any
 from chalicelib import wiring
 from chalicelib.domain.volume import DEFINITION_LIMIT
 from chalicelib.routes.endpoint import Answer, Call, NoRoute, allow, method_not_allowed, too_large
-from chalicelib.routes.options import options, region, writing
+from chalicelib.routes.options import budget, options, region
 from chalicelib.service import snapshots as service
 from chalicelib.wire import shapes
 from chalicelib.wire import snapshots as wire
@@ -28,7 +28,9 @@ def collection(call: Call) -> Answer:
         return _list(call)
     if call.method == "DELETE":
         region(call)
-        service.delete(writing(call), call.parameter("plugin_id"), call.parameter("snapshot_id"), secrets(call))
+        deps = wiring.deps()
+        ids = call.parameter("plugin_id"), call.parameter("snapshot_id")
+        service.delete(deps, *ids, secrets(call), budget(call, deps))
         return Answer(index=0, known_leader=False)
     raise method_not_allowed()
 
@@ -55,7 +57,8 @@ def create(call: Call, volume_id: str) -> Answer:
         )
         for element in body["Snapshots"] or ()
     ]
-    made = service.create(writing(call), call.namespace, wanted)
+    deps = wiring.deps()
+    made = service.create(deps, call.namespace, wanted, budget(call, deps))
     shown: list[dict[str, Any]] | None = [wire.snapshot(m) for m in made] or None
     return Answer(wire.page("Snapshots", shown), index=0, known_leader=False)
 
@@ -67,8 +70,8 @@ def external(call: Call) -> Answer:
     found = service.list_external(
         wiring.deps(), call.parameter("plugin_id"), per_page=given.per_page, next_token=given.next_token
     )
-    shown = [wire.external(entry) for entry in found["entries"]]
-    return Answer(wire.page("Volumes", shown, found["next_token"]), index=0, known_leader=False)
+    shown = [wire.external(entry) for entry in found.entries]
+    return Answer(wire.page("Volumes", shown, found.next_token), index=0, known_leader=False)
 
 
 def _list(call: Call) -> Answer:
@@ -77,5 +80,5 @@ def _list(call: Call) -> Answer:
     found = service.list_snapshots(
         wiring.deps(), plugin_id, per_page=given.per_page, next_token=given.next_token, secrets=secrets(call)
     )
-    shown = [wire.snapshot(entry, plugin_id) for entry in found["entries"]]
-    return Answer(wire.page("Snapshots", shown, found["next_token"]), index=0, known_leader=False)
+    shown = [wire.snapshot(entry, plugin_id) for entry in found.entries]
+    return Answer(wire.page("Snapshots", shown, found.next_token), index=0, known_leader=False)

@@ -19,7 +19,7 @@ from chalicelib.routes.endpoint import (
     resource_not_found,
     too_large,
 )
-from chalicelib.routes.options import FALSE, TRUE, options, region, writing
+from chalicelib.routes.options import FALSE, TRUE, budget, options, region
 from chalicelib.service import blocking, definitions, listing, volumes
 from chalicelib.service import claims as claim_service
 from chalicelib.service.updates import Wanted
@@ -126,12 +126,14 @@ def _read(call: Call, volume_id: str) -> Answer:
 
 def _register(call: Call) -> Answer:
     wanted = _wanted(call, shapes.CSI_VOLUME_REGISTER_REQUEST)
-    return _written(definitions.register(writing(call), wanted))
+    deps = wiring.deps()
+    return _written(definitions.register(deps, wanted, budget(call, deps)))
 
 
 def _create(call: Call, _volume_id: str) -> Answer:
     wanted = _wanted(call, shapes.CSI_VOLUME_CREATE_REQUEST)
-    return _written(definitions.create(writing(call), wanted))
+    deps = wiring.deps()
+    return _written(definitions.create(deps, wanted, budget(call, deps)))
 
 
 def _deregister(call: Call, volume_id: str) -> Answer:
@@ -144,7 +146,9 @@ def _deregister(call: Call, volume_id: str) -> Answer:
 
 def _delete(call: Call, volume_id: str) -> Answer:
     region(call)
-    return Answer(index=volumes.delete(writing(call), call.namespace, volume_id, snapshots.secrets(call)))
+    deps = wiring.deps()
+    secrets = snapshots.secrets(call)
+    return Answer(index=volumes.delete(deps, call.namespace, volume_id, secrets, budget(call, deps)))
 
 
 def _detach(call: Call, volume_id: str) -> Answer:
@@ -153,7 +157,9 @@ def _detach(call: Call, volume_id: str) -> Answer:
         raise RequestError("detach requires node ID")
     region(call)
     force = call.parameter("force") in TRUE
-    return Answer(index=claim_service.detach(writing(call), call.namespace, volume_id, node_id, force=force))
+    deps = wiring.deps()
+    index = claim_service.detach(deps, call.namespace, volume_id, node_id, budget(call, deps), force=force)
+    return Answer(index=index)
 
 
 def _wanted(call: Call, shape: Any) -> list[Wanted]:

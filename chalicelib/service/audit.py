@@ -5,13 +5,14 @@ a function that has minutes for it (docs/decisions/040), so that a request never
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from chalicelib import log
 from chalicelib.domain.audit import WRONG, Entry, Finding, Known, Verdict, What
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
+from chalicelib.domain.external import Page
 from chalicelib.domain.plugin import Plugin
 from chalicelib.errors import NotFound, PluginInDoubt, PluginUnreachable, Refused, StoreUnavailable, VolumesError
 from chalicelib.service import blocking
@@ -25,7 +26,7 @@ _LISTS: Final = {What.VOLUME: "LIST_VOLUMES", What.SNAPSHOT: "LIST_SNAPSHOTS"}
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReportPage:
     """A report with one part of its findings; `next_token` is empty after the last."""
 
     report: Report
@@ -50,7 +51,7 @@ def start(deps: Deps, plugin_id: str) -> Report:
     return report
 
 
-def read(deps: Deps, plugin_id: str, *, wait: float = 0.0, next_token: str = "") -> Page:
+def read(deps: Deps, plugin_id: str, *, wait: float = 0.0, next_token: str = "") -> ReportPage:
     """The last report, and a part of its findings; with `wait`, as it is when the run is over or the seconds are.
 
     Raises NotFound when the plugin was never audited, and for a token of a report that is not the last any more.
@@ -67,7 +68,7 @@ def read(deps: Deps, plugin_id: str, *, wait: float = 0.0, next_token: str = "")
         raise NotFound("the report was replaced by a newer one meanwhile: read it from its beginning")
     part = int(number or 0)
     following = f"{report.run}.{part + 1}" if part + 1 < report.parts else ""
-    return Page(report, audits.part(report, part) if part < report.parts else (), following)
+    return ReportPage(report, audits.part(report, part) if part < report.parts else (), following)
 
 
 def _ended(deps: Deps, audits: AuditStore, report: Report, seconds: float) -> Report:
@@ -169,9 +170,9 @@ def _entries(deps: Deps, plugin_id: str, what: What) -> Iterator[Entry]:
     """The provider's whole list, page by page; an unreachable plugin is asked again a few times."""
     token, seen = "", {""}
     while True:
-        answer = _page(deps, plugin_id, what, token)
-        yield from (_ENTRY[what](body) for body in answer["entries"])
-        token = answer["next_token"]
+        page = _page(deps, plugin_id, what, token)
+        yield from page.entries
+        token = page.next_token
         if not token:
             return
         if token in seen:
@@ -179,23 +180,27 @@ def _entries(deps: Deps, plugin_id: str, what: What) -> Iterator[Entry]:
         seen.add(token)
 
 
-def _page(deps: Deps, plugin_id: str, what: What, token: str) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"plugin_id": plugin_id, "per_page": PER_PAGE, "next_token": token}
-    if what is What.SNAPSHOT:
-        arguments["secrets"] = ""
+def _page(deps: Deps, plugin_id: str, what: What, token: str) -> Page[Entry]:
+    """One page; asked for again, with growing delays, when the plugin or the worker does not answer."""
     for attempt in range(PAGE_TRIES):
         try:
-            answer: dict[str, Any] = deps.asker.ask(f"list_{what}s", **arguments)
+            return _PAGES[what](deps, plugin_id, token)
         except (PluginInDoubt, PluginUnreachable, StoreUnavailable):
             if attempt + 1 == PAGE_TRIES:
                 raise
             deps.clock.sleep(2.0**attempt * (0.5 + deps.clock.jitter()))
-        else:
-            return answer
     raise AssertionError  # pragma: no cover - the last try returns or raises
 
 
-_ENTRY: Final[dict[What, Callable[[dict[str, Any]], Entry]]] = {
-    What.VOLUME: lambda b: Entry(What.VOLUME, b["external_id"], words=tuple((b["context"] or {}).values())),
-    What.SNAPSHOT: lambda b: Entry(What.SNAPSHOT, b["id"], source=b["source"]),
-}
+def _volumes(deps: Deps, plugin_id: str, token: str) -> Page[Entry]:
+    page = deps.asker.list_volumes(plugin_id, per_page=PER_PAGE, next_token=token)
+    entries = [Entry(What.VOLUME, v.external_id, words=tuple((v.context or {}).values())) for v in page.entries]
+    return Page(entries, page.next_token)
+
+
+def _snapshots(deps: Deps, plugin_id: str, token: str) -> Page[Entry]:
+    page = deps.asker.list_snapshots(plugin_id, per_page=PER_PAGE, next_token=token)
+    return Page([Entry(What.SNAPSHOT, s.id, source=s.source) for s in page.entries], page.next_token)
+
+
+_PAGES: Final = {What.VOLUME: _volumes, What.SNAPSHOT: _snapshots}

@@ -13,19 +13,17 @@ from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Kind, Operation, Status
 from chalicelib.domain.plugin import Instance, Plugin
 from chalicelib.domain.volume import Capability, Volume, mode_problem
-from chalicelib.errors import NotFound, OperationInProgress, Refused, RequestError, WriteConflict
+from chalicelib.errors import NotFound, OperationInProgress, Refused, RequestError
 from chalicelib.service import counters, waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import claims as claim_store
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.claims import Lease, claim_of
-from chalicelib.store.dynamo import TransactionRefused, Write
-from chalicelib.store.index import Ticket, volume_scope
-from chalicelib.store.volumes import volume_of
+from chalicelib.store.claims import Lease
+from chalicelib.store.commit import Change, RefusedWrites
+from chalicelib.store.dynamo import Write
+from chalicelib.store.index import volume_scope
 
-WRITE_TRIES: Final = 60
-"""Each try that loses lost against another claim of the same volume: a hundred callers at once all get their answer."""
 LEASE_LIMITS: Final = (5, 24 * 3600)
 ID_LIMIT: Final = 256
 PUBLISH_CAPABILITY: Final = "PUBLISH_UNPUBLISH_VOLUME"
@@ -52,28 +50,45 @@ class _Place:
         return self.plugin.can(PUBLISH_CAPABILITY)
 
 
-def take(deps: Deps, wanted: Claim) -> Held:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A claim of this request or of an earlier one, and the operation that publishes its volume, if one must."""
+
+    claim: Claim
+    operation: Operation | None = None
+    index: int = 0
+    """At which the claim can be read, where that is not its own."""
+
+
+def take(deps: Deps, wanted: Claim, budget: Budget) -> Held:
     """Take the claim and publish the volume on its node; the same claim taken again is the same claim.
 
     Raises Refused in Nomad's words when it does not fit beside the claims that are there, RequestError 409 when the
     allocation holds another claim on the volume, OperationPending when publishing takes longer than a request may.
     """
     _check(wanted)
-    for attempt in range(WRITE_TRIES):
+
+    def build(_: RefusedWrites) -> Change[_Taken]:
         volume = _volume(deps, wanted.namespace, wanted.volume_id)
         held = deps.claims.get(wanted.namespace, wanted.volume_id, wanted.allocation_id)
-        wanted = _with_modes(wanted, volume)
+        asked = _with_modes(wanted, volume)
         if held is not None:
-            return _taken_already(deps, held, wanted, volume)
-        if rules.refusal(volume, wanted) == rules.MAX_CLAIMS and counters.repair(deps, volume):
-            continue
-        place = _place(deps, volume, wanted)
-        claim, operation = _prepared(deps, place, wanted)
-        index = _take(deps, place, claim, operation)
-        if index:
-            return _settled(deps, replace(claim, create_index=index), operation)
-        _pause(deps, attempt)
-    raise WriteConflict(f"volume {wanted.volume_id} is being claimed by many at once: try again in a moment")
+            return Change(_taken_already(deps, held, asked, volume))
+        if rules.refusal(volume, asked) == rules.MAX_CLAIMS and counters.repair(deps, volume):
+            volume = _volume(deps, wanted.namespace, wanted.volume_id)
+        place = _place(deps, volume, asked)
+        claim, operation = _prepared(deps, place, asked)
+        now = deps.clock.now()
+        record = [] if operation is None else [operation_store.open_operation(operation, now=now)]
+        return Change(
+            _Taken(claim, operation),
+            lambda index: [*claim_store.take(claim, volume, index, lease_until=now + claim.lease_seconds), *record],
+        )
+
+    index, taken = deps.committer.commit(volume_scope(wanted.namespace), build=build, what=f"volume {wanted.volume_id}")
+    if index:
+        taken = replace(taken, claim=replace(taken.claim, create_index=index))
+    return _settled(deps, taken, budget)
 
 
 def of_volume(deps: Deps, namespace: str, volume_id: str) -> tuple[int, list[Claim]]:
@@ -87,7 +102,7 @@ def its_claims(deps: Deps, volume: Volume) -> list[Claim]:
     if not volume.in_use:
         return []
     found = deps.claims.of_volume(volume.namespace, volume.id)
-    return [claim for claim in found if claim.volume_index == volume.create_index]
+    return [claim for claim in found if claim.is_on(volume)]
 
 
 def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, seconds: int) -> Claim:
@@ -102,14 +117,14 @@ def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, second
     return replace(claim, lease_seconds=lasts)
 
 
-def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> int:
+def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str, budget: Budget) -> int:
     """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none, and Refused
     when nothing proves that its node has stopped writing.
     """
     claim = _claim(deps, namespace, volume_id, allocation_id)
     node = deps.plugins.node(claim.node_id)
     operation = let_go(deps, claim, node_up=node is not None and node.healthy)
-    index = finished(deps, [operation] if operation else [])
+    index = finished(deps, [operation] if operation else [], budget)
     _refuse_lost(deps, [claim])
     if index:
         return index
@@ -117,7 +132,7 @@ def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> i
     return volume.modify_index if volume else 0
 
 
-def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool) -> int:
+def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget, *, force: bool) -> int:
     """Release the past claims of a node and wait; live ones of a node that is up are refused. Returns the index.
 
     `node` may be the beginning of an ID if only one node has it. With `force` the operator says that the node is off:
@@ -135,7 +150,7 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, *, force: bool
         raise Refused(f"volume in use: {volume_id}")
     # A node that is back unmounts what the worker mounted there; what somebody else mounted it knows nothing of.
     started = [let_go(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
-    index = finished(deps, [operation for operation in started if operation is not None])
+    index = finished(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
     return max(index, volume.modify_index)
 
@@ -160,45 +175,63 @@ def let_go(
     is only marked as lost: another writer may come when the node is back, or when an operator says that it is off
     (`force`). With `lease`, nothing happens if the claim was renewed since that was read.
     """
-    for attempt in range(WRITE_TRIES):
-        if not claim.live and claim.operation_id:
-            return _resumed(deps, claim.operation_id)
-        plugin = deps.plugins.get(claim.plugin_id)
+
+    def build(refused: RefusedWrites) -> Change[_LetGo]:
+        current = _still_there(deps, claim, lease) if refused else claim
+        if current is None:
+            return Change(_LetGo())
+        if not current.live and current.operation_id:
+            return Change(_LetGo(_resumed(deps, current.operation_id)))
+        plugin = deps.plugins.get(current.plugin_id)
         attachable = plugin is not None and plugin.can(PUBLISH_CAPABILITY)
-        lost = claim.writes_alone and not (node_up or force or attachable)
-        if lost and not claim.live:
-            return None
-        operation = None if lost else _release_operation(deps, claim, attachable=attachable, forced=force)
-        ticket = _ticket(deps, claim.namespace)
-        if _written(deps, _release_writes(deps, claim, operation, ticket, lease), ticket):
-            _end(deps, claim.operation_id)
-            if operation is not None:
-                waiting.send(deps, operation)
-            return operation
-        _pause(deps, attempt)
-        found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
-        if found is None or found.create_index != claim.create_index:
-            return None
-        if lease is not None and deps.claims.lease(found) != lease:
-            return None
-        claim = found
-    raise WriteConflict(f"volume {claim.volume_id} is being claimed by many at once: try again in a moment")
+        lost = current.writes_alone and not (node_up or force or attachable)
+        if lost and not current.live:
+            return Change(_LetGo())
+        volume = deps.volumes.get(current.namespace, current.volume_id)
+        operation = None if lost else _release_operation(deps, current, volume, attachable=attachable, forced=force)
+        return Change(
+            _LetGo(operation, instead_of=current.operation_id),
+            lambda index: _release_writes(deps, current, volume, operation, index, lease),
+        )
+
+    index, gone = deps.committer.commit(volume_scope(claim.namespace), build=build, what=f"volume {claim.volume_id}")
+    if index:
+        _end(deps, gone.instead_of)
+        if gone.operation is not None:
+            waiting.send(deps, gone.operation)
+    return gone.operation
+
+
+@dataclass(frozen=True, slots=True)
+class _LetGo:
+    """The operation that frees a claim, if there is one, and the one that had the claim until now."""
+
+    operation: Operation | None = None
+    instead_of: str = ""
+
+
+def _still_there(deps: Deps, claim: Claim, lease: Lease | None) -> Claim | None:
+    """The claim as it is now; None when it is gone, or was renewed since `lease` was read."""
+    found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
+    if found is None or found.create_index != claim.create_index:
+        return None
+    return found if lease is None or deps.claims.lease(found) == lease else None
 
 
 def _end(deps: Deps, operation_id: str) -> None:
-    """A publish that was given up in doubt learns that its claim is somebody else's, and ends."""
+    """Resume a publish that was left in doubt, so that it notices that it has lost its claim, and ends."""
     found = deps.operations.get(operation_id) if operation_id else None
     if found is not None and found.status is Status.IN_DOUBT:
         waiting.taken_up(deps, found)
 
 
-def finished(deps: Deps, operations: Sequence[Operation]) -> int:
+def finished(deps: Deps, operations: Sequence[Operation], budget: Budget) -> int:
     """Wait until their claims are free; the highest index, 0 if none is known. Raises Refused with the last error of
     one that was given up, or OperationPending.
 
     A publish that failed has answered its client long before the claim is free: here only the end counts.
     """
-    done = waiting.wait(deps, operations, over=_is_over).values()
+    done = waiting.wait(deps, operations, budget, over=_is_over).values()
     given_up = next((o for o in done if o.status is Status.IN_DOUBT), None)
     if given_up is not None:
         raise Refused(given_up.last_error)
@@ -213,17 +246,14 @@ def _is_over(operation: Operation) -> bool:
 
 
 def _release_writes(
-    deps: Deps, claim: Claim, operation: Operation | None, ticket: Ticket, lease: Lease | None
+    deps: Deps, claim: Claim, volume: Volume | None, operation: Operation | None, index: int, lease: Lease | None
 ) -> list[Write]:
     operation_id = operation.id if operation else ""
     writes = (
-        claim_store.release(claim, ticket, operation_id=operation_id, node_lost=operation is None, lease=lease)
+        claim_store.release(claim, volume, index, operation_id=operation_id, node_lost=operation is None, lease=lease)
         if claim.live
-        else claim_store.reclaim(claim, ticket, operation_id=operation_id)
+        else claim_store.reclaim(claim, volume, index, operation_id=operation_id)
     )
-    volume = deps.volumes.get(claim.namespace, claim.volume_id)
-    if volume is None or not volume.exists or volume.create_index != claim.volume_index:
-        writes = [write for write in writes if write.label != "volume"]
     if operation is not None:
         writes.append(operation_store.open_operation(operation, now=deps.clock.now()))
     return writes
@@ -253,7 +283,7 @@ def _with_modes(wanted: Claim, volume: Volume) -> Claim:
     """Modes that the request leaves out: those in force, or the volume's only capability."""
     if wanted.access_mode and wanted.attachment_mode:
         return wanted
-    pairs = {(c.access_mode, c.attachment_mode) for c in volume.capabilities}
+    pairs = {(c.access_mode, c.attachment_mode) for c in volume.definition.capabilities}
     if volume.access_mode:
         pairs = {(volume.access_mode, volume.attachment_mode)}
     fits = {p for p in pairs if wanted.access_mode in ("", p[0]) and wanted.attachment_mode in ("", p[1])}
@@ -302,7 +332,7 @@ def _place(deps: Deps, volume: Volume, wanted: Claim) -> _Place:
 
 def _reachable(volume: Volume, instance: Instance) -> bool:
     """Whether one of the volume's topologies holds on the node (CSI spec, Topology)."""
-    topologies = [t for t in volume.topologies or () if t]
+    topologies = [t for t in volume.definition.topologies or () if t]
     if not topologies or instance.topology is None:
         return True
     own = instance.topology
@@ -315,7 +345,7 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, Operatio
     claim = replace(
         wanted,
         plugin_id=volume.plugin_id,
-        external_id=volume.external_id,
+        external_id=volume.definition.external_id,
         external_node_id=place.instance.external_node_id,
         volume_index=volume.create_index,
         create_time=deps.clock.now_ns(),
@@ -327,10 +357,8 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, Operatio
     return replace(claim, operation_id=operation.id), operation
 
 
-def _release_operation(deps: Deps, claim: Claim, *, attachable: bool, forced: bool) -> Operation:
-    volume = deps.volumes.get(claim.namespace, claim.volume_id)
-    if volume is not None and volume.create_index != claim.volume_index:
-        volume = None
+def _release_operation(deps: Deps, claim: Claim, volume: Volume | None, *, attachable: bool, forced: bool) -> Operation:
+    volume = volume if claim.is_on(volume) else None
     step = "unmount" if claim.target_path else "detach"
     operation = _operation(deps, Kind.UNPUBLISH_VOLUME, claim, volume, step=step, attachable=attachable)
     return replace(operation, params={**operation.params, "forced": forced})
@@ -349,7 +377,7 @@ def _operation(
         digest=waiting.digest(kind.value, claim.namespace, claim.volume_id, claim.allocation_id),
         step=step,
         external_id=claim.external_id,
-        definition=volume_store.encode(volume) if volume is not None else "",
+        definition=volume_store.encode(volume.definition) if volume is not None else "",
         params={
             "allocation_id": claim.allocation_id,
             "node_id": claim.node_id,
@@ -366,40 +394,9 @@ def _operation(
     )
 
 
-def _take(deps: Deps, place: _Place, claim: Claim, operation: Operation | None) -> int:
-    """One try; the index, 0 when somebody else was faster."""
-    ticket = _ticket(deps, claim.namespace)
-    until = deps.clock.now() + claim.lease_seconds
-    writes = claim_store.take(claim, place.volume, ticket, lease_until=until)
-    if operation is not None:
-        writes.append(operation_store.open_operation(operation, now=deps.clock.now()))
-    return ticket.index if _written(deps, writes, ticket) else 0
-
-
-def _written(deps: Deps, writes: Sequence[Write], ticket: Ticket) -> bool:
-    """Whether the transaction went through, by an answer or by what it left."""
-    try:
-        deps.dynamo.transact(writes, token=ticket.id)
-    except TransactionRefused as exc:
-        volume, claim = volume_of(exc.old.get("volume")), claim_of(exc.old.get("claim"))
-        if ticket.index not in {found.modify_index for found in (volume, claim) if found is not None}:
-            deps.index.abandon(ticket)
-            return False
-    deps.index.publish(ticket)
-    return True
-
-
-def _ticket(deps: Deps, namespace: str) -> Ticket:
-    return deps.index.allocate(volume_scope(namespace), name=deps.clock.new_id(), now=deps.clock.now())
-
-
-def _pause(deps: Deps, attempt: int) -> None:
-    deps.clock.sleep(0.01 * (min(attempt, 10) + 2 * deps.clock.jitter()))
-
-
-def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> Held:
+def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> _Taken:
     """The claim that is there: the same one, or in the way."""
-    if not held.live or held.volume_index != volume.create_index:
+    if not held.live or not held.is_on(volume):
         raise RequestError(
             f"allocation {held.allocation_id} is giving up its claim on volume {held.volume_id}: try again when it "
             "is free",
@@ -412,17 +409,18 @@ def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> He
             status=409,
         )
     if held.published:
-        return Held(volume.modify_index, held)
+        return _Taken(held, index=volume.modify_index)
     operation = deps.operations.get(held.operation_id)
-    return _settled(deps, held, operation and waiting.taken_up(deps, operation))
+    return _Taken(held, operation and waiting.taken_up(deps, operation))
 
 
-def _settled(deps: Deps, claim: Claim, operation: Operation | None) -> Held:
+def _settled(deps: Deps, taken: _Taken, budget: Budget) -> Held:
     """The claim once the volume can be used; raises Refused with the plugin's word when it cannot."""
+    claim, operation = taken.claim, taken.operation
     if operation is None:
-        return Held(claim.create_index, claim)
+        return Held(taken.index or claim.create_index, claim)
     waiting.send(deps, operation)
-    done = waiting.wait(deps, [operation])[operation.id]
+    done = waiting.wait(deps, [operation], budget)[operation.id]
     if done.result:
         found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
         return Held(int(done.result["index"]), found or claim)

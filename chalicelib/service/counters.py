@@ -11,7 +11,7 @@ from chalicelib import log
 from chalicelib.domain.volume import Volume
 from chalicelib.service.deps import Deps
 from chalicelib.store import claims as claim_store
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import volume_scope
 
 CHECKED: Final = 20
@@ -23,19 +23,22 @@ def repair(deps: Deps, volume: Volume) -> bool:
 
     The volume must have been read strongly before this call. True if they were wrong and are right now.
     """
-    found = [c for c in deps.claims.of_volume(volume.namespace, volume.id) if c.volume_index == volume.create_index]
+    found = [c for c in deps.claims.of_volume(volume.namespace, volume.id) if c.is_on(volume)]
     readers, writers = sum(not c.writes for c in found), sum(c.writes for c in found)
     past = sum(not c.live for c in found)
     if (readers, writers, past) == (volume.readers, volume.writers, volume.past_claims):
         return False
-    ticket = deps.index.allocate(volume_scope(volume.namespace), name=deps.clock.new_id(), now=deps.clock.now())
-    write = claim_store.corrected(volume, ticket, readers=readers, writers=writers, past=past)
-    try:
-        deps.dynamo.transact([write], token=ticket.id)
-    except TransactionRefused:
-        deps.index.abandon(ticket)
-        return False  # a claim came or went meanwhile: what was read is over, the next look reads again
-    deps.index.publish(ticket)
+
+    def build(refused: RefusedWrites) -> Change[bool]:
+        if refused:
+            return Change(False)  # a claim came or went meanwhile: what was read is over, the next look reads again
+        return Change(
+            True, lambda index: [claim_store.corrected(volume, index, readers=readers, writers=writers, past=past)]
+        )
+
+    _, repaired = deps.committer.commit(volume_scope(volume.namespace), build=build, what=f"volume {volume.id}")
+    if not repaired:
+        return False
     log.line(
         "counters repaired",
         namespace=volume.namespace,

@@ -5,27 +5,27 @@ side by side, and if one fails, the others exist and are registered.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.domain.merge import merge
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.operation import updates as is_update
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
-from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
-from chalicelib.sealing import volume_context
+from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, joined
 from chalicelib.service import updates, waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.service.updates import Done, Running, UpdateRefused, Wanted
-from chalicelib.service.volumes import WRITE_TRIES, was_mine
+from chalicelib.service.waiting import Begun
 from chalicelib.store import namespaces as namespace_store
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import MEMBERS, volume_scope
 
 NAME_LIMIT: Final = 40
@@ -40,7 +40,7 @@ class Written:
     volumes: tuple[tuple[Volume, Plugin | None], ...] = ()
 
 
-def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
+def create(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> Written:
     """Make the volumes at their providers, side by side; one that exists is updated. Refused has all errors joined."""
     checked = _checked(deps, wanted)
     if len({(w.volume.namespace, w.volume.id) for w in checked}) < len(checked):
@@ -51,23 +51,36 @@ def create(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     for item in checked:
         if item.only_new:
             updates.refuse_known(deps.volumes.get(item.volume.namespace, item.volume.id), item)
-    done, errors, operations = updates.finish(deps, [partial(_begin_create, deps, item) for item in checked])
+    done, errors, operations = updates.finish(deps, [partial(_begin_create, deps, item) for item in checked], budget)
     updates.refuse(errors, operations, of=len(checked))
     return _written(done)
 
 
 def _begin_create(deps: Deps, item: Wanted) -> Done | Running:
-    begun = _start_create(deps, item)
-    if isinstance(begun, Volume):
-        return updates.begin(deps, begun, item)
+    _refuse_create(item)
+    operation = _create_operation(deps, item)
+
+    def build(refused: RefusedWrites) -> Change[Begun | Volume]:
+        if refused:
+            return Change(_already(deps, item, refused, operation))
+        writes = [
+            volume_store.reserve(item.volume, operation_id=operation.id, kind=operation.kind.value),
+            operation_store.open_operation(operation, now=operation.create_time),
+            *namespace_store.must_exist(item.volume.namespace),
+        ]
+        return Change(Begun(operation, new=True), lambda _: writes, visible=False)
 
     def done(operation: Operation) -> Done:
-        return Done(int(operation.result["index"]), volume_store.made(item.volume, operation.result))
+        made = volume_store.decode_made(operation.result)
+        return Done(int(operation.result["index"]), replace(item.volume, definition=item.volume.definition.made(made)))
 
-    return Running(begun, done)
+    _, begun = deps.committer.commit(build=build, what=f"volume {item.volume.id}")
+    if isinstance(begun, Volume):
+        return updates.begin(deps, begun, item)
+    return Running(waiting.sent(deps, begun), done)
 
 
-def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
+def register(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> Written:
     """Make volumes known that exist at their providers; one that is known is updated. All are checked before the
     first is written.
     """
@@ -76,8 +89,8 @@ def register(deps: Deps, wanted: Sequence[Wanted]) -> Written:
     checked = list({(w.volume.namespace, w.volume.id): w for w in named}.values())
     _refuse_namespaces(deps, checked, join=False)
     planned = [(item, _known(deps, item)) for item in checked]
-    _validate_at_providers(deps, [replace(w, volume=_merged_for_register(k, w)) for w, k in planned])
-    done, errors, operations = updates.finish(deps, [partial(_begin_register, deps, w, k) for w, k in planned])
+    _validate_at_providers(deps, [replace(w, volume=_merged_for_register(k, w)) for w, k in planned], budget)
+    done, errors, operations = updates.finish(deps, [partial(_begin_register, deps, w, k) for w, k in planned], budget)
     if errors:
         raise errors[0] if len(errors) == 1 else Refused(joined([e.text for e in errors]))
     updates.refuse((), operations, of=len(checked))
@@ -124,7 +137,7 @@ def _checked(deps: Deps, wanted: Sequence[Wanted]) -> list[Wanted]:
         too_much = limits(item.volume)
         if too_much:
             raise RequestError("validation: " + ", ".join(too_much))
-        if len(volume_store.encode(item.volume).encode()) > DEFINITION_LIMIT:
+        if len(volume_store.encode(item.volume.definition).encode()) > DEFINITION_LIMIT:
             limit = DEFINITION_LIMIT // 1024
             raise RequestError(f"volume definition is larger than {limit} KB: leave out what is not needed", status=413)
     return _with_plugins(deps, wanted)
@@ -137,8 +150,8 @@ def _with_plugins(deps: Deps, wanted: Sequence[Wanted]) -> list[Wanted]:
         plugin = plugins.get(item.volume.plugin_id)
         if plugin is None:
             raise Refused(f"no CSI plugin named: {item.volume.plugin_id} could be found")
-        named = replace(item.volume, provider=plugin.provider, provider_version=plugin.provider_version)
-        out.append(replace(item, volume=named))
+        definition = replace(item.volume.definition, provider=plugin.provider, provider_version=plugin.provider_version)
+        out.append(replace(item, volume=replace(item.volume, definition=definition)))
     return out
 
 
@@ -166,20 +179,18 @@ def _refuse_plugin(plugin: Plugin | None, plugin_id: str) -> None:
 
 def _refuse_create(item: Wanted) -> None:
     """What would be refused on the way to the plugin, one volume at a time."""
-    volume = item.volume
-    problem = "missing Name" if not volume.name else mode_problem(volume.capabilities)
-    if not problem and volume.capacity_max and volume.capacity_max < volume.capacity_min:
+    asked = item.volume.definition
+    problem = "missing Name" if not asked.name else mode_problem(asked.capabilities)
+    if not problem and asked.capacity_max and asked.capacity_max < asked.capacity_min:
         problem = "LimitBytes cannot be less than RequiredBytes"
     if problem:
         raise Refused(f"controller create volume: CSI.ControllerCreateVolume: {problem}")
 
 
-def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
-    """Reserve the ID and write the operation in one transaction, then send the message; the volume, if it exists."""
-    _refuse_create(item)
+def _create_operation(deps: Deps, item: Wanted) -> Operation:
     volume, now, operation_id = item.volume, deps.clock.now(), deps.clock.new_id()
-    asked = (volume.namespace, volume.id, volume.plugin_id, volume_store.plain(volume))
-    operation = Operation(
+    asked = (volume.namespace, volume.id, volume.plugin_id, volume_store.as_json(volume.definition))
+    return Operation(
         id=operation_id,
         kind=Kind.CREATE_VOLUME,
         namespace=volume.namespace,
@@ -187,40 +198,30 @@ def _start_create(deps: Deps, item: Wanted) -> Operation | Volume:
         plugin_id=volume.plugin_id,
         digest=waiting.digest(Kind.CREATE_VOLUME.value, *asked),
         step="create",
-        storage_name=_storage_name(volume.name, operation_id),
-        definition=volume_store.encode(volume),
-        sealed_secrets=deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id)),
+        storage_name=_storage_name(volume.definition.name, operation_id),
+        definition=volume_store.encode(volume.definition),
+        sealed_secrets=deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id)),
         create_time=now,
         update_time=now,
     )
-    writes = [
-        volume_store.reserve(volume, operation_id=operation_id, kind=Kind.CREATE_VOLUME.value),
-        operation_store.open_operation(operation, now=now),
-        *namespace_store.must_exist(volume.namespace),
-    ]
-    try:
-        deps.dynamo.transact(writes, token=operation_id)
-    except TransactionRefused as exc:
-        return _already(deps, item, exc, operation)
-    waiting.send(deps, operation)
-    return operation
 
 
-def _already(deps: Deps, item: Wanted, refused: TransactionRefused, mine: Operation) -> Operation | Volume:
+def _already(deps: Deps, item: Wanted, refused: RefusedWrites, mine: Operation) -> Begun | Volume:
     """Why the reservation was refused: no namespace, my own write, the same request, another one, or the volume
     exists.
     """
     volume = item.volume
-    if "namespace" in refused.old:
+    if "namespace" in refused:
         raise _no_namespace(volume)
-    old = volume_store.volume_of(refused.old.get("volume"))
+    old = volume_store.volume_of(refused.get("volume"))
     if old is None or old.operation_id == mine.id:
-        waiting.send(deps, mine)
-        return mine
+        return Begun(mine, new=True)
     updates.refuse_known(old, item)
     if old.operation_id and not is_update(old.operation_kind):
-        return waiting.join(
-            deps, volume.id, old.operation_id, mine.digest, old.operation_kind, secrets=mine.sealed_secrets
+        return Begun(
+            waiting.join(
+                deps, volume.id, old.operation_id, mine.digest, old.operation_kind, secrets=mine.sealed_secrets
+            )
         )
     return old  # an update, which joins the expansion if it is the same
 
@@ -235,83 +236,84 @@ def _merged_for_register(known: Volume | None, item: Wanted) -> Volume:
         raise Refused("unable to update volume: " + exc.text) from exc
 
 
-def _validate_at_providers(deps: Deps, wanted: Sequence[Wanted]) -> None:
+def _validate_at_providers(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> None:
     """A plugin with a controller is asked whether the volume exists and can do what is wanted; about several at once.
 
     Raises what the first of them, in order, is refused with.
     """
-    questions = [question for item in wanted if (question := _question(deps, item)) is not None]
+    seconds = budget.left(deps.clock.monotonic())
+    questions = [question for item in wanted if (question := _question(deps, item, seconds)) is not None]
     if not questions:
         return
-    seconds = waiting.left(deps)
     with ThreadPoolExecutor(min(len(questions), ASKED_AT_ONCE)) as pool:
-        asked = [pool.submit(deps.asker.ask, "validate_volume", seconds=seconds, **question) for question in questions]
+        asked = [pool.submit(question) for question in questions]
     for answer in asked:
         answer.result()
 
 
-def _question(deps: Deps, item: Wanted) -> dict[str, Any] | None:
-    """What the item's plugin is to be asked; None if it cannot be. Refused when it need not be asked to say no."""
+def _question(deps: Deps, item: Wanted, seconds: float) -> Callable[[], None] | None:
+    """What asks the item's plugin; None if it cannot be asked. Refused when it need not be asked to say no."""
     plugin = deps.plugins.get(item.volume.plugin_id)
     if plugin is None or not plugin.controller_required:
         return None
     if not plugin.controllers_healthy:
         raise Refused(f"no healthy controllers for CSI plugin: {plugin.id}")
-    problem = mode_problem(item.volume.capabilities)
+    problem = mode_problem(item.volume.definition.capabilities)
     if problem:
         raise Refused(f"controller validate volume: CSI.ControllerValidateVolume: {problem}")
     # A volume without an external ID has its own ID at the provider.
-    asked = replace(item.volume, external_id=item.volume.external_id or item.volume.id)
-    sealed = deps.sealer.seal_secrets(item.secrets, volume_context(asked.namespace, asked.id))
-    return {
-        "plugin_id": plugin.id,
-        "namespace": asked.namespace,
-        "volume_id": asked.id,
-        "definition": volume_store.encode(asked),
-        "secrets": waiting.text(sealed or item.volume.sealed_secrets),
-    }
+    volume = item.volume
+    asked = replace(volume.definition, external_id=volume.definition.external_id or volume.id)
+    sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
+    return partial(
+        deps.asker.validate_volume,
+        plugin.id,
+        namespace=volume.namespace,
+        volume_id=volume.id,
+        definition=volume_store.encode(asked),
+        secrets=waiting.text(sealed or volume.sealed_secrets),
+        seconds=seconds,
+    )
 
 
 def _placed(volume: Volume) -> Volume:
     """A volume that is registered without topologies is where it was requested to be."""
-    if volume.topologies is None and volume.topology_request is not None and volume.topology_request.required:
-        return replace(volume, topologies=volume.topology_request.required)
+    definition = volume.definition
+    request = definition.topology_request
+    if definition.topologies is None and request is not None and request.required:
+        return replace(volume, definition=replace(definition, topologies=request.required))
     return volume
 
 
 def _register(deps: Deps, item: Wanted) -> Done | Running:
     volume, scope = _placed(item.volume), volume_scope(item.volume.namespace)
-    sealed = deps.sealer.seal_secrets(item.secrets, volume_context(volume.namespace, volume.id))
-    for attempt in range(WRITE_TRIES):
+    sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
+
+    def build(refused: RefusedWrites) -> Change[Volume | None]:
+        found = _register_refused(volume, refused)
+        if found is not None:
+            return Change(found)
         now_ns = deps.clock.now_ns()
-        ticket = deps.index.allocate(scope, MEMBERS, name=deps.clock.new_id(), now=deps.clock.now())
         stored = replace(
             volume,
             sealed_secrets=sealed,
             create_time=volume.create_time or now_ns,
             modify_time=volume.modify_time or now_ns,
         )
-        writes = [*volume_store.register(stored, ticket), *namespace_store.must_exist(volume.namespace)]
-        try:
-            deps.dynamo.transact(writes, token=ticket.id)
-        except TransactionRefused as exc:
-            if not was_mine(exc, ticket.index):
-                deps.index.abandon(ticket)
-                found = _register_refused(volume, exc)
-                if found is not None:
-                    return updates.begin(deps, found, item)
-                deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
-                continue
-        deps.index.publish(ticket)
-        return Done(ticket.index, volume)
-    raise WriteConflict(f"volume {volume.id} is being changed by others: try again in a moment")
+        return Change(
+            None,
+            lambda index: [*volume_store.register(stored, index), *namespace_store.must_exist(volume.namespace)],
+        )
+
+    index, known = deps.committer.commit(scope, MEMBERS, build=build, what=f"volume {volume.id}")
+    return Done(index, volume) if known is None else updates.begin(deps, known, item)
 
 
-def _register_refused(volume: Volume, refused: TransactionRefused) -> Volume | None:
+def _register_refused(volume: Volume, refused: RefusedWrites) -> Volume | None:
     """The volume, if somebody made it known meanwhile; None to try again."""
-    if "namespace" in refused.old:
+    if "namespace" in refused:
         raise _no_namespace(volume)
-    old = volume_store.volume_of(refused.old.get("volume"))
+    old = volume_store.volume_of(refused.get("volume"))
     if old is not None and old.operation_id:
         raise OperationInProgress(f"volume {volume.id} has an operation in progress: {old.operation_kind}")
     return old if old is not None and old.exists else None

@@ -3,37 +3,66 @@
 from dataclasses import dataclass
 
 from chalicelib.ask import Asker
-from chalicelib.clock import Clock
 from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
-from chalicelib.store.claims import ClaimStore
-from chalicelib.store.dynamo import Dynamo
-from chalicelib.store.index import IndexStore
-from chalicelib.store.namespaces import NamespaceStore
-from chalicelib.store.operations import OperationStore
-from chalicelib.store.plugins import PluginStore
-from chalicelib.store.volumes import VolumeStore
+from chalicelib.store.stores import Stores
 from chalicelib.store.waits import WaitStore
 
 
 @dataclass(frozen=True)
-class Deps:
-    """The API's stores and neighbours."""
+class Deps(Stores):
+    """The API's stores and neighbours; the same for every request."""
 
-    clock: Clock
-    dynamo: Dynamo
-    index: IndexStore
-    volumes: VolumeStore
-    claims: ClaimStore
-    operations: OperationStore
-    plugins: PluginStore
-    namespaces: NamespaceStore
     sealer: Sealer
     queue: OperationQueue
     asker: Asker
     waits: WaitStore
     wait_seconds: float
-    answer_by: float | None = None
-    """On the monotonic clock: when the request that is served must be answered."""
+    """The longest that any request may wait."""
     patience: Patience = USUAL_PATIENCE
+
+    @classmethod
+    def on(
+        cls,
+        stores: Stores,
+        *,
+        sealer: Sealer,
+        queue: OperationQueue,
+        asker: Asker,
+        waits: WaitStore,
+        wait_seconds: float,
+        patience: Patience = USUAL_PATIENCE,
+    ) -> "Deps":
+        """Return the dependencies on these stores."""
+        return cls(
+            clock=stores.clock,
+            dynamo=stores.dynamo,
+            index=stores.index,
+            committer=stores.committer,
+            volumes=stores.volumes,
+            claims=stores.claims,
+            operations=stores.operations,
+            plugins=stores.plugins,
+            namespaces=stores.namespaces,
+            sealer=sealer,
+            queue=queue,
+            asker=asker,
+            waits=waits,
+            wait_seconds=wait_seconds,
+            patience=patience,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long one request may wait for the outcome of what it began."""
+
+    wait: float
+    """Seconds, as its client wants it (RFC 7240)."""
+    answer_by: float
+    """On the monotonic clock: when it must be answered, whatever it has done before it waits."""
+
+    def left(self, now: float) -> float:
+        """Seconds until it must be answered; `now` is on the monotonic clock."""
+        return max(self.answer_by - now, 0.0)

@@ -123,12 +123,13 @@ class _Budget:
 
 def _text_bytes(volume: Volume) -> int:
     """Of the entry's texts, in JSON that is a string in JSON again, with everything escaped that can be."""
+    stated = volume.definition
     texts = (
-        volume.namespace, volume.id, volume.name, volume.external_id, volume.plugin_id, volume.provider,
-        volume.access_mode, volume.attachment_mode, volume.topologies,
+        volume.namespace, volume.id, stated.name, stated.external_id, volume.plugin_id, stated.provider,
+        volume.access_mode, volume.attachment_mode, stated.topologies,
     )  # fmt: skip
     # A topology is shown with one word more than it is stored with.
-    return len(json.dumps(json.dumps(texts, ensure_ascii=False))) + 18 * len(volume.topologies or ())
+    return len(json.dumps(json.dumps(texts, ensure_ascii=False))) + 18 * len(stated.topologies or ())
 
 
 def _existing(deps: Deps, query: Query, listed: Listed, budget: _Budget) -> Iterator[tuple[Volume, Plugin | None]]:

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from chalicelib.errors import Refused, WriteConflict, joined
 from chalicelib.service.deps import Deps
+from chalicelib.store import namespaces as namespace_store
+from chalicelib.store.commit import Change, RefusedWrites
+from chalicelib.store.dynamo import Write
 from chalicelib.store.index import NAMESPACES
 from chalicelib.store.namespaces import DEFAULT, Namespace, NamespaceState
 
 NAME: Final = re.compile(r"[a-zA-Z0-9-]{1,128}")
 DESCRIPTION_LIMIT: Final = 256
-WRITE_TRIES: Final = 5
 _BUILT_IN: Final = Namespace(DEFAULT, {"Description": "Default shared namespace"}, create_index=1, modify_index=1)
 
 
@@ -46,18 +48,21 @@ def write(deps: Deps, name: str, body: Mapping[str, Any]) -> int:
         raise Refused(f'Invalid namespace "{name}": ' + joined(problems))
     if body.get("Quota"):
         raise Refused(f'namespace "{name}" using non-existent quota "{body["Quota"]}"')
-    for _ in range(WRITE_TRIES):
-        read_before = deps.namespaces.get(name)
-        if read_before is not None and read_before.state is NamespaceState.DELETING:
+
+    def build(_: RefusedWrites) -> Change[None]:
+        read = deps.namespaces.get(name)
+        if read is not None and read.state is NamespaceState.DELETING:
             raise WriteConflict(f"namespace {name} is being deleted: try again in a moment, or repeat the delete")
-        ticket = deps.index.allocate(NAMESPACES, name=deps.clock.new_id(), now=deps.clock.now())
-        created = read_before.create_index if read_before else 1 if name == DEFAULT else ticket.index
-        wanted = Namespace(name, body, create_index=created, modify_index=ticket.index)
-        if deps.namespaces.put(wanted, read=read_before):
-            deps.index.publish(ticket)
-            return ticket.index
-        deps.index.abandon(ticket)
-    raise WriteConflict(f"namespace {name} is being changed by others: try again in a moment")
+
+        def writes(index: int) -> list[Write]:
+            created = read.create_index if read else 1 if name == DEFAULT else index
+            wanted = Namespace(name, body, create_index=created, modify_index=index)
+            return [namespace_store.put(wanted, read=read)]
+
+        return Change(None, writes)
+
+    index, _ = deps.committer.commit(NAMESPACES, build=build, what=f"namespace {name}")
+    return index
 
 
 def delete(deps: Deps, name: str) -> int:
@@ -77,12 +82,10 @@ def delete(deps: Deps, name: str) -> int:
     if _has_volumes(deps, name):
         deps.namespaces.put(replace(found, state=NamespaceState.ACTIVE), read=marked)
         raise Refused(joined([f'namespace "{name}" has volumes associated with it in regions: [global]']))
-    ticket = deps.index.allocate(NAMESPACES, name=deps.clock.new_id(), now=deps.clock.now())
-    if not deps.namespaces.remove(marked):
-        deps.index.abandon(ticket)
-        raise WriteConflict(f"namespace {name} is being changed by others: try again in a moment")
-    deps.index.publish(ticket)
-    return ticket.index
+    removal = Change(None, lambda _: [namespace_store.remove(name)])
+    # Once: a mark that is gone was taken back by somebody who found volumes.
+    index, _ = deps.committer.commit(NAMESPACES, build=lambda _: removal, what=f"namespace {name}", tries=1)
+    return index
 
 
 def names(deps: Deps) -> Iterator[str]:

@@ -8,7 +8,7 @@ has lost, and at last writes the node with its digest: until then the next heart
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ from chalicelib.domain.plugin import LEFT, Instance, Node
 from chalicelib.errors import RequestError, WriteConflict
 from chalicelib.service import claim_sweep
 from chalicelib.service.deps import Deps
+from chalicelib.store import plugins as plugin_store
+from chalicelib.store.commit import Change, RefusedWrites
+from chalicelib.store.dynamo import Write
 from chalicelib.store.index import NODES
 from chalicelib.store.plugins import MovedOn
 
@@ -147,30 +150,36 @@ def purge(deps: Deps, node: Node) -> int:
 
 def forget(deps: Deps, node: Node) -> int:
     """Remove the node's instances, then the node; returns the index. Raises MovedOn when it was heard of meanwhile."""
-    run, now = deps.clock.new_id(), deps.clock.now()
-    index = 0
-    for number, plugin_id in enumerate(node.plugin_ids):
-        index = max(index, deps.plugins.change(plugin_id, node.id, None, run=f"{run}f{number}x", now=now, read=node))
-    # Allocated before the write that it is for (protocols, section 1): a crash in between wakes for nothing.
-    ticket = deps.index.allocate(NODES, name=run, now=now)
-    deps.plugins.delete_node(node)
-    return max(index, deps.index.publish(ticket))
+    now, last = deps.clock.now(), 0
+    for plugin_id in node.plugin_ids:
+        last = max(last, deps.plugins.change(plugin_id, node.id, None, now=now, read=node))
+    return max(last, _write(deps, node, lambda _: plugin_store.delete_node(node)))
+
+
+def _write(deps: Deps, node: Node, write: Callable[[int], Write]) -> int:
+    """Write the node's row under its condition; returns the index. Raises MovedOn when it was heard of meanwhile."""
+
+    def build(refused: RefusedWrites) -> Change[None]:
+        if refused:
+            raise MovedOn(f"node {node.id} moved on")
+        return Change(None, lambda index: [write(index)])
+
+    index, _ = deps.committer.commit(NODES, build=build, what=f"node {node.id}")
+    return index
 
 
 def _stopped(deps: Deps, node: Node, sequence: int) -> int:
-    run, now = deps.clock.new_id(), deps.clock.now()
-    ticket = deps.index.allocate(NODES, name=run, now=now)
-    left = replace(node, instance_id=LEFT, sequence=sequence, seen_at=now, modify_index=ticket.index)
+    now = deps.clock.now()
+    left = replace(node, instance_id=LEFT, sequence=sequence, seen_at=now)
     # Without a digest: whatever bridge comes next registers in full.
-    if not deps.plugins.put_node(left, digest="", read=node):
-        deps.index.abandon(ticket)
-        raise MovedOn(node.id)
-    index = deps.index.publish(ticket)
-    for number, plugin_id in enumerate(node.plugin_ids):
+    index = _write(
+        deps, node, lambda index: plugin_store.put_node(replace(left, modify_index=index), digest="", read=node)
+    )
+    for plugin_id in node.plugin_ids:
         found = deps.plugins.instance(plugin_id, node.id)
         if found is not None:
             gone = replace(found, healthy=False, health_description=left.trouble, update_time=deps.clock.now_ns())
-            changed = deps.plugins.change(plugin_id, node.id, gone, run=f"{run}s{number}x", now=now, read=left)
+            changed = deps.plugins.change(plugin_id, node.id, gone, now=now, read=left)
             index = max(index, changed)
     return index
 
@@ -178,8 +187,6 @@ def _stopped(deps: Deps, node: Node, sequence: int) -> int:
 def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, digest: str, now: float) -> Registered:
     ids = tuple(sorted(i.plugin_id for i in said.instances))
     before = read.plugin_ids if read else ()
-    run = deps.clock.new_id()
-    ticket = deps.index.allocate(NODES, name=run, now=now)
     node = Node(
         id=said.node_id,
         name=said.node_name,
@@ -191,19 +198,22 @@ def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, dig
         plugin_ids=tuple(sorted({*ids, *before})),
         bridge_version=said.bridge_version,
         certificate_pem=said.certificate_pem,
-        create_index=read.create_index if read else ticket.index,
-        modify_index=ticket.index,
+        create_index=read.create_index if read else 0,
     )
-    if not deps.plugins.put_node(node, digest="", read=read):
-        deps.index.abandon(ticket)
-        raise WriteConflict("the node is being registered by another request: it will be tried again")
-    index = deps.index.publish(ticket)
+
+    def write(index: int) -> Write:
+        numbered = replace(node, create_index=node.create_index or index, modify_index=index)
+        return plugin_store.put_node(numbered, digest="", read=read)
+
+    try:
+        index = _write(deps, node, write)
+    except MovedOn:
+        raise WriteConflict("the node is being registered by another request: it will be tried again") from None
+    node = replace(node, create_index=node.create_index or index, modify_index=index)
     wanted = {i.plugin_id: replace(i, update_time=deps.clock.now_ns()) for i in said.instances}
-    for number, plugin_id in enumerate(node.plugin_ids):
+    for plugin_id in node.plugin_ids:
         try:
-            changed = deps.plugins.change(
-                plugin_id, node.id, wanted.get(plugin_id), run=f"{run}c{number}x", now=deps.clock.now(), read=node
-            )
+            changed = deps.plugins.change(plugin_id, node.id, wanted.get(plugin_id), now=deps.clock.now(), read=node)
         except MovedOn:
             # A message of the same node that came meanwhile has the last word.
             raise RequestError(f"a later message of node {node.id} is known already", status=409) from None

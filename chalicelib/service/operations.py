@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.domain.operation import Kind, Operation, Status
 from chalicelib.errors import NotFound, RequestError
 from chalicelib.service import blocking, waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.dynamo import TransactionRefused, Write
@@ -48,7 +49,8 @@ def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
         raise NotFound(f"operation {operation_id} not found: finished ones are kept for a week")
     if wait > 0 and not found.answered:
         with blocking.placed(deps, min(wait, deps.wait_seconds)) as seconds:
-            found = waiting.wait(deps, [found], seconds=seconds)[found.id]
+            budget = Budget(seconds, deps.clock.monotonic() + WAIT_LIMIT)
+            found = waiting.wait(deps, [found], budget)[found.id]
     return found
 
 

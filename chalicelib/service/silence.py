@@ -20,6 +20,8 @@ from chalicelib.domain.plugin import Node, Patience
 from chalicelib.errors import WriteConflict
 from chalicelib.service import nodes
 from chalicelib.service.deps import Deps
+from chalicelib.store import plugins as plugin_store
+from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import NODES
 from chalicelib.store.plugins import MovedOn
 
@@ -104,11 +106,15 @@ def _spared_no_more(deps: Deps, node: Node) -> Node:
 def _mark(deps: Deps, node: Node, *, spared: bool) -> Node | None:
     """The node as it is marked; None if it was heard of meanwhile."""
     now = deps.clock.now()
-    ticket = deps.index.allocate(NODES, name=deps.clock.new_id(), now=now)
-    if not deps.plugins.mark_down(node, index=ticket.index, since=now, spared=spared):
-        deps.index.abandon(ticket)
+
+    def build(refused: RefusedWrites) -> Change[bool]:
+        if refused:
+            return Change(False)  # it was heard of
+        return Change(True, lambda index: [plugin_store.mark_down(node, index, since=now, spared=spared)])
+
+    index, marked = deps.committer.commit(NODES, build=build, what=f"node {node.id}")
+    if not marked:
         return None
-    deps.index.publish(ticket)
     log.line(
         "node down",
         node_id=node.id,
@@ -116,19 +122,18 @@ def _mark(deps: Deps, node: Node, *, spared: bool) -> Node | None:
         silent_for=round(now - node.seen_at),
         spared=spared or None,
     )
-    return replace(node, healthy=False, down_since=now, spared=spared, modify_index=ticket.index)
+    return replace(node, healthy=False, down_since=now, spared=spared, modify_index=index)
 
 
 def _settle(deps: Deps, node: Node) -> None:
     """What runs on a node that is down is not healthy; of no effect where that is said already."""
-    run = deps.clock.new_id()
-    for number, plugin_id in enumerate(node.plugin_ids):
+    for plugin_id in node.plugin_ids:
         found = deps.plugins.instance(plugin_id, node.id)
         if found is None or not found.healthy:
             continue
         unhealthy = replace(found, healthy=False, health_description=DESCRIPTION, update_time=deps.clock.now_ns())
         try:
-            deps.plugins.change(plugin_id, node.id, unhealthy, run=f"{run}s{number}x", now=deps.clock.now(), read=node)
+            deps.plugins.change(plugin_id, node.id, unhealthy, now=deps.clock.now(), read=node)
         except MovedOn:
             return  # it is back
         except WriteConflict as exc:  # the next sweep finds it again

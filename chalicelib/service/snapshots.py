@@ -1,15 +1,16 @@
 """Snapshots and external volumes: what the provider knows, which no record of ours repeats (as in Nomad)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Final
 
+from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context, plugin_encryption_context
 from chalicelib.errors import Refused, joined
-from chalicelib.sealing import volume_context
 from chalicelib.service import waiting
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import operations as operation_store
 from chalicelib.store.dynamo import TransactionRefused
 
@@ -27,7 +28,7 @@ class Wanted:
     secrets: Mapping[str, str]
 
 
-def create(deps: Deps, namespace: str, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
+def create(deps: Deps, namespace: str, wanted: Sequence[Wanted], budget: Budget) -> list[Snapshot]:
     """Take the snapshots side by side; each stands alone: if one fails, the others exist."""
     errors: list[str] = []
     started: list[Operation] = []
@@ -36,11 +37,11 @@ def create(deps: Deps, namespace: str, wanted: Sequence[Wanted]) -> list[dict[st
             started.append(_start_create(deps, namespace, item))
         except Refused as exc:
             errors.append(exc.text)
-    finished = waiting.wait(deps, started)
+    finished = waiting.wait(deps, started, budget)
     results = []
     for operation in (finished[o.id] for o in started):
         if operation.result:
-            results.append(dict(operation.result))
+            results.append(Snapshot(**{f.name: operation.result[f.name] for f in fields(Snapshot)}))
         elif operation.answered:
             errors.append(operation.error or operation.last_error)
     if errors:
@@ -51,7 +52,7 @@ def create(deps: Deps, namespace: str, wanted: Sequence[Wanted]) -> list[dict[st
     return results
 
 
-def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, str]) -> None:
+def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, str], budget: Budget) -> None:
     """Delete a snapshot at its provider; one that is not there is deleted."""
     try:
         plugin = _known(deps, plugin_id)
@@ -61,12 +62,25 @@ def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, s
             head = 'could not delete "": controller delete snapshot: CSI.ControllerDeleteSnapshot: '
             raise Refused(head + "missing SnapshotID")
         subject = f"delete snapshot\n{plugin_id}\n{snapshot_id}"
-        operation = _operation(deps, Kind.DELETE_SNAPSHOT, subject, plugin_id=plugin_id, external_id=snapshot_id)
-        sealed = deps.sealer.seal_secrets(secrets, volume_context("", ""))
+        now = deps.clock.now()
+        operation = Operation(
+            id=deps.clock.new_id(),
+            kind=Kind.DELETE_SNAPSHOT,
+            namespace="",
+            volume_id="",
+            plugin_id=plugin_id,
+            digest=waiting.digest(Kind.DELETE_SNAPSHOT.value, subject, None),
+            step="delete",
+            external_id=snapshot_id,
+            subject=subject,
+            create_time=now,
+            update_time=now,
+        )
+        sealed = deps.sealer.seal_secrets(secrets, encryption_context("", ""))
         operation = _start(deps, operation, sealed)
     except Refused as exc:
         raise Refused(joined([exc.text])) from exc
-    done = waiting.wait(deps, [operation])[operation.id]
+    done = waiting.wait(deps, [operation], budget)[operation.id]
     if done.result:
         return
     pending = waiting.unanswered([done])
@@ -77,35 +91,25 @@ def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, s
 
 def list_snapshots(
     deps: Deps, plugin_id: str, *, per_page: int, next_token: str, secrets: Mapping[str, str]
-) -> dict[str, Any]:
+) -> Page[Snapshot]:
     """One page of the provider's snapshots; paging is the plugin's own."""
     plugin = _known(deps, plugin_id)
     if not plugin.controllers_healthy or not plugin.can("LIST_SNAPSHOTS"):
         raise Refused("plugin does not support listing snapshots")
     if per_page < 0:
         raise Refused("controller list snapshots: CSI.ControllerListSnapshots: MaxEntries cannot be negative")
-    sealed = deps.sealer.seal_secrets(secrets, volume_context("", plugin_id))
-    answer: dict[str, Any] = deps.asker.ask(
-        "list_snapshots",
-        plugin_id=plugin_id,
-        per_page=per_page,
-        next_token=next_token,
-        secrets=waiting.text(sealed),
-    )
-    return answer
+    sealed = deps.sealer.seal_secrets(secrets, plugin_encryption_context(plugin_id))
+    return deps.asker.list_snapshots(plugin_id, per_page=per_page, next_token=next_token, secrets=waiting.text(sealed))
 
 
-def list_external(deps: Deps, plugin_id: str, *, per_page: int, next_token: str) -> dict[str, Any]:
+def list_external(deps: Deps, plugin_id: str, *, per_page: int, next_token: str) -> Page[ExternalVolume]:
     """One page of what the provider has, registered or not; paging is the plugin's own."""
     plugin = _known(deps, plugin_id)
     if not plugin.controllers_healthy or not plugin.can("LIST_VOLUMES"):
         raise Refused("unimplemented for this plugin")
     if per_page < 0:
         raise Refused("controller list volumes: CSI.ControllerListVolumes: MaxEntries cannot be negative")
-    answer: dict[str, Any] = deps.asker.ask(
-        "list_volumes", plugin_id=plugin_id, per_page=per_page, next_token=next_token
-    )
-    return answer
+    return deps.asker.list_volumes(plugin_id, per_page=per_page, next_token=next_token)
 
 
 def _start_create(deps: Deps, namespace: str, item: Wanted) -> Operation:
@@ -121,35 +125,25 @@ def _start_create(deps: Deps, namespace: str, item: Wanted) -> Operation:
     if not item.name:
         head = "could not create snapshot: controller create snapshot: CSI.ControllerCreateSnapshot: "
         raise Refused(head + "missing Name")
-    operation = _operation(
-        deps,
-        Kind.CREATE_SNAPSHOT,
-        f"create snapshot\n{plugin_id}\n{source.external_id}\n{item.name}",
-        plugin_id=plugin_id,
-        external_id=source.external_id,
+    now = deps.clock.now()
+    subject = f"create snapshot\n{plugin_id}\n{source.definition.external_id}\n{item.name}"
+    parameters = dict(item.parameters)
+    operation = Operation(
+        id=deps.clock.new_id(),
+        kind=Kind.CREATE_SNAPSHOT,
         namespace=namespace,
         volume_id=source.id,
+        plugin_id=plugin_id,
+        digest=waiting.digest(Kind.CREATE_SNAPSHOT.value, subject, parameters),
+        step="create",
         storage_name=item.name,
-        params={"parameters": dict(item.parameters), "volume_secrets": waiting.text(source.sealed_secrets)},
-    )
-    return _start(deps, operation, deps.sealer.seal_secrets(item.secrets, volume_context(namespace, source.id)))
-
-
-def _operation(deps: Deps, kind: Kind, subject: str, **fields: Any) -> Operation:
-    now = deps.clock.now()
-    given: dict[str, Any] = {"namespace": "", "volume_id": ""} | fields
-    step = "create" if kind is Kind.CREATE_SNAPSHOT else "delete"
-    digest = waiting.digest(kind.value, subject, given.get("params", {}).get("parameters"))
-    return Operation(
-        id=deps.clock.new_id(),
-        kind=kind,
+        external_id=source.definition.external_id,
         subject=subject,
-        digest=digest,
-        step=step,
+        params={"parameters": parameters, "volume_secrets": waiting.text(source.sealed_secrets)},
         create_time=now,
         update_time=now,
-        **given,
     )
+    return _start(deps, operation, deps.sealer.seal_secrets(item.secrets, encryption_context(namespace, source.id)))
 
 
 def _start(deps: Deps, operation: Operation, sealed: bytes) -> Operation:

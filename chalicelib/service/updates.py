@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from chalicelib.domain.merge import Merged, merge
 from chalicelib.domain.operation import UPDATE, Kind, Operation, updates
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import MountOptions, Volume, VolumeState
-from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, WriteConflict, joined
-from chalicelib.sealing import volume_context
+from chalicelib.errors import OperationInProgress, Refused, RequestError, VolumesError, joined
 from chalicelib.service import waiting
-from chalicelib.service.deps import Deps
-from chalicelib.service.volumes import WRITE_TRIES, was_mine
+from chalicelib.service.deps import Budget, Deps
+from chalicelib.service.waiting import Begun
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import volume_scope
 
 
@@ -52,7 +52,7 @@ class UpdateRefused(Refused):
 
 
 def finish(
-    deps: Deps, begun: Sequence[Callable[[], Done | Running]]
+    deps: Deps, begun: Sequence[Callable[[], Done | Running]], budget: Budget
 ) -> tuple[list[Done], list[VolumesError], Sequence[Operation]]:
     """Begin each, then wait for what takes long, side by side: what is done, what failed, and what still runs.
 
@@ -71,7 +71,7 @@ def finish(
             running[position] = found
         else:
             done[position] = found
-    seen = waiting.wait(deps, [one.operation for one in running.values()])
+    seen = waiting.wait(deps, [one.operation for one in running.values()], budget)
     for position, one in running.items():
         operation = seen[one.operation.id]
         if operation.result:
@@ -101,62 +101,72 @@ def refuse_known(known: Volume | None, item: Wanted) -> None:
 
 def begin(deps: Deps, read: Volume, item: Wanted) -> Done | Running:
     """Update a volume that is known; one that the new definition asks more of is expanded through its plugin."""
-    for attempt in range(WRITE_TRIES):
-        refuse_known(read, item)
-        if read.operation_id and not updates(read.operation_kind):
-            raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
+
+    def build(refused: RefusedWrites) -> Change[Done | _Expansion]:
+        current = deps.volumes.get(read.namespace, read.id) if refused else read
+        if current is None or not current.exists:
+            raise Refused(f"volume not found: {read.id}")
+        refuse_known(current, item)
+        if current.operation_id and not updates(current.operation_kind):
+            raise OperationInProgress(f"volume {current.id} has an operation in progress: {current.operation_kind}")
         try:
-            merged = merge(read, item.volume)
+            merged = merge(current, item.volume)
         except Refused as exc:
             raise UpdateRefused(exc.text) from exc
-        sealed = deps.sealer.seal_secrets(item.secrets, volume_context(read.namespace, read.id))
-        begun = _begin(deps, read, merged, sealed)
-        if begun is not None:
-            return begun
-        deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
-        found = deps.volumes.get(read.namespace, read.id)
-        if found is None or not found.exists:
-            raise Refused(f"volume not found: {read.id}")
-        read = found
-    raise WriteConflict(f"volume {read.id} is being changed by others: try again in a moment")
+        plugin = deps.plugins.get(current.plugin_id)
+        sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(current.namespace, current.id))
+        sealed = sealed or current.sealed_secrets
+        if merged.expansion is not None or current.operation_id:
+            return _expand(deps, current, merged, plugin, sealed)
+        stored = replace(merged.volume, sealed_secrets=sealed, modify_time=deps.clock.now_ns())
+        return Change(
+            Done(0, merged.volume, plugin),
+            lambda index: [volume_store.replace_definition(stored, index, read=current)],
+        )
+
+    index, begun = deps.committer.commit(volume_scope(read.namespace), build=build, what=f"volume {read.id}")
+    return replace(begun, index=index) if isinstance(begun, Done) else begun.running(deps)
 
 
-def _begin(deps: Deps, read: Volume, merged: Merged, sealed: bytes) -> Done | Running | None:
-    """One try; None when somebody changed the volume since it was read."""
-    plugin = deps.plugins.get(read.plugin_id)
-    if merged.expansion is not None or read.operation_id:
-        return _expand(deps, read, merged, plugin, sealed or read.sealed_secrets)
-    ticket = deps.index.allocate(volume_scope(read.namespace), name=deps.clock.new_id(), now=deps.clock.now())
-    stored = replace(merged.volume, sealed_secrets=sealed or read.sealed_secrets, modify_time=deps.clock.now_ns())
-    try:
-        deps.dynamo.transact([volume_store.replace_definition(stored, ticket, read=read)], token=ticket.id)
-    except TransactionRefused as exc:
-        if not was_mine(exc, ticket.index):
-            deps.index.abandon(ticket)
-            return None
-    deps.index.publish(ticket)
-    return Done(ticket.index, merged.volume, plugin)
+@dataclass(frozen=True, slots=True)
+class _Expansion:
+    """An expansion of a volume, begun by this request or by an earlier one that asks for the same."""
+
+    begun: Begun
+    wanted: Volume
+    plugin: Plugin | None
+
+    def running(self, deps: Deps) -> Running:
+        def done(operation: Operation) -> Done:
+            size = int(operation.result["capacity"])
+            grown = replace(self.wanted, definition=replace(self.wanted.definition, capacity=size))
+            return Done(int(operation.result["index"]), grown, self.plugin)
+
+        operation = waiting.sent(deps, self.begun)
+        return Running(operation, done, lambda text: UpdateRefused(f"unable to expand volume: {text}"))
 
 
-def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes) -> Running | None:
+def _expand(
+    deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes
+) -> Change[Done | _Expansion]:
     wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
+    before, after = read.definition, wanted.definition
     if merged.expansion is None:
         raise OperationInProgress(f"volume {read.id} has an operation in progress: {read.operation_kind}")
     if plugin is not None and plugin.awaits_controller:
         raise UpdateRefused(f"no healthy controllers for CSI plugin: {plugin.id}")
     if plugin is None or not plugin.can("EXPAND_VOLUME"):
         raise UpdateRefused("expand is not implemented by this controller plugin")
-    definition = volume_store.encode(wanted)
     operation = Operation(
         id=operation_id,
         kind=Kind.EXPAND_VOLUME,
         namespace=read.namespace,
         volume_id=read.id,
         plugin_id=read.plugin_id,
-        digest=waiting.digest(Kind.EXPAND_VOLUME.value, read.namespace, read.id, volume_store.plain(wanted)),
+        digest=waiting.digest(Kind.EXPAND_VOLUME.value, read.namespace, read.id, volume_store.as_json(after)),
         step="expand",
-        external_id=read.external_id,
-        definition=definition,
+        external_id=before.external_id,
+        definition=volume_store.encode(after),
         params={
             "required": merged.expansion.required,
             "limit": merged.expansion.limit,
@@ -166,24 +176,12 @@ def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sea
         update_time=now,
     )
     if read.operation_id:
-        operation = waiting.join(deps, read.id, read.operation_id, operation.digest, read.operation_kind)
-    else:
-        # A claim is judged by the definition as it stands: one that comes meanwhile would keep modes that are gone
-        # then.
-        options_stay = (read.mount_options or MountOptions()) == (wanted.mount_options or MountOptions())
-        modes_stay = read.capabilities == wanted.capabilities and options_stay
-        kind = Kind.EXPAND_VOLUME.value if modes_stay else UPDATE
-        mark = volume_store.mark(read, operation_id=operation_id, kind=kind, state=VolumeState.READY, unclaimed=False)
-        try:
-            deps.dynamo.transact([mark, operation_store.open_operation(operation, now=now)], token=operation_id)
-        except TransactionRefused as exc:
-            old = volume_store.volume_of(exc.old.get("volume"))
-            if old is None or old.operation_id != operation_id:
-                return None
-        waiting.send(deps, operation)
-
-    def done(operation: Operation) -> Done:
-        grown = replace(wanted, capacity=int(operation.result["capacity"]))
-        return Done(int(operation.result["index"]), grown, plugin)
-
-    return Running(operation, done, lambda text: UpdateRefused(f"unable to expand volume: {text}"))
+        joined = waiting.join(deps, read.id, read.operation_id, operation.digest, read.operation_kind)
+        return Change(_Expansion(Begun(joined), wanted, plugin))
+    # A claim is judged by the definition as it stands: one that comes meanwhile would keep modes that are gone then.
+    options_stay = (before.mount_options or MountOptions()) == (after.mount_options or MountOptions())
+    modes_stay = before.capabilities == after.capabilities and options_stay
+    kind = Kind.EXPAND_VOLUME.value if modes_stay else UPDATE
+    mark = volume_store.mark(read, operation_id=operation_id, kind=kind, state=VolumeState.READY, unclaimed=False)
+    record = operation_store.open_operation(operation, now=now)
+    return Change(_Expansion(Begun(operation, new=True), wanted, plugin), lambda _: [mark, record], visible=False)

@@ -2,25 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.errors import NotFound, OperationInProgress, Refused, WriteConflict
-from chalicelib.sealing import volume_context
+from chalicelib.errors import NotFound, OperationInProgress, Refused
 from chalicelib.service import counters, waiting
 from chalicelib.service.claims import its_claims, let_go
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
+from chalicelib.service.waiting import Begun
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.dynamo import TransactionRefused
+from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
-
-WRITE_TRIES: Final = 10
-NAME_LIMIT: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +52,24 @@ def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
     return own if own >= index else max(own, deps.index.watch(consistent=False).of_volumes(namespace))
 
 
-def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str]) -> int:
+def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str], budget: Budget) -> int:
     """Destroy the volume at its provider, then forget it; returns the index. Refused before anything is touched if it
     is in use.
     """
-    for _ in range(WRITE_TRIES):
+
+    wanted = waiting.digest(Kind.DELETE_VOLUME.value, namespace, volume_id)
+
+    def build(_: RefusedWrites) -> Change[Begun]:
         found = _existing(deps, namespace, volume_id)
-        wanted = waiting.digest(Kind.DELETE_VOLUME.value, namespace, volume_id)
-        if found.operation_id:
-            sealed = deps.sealer.seal_secrets(secrets, volume_context(found.namespace, found.id))
-            operation = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind, secrets=sealed)
-        else:
-            started = _start_delete(deps, found, secrets, wanted)
-            if started is None:
-                continue
-            operation = started
-        return _deleted(waiting.wait(deps, [operation])[operation.id])
-    raise WriteConflict(f"volume {volume_id} is being changed by others: try again in a moment")
+        sealed = deps.sealer.seal_secrets(secrets, encryption_context(namespace, volume_id))
+        if not found.operation_id:
+            return _start_delete(deps, found, sealed, wanted)
+        joined = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind, secrets=sealed)
+        return Change(Begun(joined))
+
+    _, begun = deps.committer.commit(build=build, what=f"volume {volume_id}")
+    operation = waiting.sent(deps, begun)
+    return _deleted(waiting.wait(deps, [operation], budget)[operation.id])
 
 
 def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = False) -> int:
@@ -79,36 +77,30 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
 
     `force` drops past claims, never a live one; what is under way to detach them goes on without the volume.
     """
-    for attempt in range(WRITE_TRIES):
+
+    def build(_: RefusedWrites) -> Change[None]:
         found = _existing(deps, namespace, volume_id)
         if found.operation_id:
             raise OperationInProgress(f"volume {volume_id} has an operation in progress: {found.operation_kind}")
+        if found.in_use and counters.repair(deps, found):
+            found = _existing(deps, namespace, volume_id)
         if found.in_use and not (force and found.readers + found.writers == found.past_claims):
-            if counters.repair(deps, found):
-                continue
             raise Refused(f"volume in use: {volume_id}")
         for claim in its_claims(deps, found):
             let_go(deps, claim, force=True)
-        now = deps.clock.now()
-        ticket = deps.index.allocate(volume_scope(namespace), MEMBERS, name=deps.clock.new_id(), now=now)
-        writes = volume_store.deregistered(found, ticket, expires_at=int(now) + TOMBSTONE_SECONDS, force=force)
-        try:
-            deps.dynamo.transact(writes, token=ticket.id)
-        except TransactionRefused as exc:
-            if not was_mine(exc, ticket.index):
-                deps.index.abandon(ticket)
-                deps.clock.sleep(0.01 * (attempt + deps.clock.jitter()))
-                continue
-        deps.index.publish(ticket)
-        return ticket.index
-    raise WriteConflict(f"volume {volume_id} is being changed by others: try again in a moment")
+        expires_at = int(deps.clock.now()) + TOMBSTONE_SECONDS
+        return Change(None, lambda index: volume_store.deregistered(found, index, expires_at=expires_at, force=force))
+
+    scopes = (volume_scope(namespace), MEMBERS)
+    index, _ = deps.committer.commit(*scopes, build=build, what=f"volume {volume_id}")
+    return index
 
 
-def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted: str) -> Operation | None:
-    """Mark the volume and write the operation in one transaction; None when somebody changed the volume meanwhile."""
+def _start_delete(deps: Deps, found: Volume, sealed: bytes, wanted: str) -> Change[Begun]:
+    """Mark the volume and write the operation in one transaction."""
+    if found.in_use and counters.repair(deps, found):
+        found = _existing(deps, found.namespace, found.id)
     if found.in_use:
-        if counters.repair(deps, found):
-            return None
         raise Refused(f"volume in use: {found.id}")
     plugin = deps.plugins.get(found.plugin_id)
     if plugin is None or not (plugin.controller_required or plugin.awaits_controller):
@@ -124,9 +116,9 @@ def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted:
         plugin_id=found.plugin_id,
         digest=wanted,
         step="delete",
-        external_id=found.external_id,
+        external_id=found.definition.external_id,
         params={"volume_secrets": waiting.text(found.sealed_secrets)},
-        sealed_secrets=deps.sealer.seal_secrets(secrets, volume_context(found.namespace, found.id)),
+        sealed_secrets=sealed,
         # A call of the create that may still land would make the storage anew after the delete: wait until it cannot.
         not_before=found.calls_until if found.calls_until > now else 0.0,
         create_time=now,
@@ -135,15 +127,8 @@ def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted:
     mark = volume_store.mark(
         found, operation_id=operation_id, kind=Kind.DELETE_VOLUME.value, state=VolumeState.DELETING, unclaimed=True
     )
-    try:
-        deps.dynamo.transact([mark, operation_store.open_operation(operation, now=now)], token=operation_id)
-    except TransactionRefused as exc:
-        old = volume_store.volume_of(exc.old.get("volume"))
-        if old is None or old.operation_id != operation_id:
-            return None
-    if not operation.not_before:
-        waiting.send(deps, operation)
-    return operation
+    record = operation_store.open_operation(operation, now=now)
+    return Change(Begun(operation, new=True), lambda _: [mark, record], visible=False)
 
 
 def _deleted(operation: Operation) -> int:
@@ -153,12 +138,6 @@ def _deleted(operation: Operation) -> int:
     if pending:
         raise pending
     raise Refused(operation.error or operation.last_error)
-
-
-def was_mine(refused: TransactionRefused, index: int) -> bool:
-    """Whether the refusal shows our own write, whose answer was lost."""
-    old = volume_store.volume_of(refused.old.get("volume"))
-    return old is not None and old.modify_index == index
 
 
 def _existing(deps: Deps, namespace: str, volume_id: str) -> Volume:

@@ -5,12 +5,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.errors import LeaseLost, OperationInProgress, OperationPending, StoreUnavailable
-from chalicelib.service.deps import Deps
+from chalicelib.service.deps import Budget, Deps
 
 FIRST_POLL: Final = 0.01
 LONGEST_POLL: Final = 1.0
@@ -22,7 +21,7 @@ def answered(operation: Operation) -> bool:
     return operation.answered
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """What two requests must agree in to be the same; never made of secrets."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -35,9 +34,18 @@ def send(deps: Deps, operation: Operation) -> None:
         return
 
 
-def left(deps: Deps) -> float:
-    """Seconds until the request must be answered, whatever it has done before."""
-    return WAIT_LIMIT if deps.answer_by is None else max(deps.answer_by - deps.clock.monotonic(), 0.0)
+class Begun(NamedTuple):
+    """An operation that a request waits for, and whether the request has made its record."""
+
+    operation: Operation
+    new: bool = False
+
+
+def sent(deps: Deps, begun: Begun) -> Operation:
+    """Queue the operation if it is new and may start now; returns it."""
+    if begun.new and begun.operation.not_before <= deps.clock.now():
+        send(deps, begun.operation)
+    return begun.operation
 
 
 def join(deps: Deps, volume_id: str, operation_id: str, wanted: str, kind: str, *, secrets: bytes = b"") -> Operation:
@@ -71,18 +79,18 @@ def taken_up(deps: Deps, found: Operation, *, secrets: bytes = b"") -> Operation
 def wait(
     deps: Deps,
     operations: Sequence[Operation],
+    budget: Budget,
     *,
-    seconds: float | None = None,
     over: Callable[[Operation], bool] = answered,
 ) -> dict[str, Operation]:
-    """The operations as they stand when all are `over` or the time is up.
+    """The operations as they stand when all are `over` or the budget is spent.
 
     Polls grow from 10 ms to 1 s and may be eventually consistent: half a read unit each. A message that seems lost,
     or a step that is to be repeated, is sent again from here, so a waiting client never waits for the sweeper.
     """
     found = {operation.id: operation for operation in operations}
-    limit = deps.wait_seconds if seconds is None else min(seconds, deps.wait_seconds)
-    end, pause = deps.clock.monotonic() + min(limit, left(deps)), FIRST_POLL
+    now = deps.clock.monotonic()
+    end, pause = now + min(budget.wait, deps.wait_seconds, budget.left(now)), FIRST_POLL
     while waiting := [o for o in found.values() if not over(o)]:
         if deps.clock.monotonic() + pause > end:
             break

@@ -12,12 +12,11 @@ from typing import Any, Final
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.domain.claim import SINGLE_WRITER, Claim, ClaimEvent, ClaimState, advance
+from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, advance
 from chalicelib.domain.operation import Kind
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.store import dynamo, tables, volumes
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
-from chalicelib.store.index import Ticket
 from chalicelib.store.tables import ClaimRow, HeldRow, LeaseRow, VolumeRow
 
 _BODY: Final = (
@@ -125,18 +124,18 @@ class ClaimStore:
 # What a transaction writes about a claim and its volume.
 
 
-def take(claim: Claim, volume: Volume, ticket: Ticket, *, lease_until: float) -> list[Write]:
+def take(claim: Claim, volume: Volume, index: int, *, lease_until: float) -> list[Write]:
     """Take the claim: the volume is ready, as it was defined when it was read, and has room for it."""
     actions: list[Action] = [
         _counter(claim).add(1),
         VolumeRow.access_mode.set(claim.access_mode),
         VolumeRow.attachment_mode.set(claim.attachment_mode),
-        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.modify_index.set(index),
         VolumeRow.revision.add(1),
     ]
-    row = _row(claim, create_index=ticket.index, modify_index=ticket.index)
+    row = _row(claim, create_index=index, modify_index=index)
     writes = [
-        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, ticket)),
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, index)),
         dynamo.put("claim", row, ClaimRow.pk.does_not_exist()),
         dynamo.put("held", HeldRow(tables.held_pk(claim.node_id), _held_sk(claim))),
     ]
@@ -153,91 +152,93 @@ def take(claim: Claim, volume: Volume, ticket: Ticket, *, lease_until: float) ->
     return writes
 
 
-def publish(claim: Claim, ticket: Ticket, *, publish_context: dict[str, str], operation_id: str) -> list[Write]:
+def publish(claim: Claim, index: int, *, publish_context: dict[str, str], operation_id: str) -> list[Write]:
     """The volume can be used on the node: the claim is complete."""
     actions: list[Action] = [
         ClaimRow.published.set(True),
         ClaimRow.publish_context.set(json.dumps(publish_context, separators=(",", ":"), ensure_ascii=False)),
         ClaimRow.operation_id.remove(),
-        ClaimRow.modify_index.set(ticket.index),
+        ClaimRow.modify_index.set(index),
     ]
     condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.operation_id == operation_id)
-    return [_touch(claim, ticket), _update(claim, actions, condition)]
+    # A volume with a live claim is there: nothing deletes or deregisters it.
+    return [_touched(claim, index), _update(claim, actions, condition)]
+
+
+# `volume` is the claim's volume as it was read. Of one that is gone, or is another by now, the claim alone is written.
 
 
 def release(
-    claim: Claim, ticket: Ticket, *, operation_id: str, node_lost: bool = False, lease: Lease | None = None
+    claim: Claim,
+    volume: Volume | None,
+    index: int,
+    *,
+    operation_id: str,
+    node_lost: bool = False,
+    lease: Lease | None = None,
 ) -> list[Write]:
     """The claim is past from now on; it still counts until it is freed. Its lease is over; with `lease`, only if it
     was not renewed since that was read.
     """
-    volume: list[Action] = [
-        VolumeRow.past_claims.add(1),
-        VolumeRow.modify_index.set(ticket.index),
-        VolumeRow.revision.add(1),
-    ]
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, ClaimEvent.RELEASE).value),
         ClaimRow.node_lost.set(node_lost),
-        ClaimRow.modify_index.set(ticket.index),
+        ClaimRow.modify_index.set(index),
         ClaimRow.operation_id.set(operation_id) if operation_id else ClaimRow.operation_id.remove(),
     ]
-    condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.modify_index < ticket.index)
+    condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.modify_index < index)
     condition &= ClaimRow.operation_id == claim.operation_id if claim.operation_id else _idle()
     return [
-        dynamo.update("volume", VolumeRow, *_volume_key(claim), volume, _its_volume(claim, ticket)),
+        *_touch(claim, volume, index, VolumeRow.past_claims.add(1)),
         _update(claim, actions, condition),
         *_end_lease(claim, lease),
     ]
 
 
-def lose(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def lose(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
     """Nothing could be proven: past, counted, and nobody works on it."""
     actions: list[Action] = [
         ClaimRow.node_lost.set(True),
         ClaimRow.operation_id.remove(),
-        ClaimRow.modify_index.set(ticket.index),
+        ClaimRow.modify_index.set(index),
     ]
     condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
-    return [_touch(claim, ticket), _update(claim, actions, condition)]
+    return [*_touch(claim, volume, index), _update(claim, actions, condition)]
 
 
-def reclaim(claim: Claim, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def reclaim(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
     """Somebody said that a lost node's claim may go: an operation takes it on."""
     actions: list[Action] = [
         ClaimRow.operation_id.set(operation_id),
         ClaimRow.node_lost.set(False),
-        ClaimRow.modify_index.set(ticket.index),
+        ClaimRow.modify_index.set(index),
     ]
-    return [_touch(claim, ticket), _update(claim, actions, _same(claim) & _idle())]
+    return [*_touch(claim, volume, index), _update(claim, actions, _same(claim) & _idle())]
 
 
-def step(claim: Claim, event: ClaimEvent, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, operation_id: str) -> list[Write]:
     """One step further out."""
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, event).value),
-        ClaimRow.modify_index.set(ticket.index),
+        ClaimRow.modify_index.set(index),
     ]
     condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
-    return [_touch(claim, ticket), _update(claim, actions, condition)]
+    return [*_touch(claim, volume, index), _update(claim, actions, condition)]
 
 
-def free(claim: Claim, volume: Volume | None, ticket: Ticket, *, operation_id: str) -> list[Write]:
-    """The claim is gone, and the volume has one less; the last one out clears the modes.
-
-    A volume of that ID that is another one by now, or none, is left alone: then the claim goes alone.
-    """
+def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
+    """The claim is gone, and the volume has one less; the last one out clears the modes."""
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
         dynamo.delete("held", HeldRow, tables.held_pk(claim.node_id), _held_sk(claim)),
         *_end_lease(claim),
     ]
-    if volume is None or not volume.exists or volume.create_index != claim.volume_index:
+    if volume is None or not claim.is_on(volume):
         return writes
     actions: list[Action] = [
         _counter(claim).add(-1),
-        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.modify_index.set(index),
         VolumeRow.revision.add(1),
     ]
     if not claim.live:
@@ -247,24 +248,24 @@ def free(claim: Claim, volume: Volume | None, ticket: Ticket, *, operation_id: s
     if volume.readers + volume.writers == 1:
         actions += [VolumeRow.access_mode.remove(), VolumeRow.attachment_mode.remove()]
     return [
-        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, ticket) & counted),
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, index) & counted),
         *writes,
     ]
 
 
-def corrected(volume: Volume, ticket: Ticket, *, readers: int, writers: int, past: int) -> Write:
+def corrected(volume: Volume, index: int, *, readers: int, writers: int, past: int) -> Write:
     """Counters as the claims are, under the version that was read before the claims."""
     actions: list[Action] = [
         VolumeRow.readers.set(readers),
         VolumeRow.writers.set(writers),
         VolumeRow.past_claims.set(past),
-        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.modify_index.set(index),
         VolumeRow.revision.add(1),
     ]
     if not readers + writers:
         actions += [VolumeRow.access_mode.remove(), VolumeRow.attachment_mode.remove()]
     condition = VolumeRow.pk.exists() & (VolumeRow.modify_index == volume.modify_index)
-    condition &= VolumeRow.modify_index < ticket.index
+    condition &= VolumeRow.modify_index < index
     return dynamo.update("volume", VolumeRow, *volumes.key(volume.namespace, volume.id), actions, condition)
 
 
@@ -274,30 +275,31 @@ def claim_of(raw: Raw | None) -> Claim | None:
     return None if row is None else _claim(row)
 
 
-def _room(claim: Claim, volume: Volume, ticket: Ticket) -> Condition:
-    ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < ticket.index)
+def _room(claim: Claim, volume: Volume, index: int) -> Condition:
+    ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
     idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
-    defined = (VolumeRow.create_index == volume.create_index) & (VolumeRow.definition == volumes.encode(volume))
+    defined = VolumeRow.definition == volumes.encode(volume.definition)
+    defined &= VolumeRow.create_index == volume.create_index
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)
     in_force = VolumeRow.access_mode.does_not_exist() | same
     room: Condition = ready & idle & defined & in_force
-    if claim.access_mode == "single-node-writer":
-        room &= (VolumeRow.readers == 0) & (VolumeRow.writers == 0)
-    elif claim.writes and claim.access_mode in SINGLE_WRITER:
-        room &= VolumeRow.writers == 0
-    elif claim.access_mode == "single-node-reader-only":
-        room &= VolumeRow.readers == 0
+    for counter in sorted(claim.excludes):
+        room &= getattr(VolumeRow, counter) == 0
     return room
 
 
-def _touch(claim: Claim, ticket: Ticket) -> Write:
-    """The volume shows that its claims changed; one that is gone or another by now is not made."""
-    actions: list[Action] = [VolumeRow.modify_index.set(ticket.index), VolumeRow.revision.add(1)]
-    return dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, ticket))
+def _touch(claim: Claim, volume: Volume | None, index: int, *counted: Action) -> list[Write]:
+    """The volume shows that its claims changed, if it is still the one that was claimed."""
+    return [_touched(claim, index, *counted)] if claim.is_on(volume) else []
 
 
-def _its_volume(claim: Claim, ticket: Ticket) -> Condition:
-    its: Condition = (VolumeRow.create_index == claim.volume_index) & (VolumeRow.modify_index < ticket.index)
+def _touched(claim: Claim, index: int, *counted: Action) -> Write:
+    actions: list[Action] = [*counted, VolumeRow.modify_index.set(index), VolumeRow.revision.add(1)]
+    return dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, index))
+
+
+def _its_volume(claim: Claim, index: int) -> Condition:
+    its: Condition = (VolumeRow.create_index == claim.volume_index) & (VolumeRow.modify_index < index)
     its &= VolumeRow.state.is_in(VolumeState.READY.value, VolumeState.DELETING.value)
     return its
 

@@ -71,6 +71,12 @@ class Write:
     action: str
     arguments: Mapping[str, Any]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Partition and sort key of the item."""
+        found = self.arguments["Item" if self.action == "Put" else "Key"]
+        return found["pk"]["S"], found["sk"]["S"]
+
 
 @dataclass
 class Consumed:
@@ -238,6 +244,21 @@ class Dynamo:
                 self._pause(attempt)
         raise WriteConflict(CONFLICT_TEXT)
 
+    def write(self, writes: Sequence[Write], *, token: str) -> None:
+        """As `transact`; a single write goes alone, for half of the units, and without `token`: its own condition tells
+        whether it was done before.
+        """
+        if len(writes) > 1:
+            self.transact(writes, token=token)
+            return
+        (write,) = writes
+        send = {"Put": self.client.put_item, "Update": self.client.update_item, "Delete": self.client.delete_item}
+        try:
+            self._alone(lambda: send[write.action](**write.arguments))
+        except ConditionFailed as exc:
+            raise TransactionRefused({write.label: exc.old}) from exc
+        self._tell_watchers(writes)
+
     def transact(self, writes: Sequence[Write], *, token: str) -> None:
         """All writes or none; raises TransactionRefused with the old items by label.
 
@@ -265,13 +286,24 @@ class Dynamo:
                     ) from exc
                 throttled = bool(codes & _THROTTLES)
             else:
-                for label in self.watchers.keys() & {write.label for write in writes}:
-                    self.watchers[label]()
+                self._tell_watchers(writes)
                 return
             self._pause(attempt)
         if throttled:
             raise Throttled("the store is busy: try again in a moment")
         raise WriteConflict(CONFLICT_TEXT)
+
+    def written(self, write: Write) -> bool:
+        """Write one item; False if its condition was false."""
+        try:
+            self.write([write], token="")
+        except TransactionRefused:
+            return False
+        return True
+
+    def _tell_watchers(self, writes: Sequence[Write]) -> None:
+        for label in self.watchers.keys() & {write.label for write in writes}:
+            self.watchers[label]()
 
     def _pause(self, attempt: int) -> None:
         self._sleep(CONFLICT_DELAY * 2**attempt * (0.5 + self._jitter()))

@@ -13,7 +13,7 @@ from typing import Any
 from pynamodb.expressions.condition import Condition
 
 from chalicelib.store import dynamo, tables
-from chalicelib.store.dynamo import ConditionFailed, Dynamo, Write
+from chalicelib.store.dynamo import Dynamo, Write
 from chalicelib.store.tables import NamespaceRow, WorkerRow
 
 DEFAULT = "default"
@@ -81,36 +81,8 @@ class NamespaceStore:
             after = page.next_key
 
     def put(self, namespace: Namespace, *, read: Namespace | None) -> bool:
-        """Write it if nobody did since it was `read`."""
-        condition: Condition = NamespaceRow.pk.does_not_exist()
-        if read is not None:
-            condition = (NamespaceRow.modify_index == read.modify_index) & (NamespaceRow.state == read.state.value)
-        row = NamespaceRow(
-            tables.NAMESPACES_PK,
-            namespace.name,
-            state=namespace.state.value,
-            body=json.dumps(dict(namespace.body), ensure_ascii=False),
-            create_index=namespace.create_index,
-            modify_index=namespace.modify_index,
-        )
-        try:
-            self._dynamo.put(row, condition)
-        except ConditionFailed:
-            return False
-        return True
-
-    def remove(self, namespace: Namespace) -> bool:
-        """Delete one that is marked, or is gone already; False if somebody changed it."""
-        row = NamespaceRow(tables.NAMESPACES_PK, namespace.name)
-        arguments = row.get_delete_kwargs_from_instance(
-            condition=NamespaceRow.state == NamespaceState.DELETING.value, return_values_on_condition_failure="ALL_OLD"
-        )
-        try:
-            with dynamo.translated():
-                self._dynamo.client.delete_item(**arguments)
-        except ConditionFailed as exc:
-            return exc.old is None
-        return True
+        """Write what no client sees, a mark; False if somebody changed the namespace since it was `read`."""
+        return self._dynamo.written(put(namespace, read=read))
 
     def worker_identity(self) -> WorkerIdentity | None:
         row = self._dynamo.get(WorkerRow, "worker", "tls", consistent=False)
@@ -124,6 +96,28 @@ class NamespaceStore:
         """What bridges' certificates are checked by, None before `moorage certs publish-worker`."""
         row = self._dynamo.get(WorkerRow, "worker", "tls", consistent=False)
         return None if row is None else Trust(row.ca_pem, tuple(row.refused or ()))
+
+
+def put(namespace: Namespace, *, read: Namespace | None) -> Write:
+    """Make a namespace, or change one that is as it was `read`."""
+    condition: Condition = NamespaceRow.pk.does_not_exist()
+    if read is not None:
+        condition = (NamespaceRow.modify_index == read.modify_index) & (NamespaceRow.state == read.state.value)
+    row = NamespaceRow(
+        tables.NAMESPACES_PK,
+        namespace.name,
+        state=namespace.state.value,
+        body=json.dumps(dict(namespace.body), ensure_ascii=False),
+        create_index=namespace.create_index,
+        modify_index=namespace.modify_index,
+    )
+    return dynamo.put("namespace", row, condition)
+
+
+def remove(name: str) -> Write:
+    """Delete a namespace that is marked for it."""
+    marked: Condition = NamespaceRow.state == NamespaceState.DELETING.value
+    return dynamo.delete("namespace", NamespaceRow, tables.NAMESPACES_PK, name, marked)
 
 
 def must_exist(name: str) -> list[Write]:

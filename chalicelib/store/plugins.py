@@ -13,13 +13,12 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.plugin import Instance, Node, Plugin
-from chalicelib.errors import WriteConflict
 from chalicelib.store import dynamo, tables
-from chalicelib.store.dynamo import ConditionFailed, Dynamo, TransactionRefused
-from chalicelib.store.index import PLUGINS, IndexStore
+from chalicelib.store.commit import Change, Committer, RefusedWrites
+from chalicelib.store.dynamo import Dynamo, Write
+from chalicelib.store.index import PLUGINS
 from chalicelib.store.tables import DeafRow, InstanceRow, NodeRow, PluginRow, SweepRow
 
-CHANGE_TRIES: Final = 10
 _SETS: Final = ("controller_capabilities", "node_capabilities", "plugin_capabilities")
 
 
@@ -30,8 +29,8 @@ class MovedOn(Exception):
 class PluginStore:
     """The plugins and nodes of one stage."""
 
-    def __init__(self, store: Dynamo, index: IndexStore) -> None:
-        self._dynamo, self._index = store, index
+    def __init__(self, store: Dynamo, committer: Committer) -> None:
+        self._dynamo, self._committer = store, committer
 
     def get(self, plugin_id: str, *, consistent: bool = True) -> Plugin | None:
         """The plugin with its counts; one without instances keeps its record as long as it has volumes."""
@@ -91,81 +90,18 @@ class PluginStore:
         return "" if row is None else str(json.loads(row.body).get("digest", ""))
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
-        """Write the node if nobody wrote it since it was `read`; False if somebody did."""
-        condition: Condition = NodeRow.pk.does_not_exist() if read is None else _unmoved(read)
-        row = NodeRow(
-            tables.NODES_PK,
-            node.id,
-            body=json.dumps(
-                {
-                    "name": node.name,
-                    "address": node.address,
-                    "plugins": list(node.plugin_ids),
-                    "version": node.bridge_version,
-                    "certificate": node.certificate_pem,
-                    "digest": digest,
-                }
-            ),
-            key=node.key,
-            instance_id=node.instance_id,
-            sequence=node.sequence,
-            seen_at=node.seen_at,
-            healthy=node.healthy,
-            down_since=node.down_since or None,
-            spared=node.spared,
-            create_index=node.create_index,
-            modify_index=node.modify_index,
-        )
-        try:
-            self._dynamo.put(row, condition)
-        except ConditionFailed:
-            return False
-        return True
+        """Write what no client sees of a node, its digest; False if somebody wrote it since it was `read`."""
+        return self._dynamo.written(put_node(node, digest=digest, read=read))
 
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
         """The node is there and nothing changed: one write unit, no index, nobody woken. False if its row moved on."""
         actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
         # A node that was marked down meanwhile must register in full.
-        condition = _unmoved(node) & NodeRow.healthy.is_in(True)
-        try:
-            self._dynamo.update(NodeRow, tables.NODES_PK, node.id, actions, condition)
-        except ConditionFailed:
-            return False
-        return True
-
-    def delete_node(self, node: Node) -> None:
-        """Forget a node whose instances are gone, unless it registered anew meanwhile."""
-        row = NodeRow(tables.NODES_PK, node.id)
-        arguments = row.get_delete_kwargs_from_instance(
-            condition=_unmoved(node), return_values_on_condition_failure="ALL_OLD"
-        )
-        try:
-            with dynamo.translated():
-                self._dynamo.client.delete_item(**arguments)
-        except ConditionFailed:
-            return
-
-    def mark_down(self, node: Node, *, index: int, since: float, spared: bool) -> bool:
-        """Its bridge is silent: the node bears `index` from now on. False if it was heard of after it was read."""
-        actions: list[Action] = [
-            NodeRow.healthy.set(False),
-            NodeRow.down_since.set(since),
-            NodeRow.spared.set(spared),
-            NodeRow.modify_index.set(index),
-        ]
-        condition = _unmoved(node) & NodeRow.healthy.is_in(True) & (NodeRow.modify_index < index)
-        return self._mark(node, actions, condition)
+        return self._dynamo.written(_mark(node, actions, NodeRow.healthy.is_in(True)))
 
     def spare_no_more(self, node: Node) -> bool:
         """What is claimed on the node is not kept any longer. False if it was heard of after it was read."""
-        return self._mark(node, [NodeRow.spared.set(False)], _unmoved(node) & NodeRow.healthy.is_in(False))
-
-    def _mark(self, node: Node, actions: list[Action], condition: Condition) -> bool:
-        try:
-            self._dynamo.update(NodeRow, tables.NODES_PK, node.id, actions, condition)
-        except ConditionFailed:
-            return False
-        return True
+        return self._dynamo.written(_mark(node, [NodeRow.spared.set(False)], NodeRow.healthy.is_in(False)))
 
     def watched_since(self, now: float, *, gap: float) -> tuple[float, float]:
         """Note that the nodes are looked after at `now`; returns since when they have been, without a longer `gap`, and
@@ -194,45 +130,91 @@ class PluginStore:
         return 0.0 if row is None else float(row.at)
 
     def change(
-        self,
-        plugin_id: str,
-        node_id: str,
-        instance: Instance | None,
-        *,
-        run: str,
-        now: float,
-        read: Node | None = None,
+        self, plugin_id: str, node_id: str, instance: Instance | None, *, now: float, read: Node | None = None
     ) -> int:
         """Make `instance` what the node runs of the plugin (None: nothing); returns the index, 0 if nothing changed.
 
         Instance and counts in one transaction; repeated against other nodes that change the same plugin at once. With
         `read`, only while the node is as it was read, as up or down as it was: else raises MovedOn.
         """
-        for attempt in range(CHANGE_TRIES):
+
+        def build(refused: RefusedWrites) -> Change[None]:
+            if "node" in refused:
+                raise MovedOn(f"node {node_id} moved on")
             old_row = self._dynamo.get(InstanceRow, tables.instances_pk(plugin_id), node_id)
             old = None if old_row is None else _instance(old_row)
             if old == instance or (
                 old is not None and instance is not None and old == replace(instance, update_time=old.update_time)
             ):
-                return 0
-            ticket = self._index.allocate(PLUGINS, name=f"{run}{attempt}", now=now)
-            writes = [
-                _instance_write(plugin_id, node_id, instance, old_row),
-                _counts_write(plugin_id, instance, old, ticket.index, now),
-            ]
-            if read is not None:
-                same = _unmoved(read) & NodeRow.healthy.is_in(read.healthy)
-                writes.append(dynamo.check("node", NodeRow, tables.NODES_PK, read.id, same))
-            try:
-                self._dynamo.transact(writes, token=f"{run[-24:]}{attempt}")
-            except TransactionRefused as exc:
-                self._index.abandon(ticket)
-                if "node" in exc.old:
-                    raise MovedOn(f"node {node_id} moved on") from exc
-                continue
-            self._index.publish(ticket)
-            return ticket.index
-        raise WriteConflict("too many nodes register this plugin at once: it will be tried again")
+                return Change(None)
+            return Change(
+                None,
+                lambda index: [
+                    _instance_write(plugin_id, node_id, instance, old_row),
+                    _counts_write(plugin_id, instance, old, index, now),
+                    *([] if read is None else [_as_read(read)]),
+                ],
+            )
+
+        index, _ = self._committer.commit(PLUGINS, build=build, what=f"plugin {plugin_id}")
+        return index
+
+
+# What a transaction writes about a node. Each names the conditions under which it is right.
+
+
+def put_node(node: Node, *, digest: str, read: Node | None) -> Write:
+    """The node as it says that it is, if nobody wrote it since it was `read`."""
+    condition: Condition = NodeRow.pk.does_not_exist() if read is None else _unmoved(read)
+    row = NodeRow(
+        tables.NODES_PK,
+        node.id,
+        body=json.dumps(
+            {
+                "name": node.name,
+                "address": node.address,
+                "plugins": list(node.plugin_ids),
+                "version": node.bridge_version,
+                "certificate": node.certificate_pem,
+                "digest": digest,
+            }
+        ),
+        key=node.key,
+        instance_id=node.instance_id,
+        sequence=node.sequence,
+        seen_at=node.seen_at,
+        healthy=node.healthy,
+        down_since=node.down_since or None,
+        spared=node.spared,
+        create_index=node.create_index,
+        modify_index=node.modify_index,
+    )
+    return dynamo.put("node", row, condition)
+
+
+def delete_node(node: Node) -> Write:
+    """Forget a node whose instances are gone, unless it registered anew meanwhile."""
+    return dynamo.delete("node", NodeRow, tables.NODES_PK, node.id, _unmoved(node))
+
+
+def mark_down(node: Node, index: int, *, since: float, spared: bool) -> Write:
+    """The node's bridge is silent, if it was not heard of after it was read."""
+    actions: list[Action] = [
+        NodeRow.healthy.set(False),
+        NodeRow.down_since.set(since),
+        NodeRow.spared.set(spared),
+        NodeRow.modify_index.set(index),
+    ]
+    return _mark(node, actions, NodeRow.healthy.is_in(True) & (NodeRow.modify_index < index))
+
+
+def _mark(node: Node, actions: list[Action], condition: Condition) -> Write:
+    return dynamo.update("node", NodeRow, tables.NODES_PK, node.id, actions, _unmoved(node) & condition)
+
+
+def _as_read(read: Node) -> Write:
+    same = _unmoved(read) & NodeRow.healthy.is_in(read.healthy)
+    return dynamo.check("node", NodeRow, tables.NODES_PK, read.id, same)
 
 
 def _unmoved(read: Node) -> Condition:
@@ -241,7 +223,7 @@ def _unmoved(read: Node) -> Condition:
     return same
 
 
-def _instance_write(plugin_id: str, node_id: str, instance: Instance | None, old: InstanceRow | None) -> dynamo.Write:
+def _instance_write(plugin_id: str, node_id: str, instance: Instance | None, old: InstanceRow | None) -> Write:
     unchanged: Condition = InstanceRow.pk.does_not_exist() if old is None else InstanceRow.body == old.body
     if instance is None:
         return dynamo.delete("instance", InstanceRow, tables.instances_pk(plugin_id), node_id, unchanged)
@@ -256,7 +238,7 @@ def _instance_write(plugin_id: str, node_id: str, instance: Instance | None, old
     return dynamo.put("instance", row, unchanged)
 
 
-def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, index: int, now: float) -> dynamo.Write:
+def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, index: int, now: float) -> Write:
     actions: list[Action] = [
         PluginRow.modify_index.set(index),
         PluginRow.create_index.set(PluginRow.create_index | index),

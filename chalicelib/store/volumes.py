@@ -7,16 +7,15 @@ nothing visible, and needs no number.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume, VolumeState
+from chalicelib.domain.volume import Capability, Definition, Made, MountOptions, TopologyRequest, Volume, VolumeState
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import Dynamo, Raw, Write
-from chalicelib.store.index import Ticket
 from chalicelib.store.tables import CheckRow, MemberRow, VolumeRow
 
 PAGE: Final = 500
@@ -150,32 +149,32 @@ def release_reservation(volume_key: tuple[str, str], *, operation_id: str, expir
     return dynamo.update("volume", VolumeRow, *volume_key, actions, _held_by(operation_id))
 
 
-def create(volume: Volume, ticket: Ticket, *, operation_id: str) -> list[Write]:
+def create(volume: Volume, index: int, *, operation_id: str) -> list[Write]:
     """The reserved volume exists from now on, with what the provider answered."""
-    put = replace(volume, create_index=ticket.index, modify_index=ticket.index, state=VolumeState.READY)
-    condition = _held_by(operation_id) & (VolumeRow.modify_index < ticket.index)
+    put = replace(volume, create_index=index, modify_index=index, state=VolumeState.READY)
+    condition = _held_by(operation_id) & (VolumeRow.modify_index < index)
     return [dynamo.put("volume", _row(put), condition), _member(volume)]
 
 
-def register(volume: Volume, ticket: Ticket) -> list[Write]:
+def register(volume: Volume, index: int) -> list[Write]:
     """A volume that exists at its provider becomes known; nobody has the ID."""
-    put = replace(volume, create_index=ticket.index, modify_index=ticket.index, state=VolumeState.READY)
-    condition = _ABSENT & (VolumeRow.modify_index.does_not_exist() | (VolumeRow.modify_index < ticket.index))
+    put = replace(volume, create_index=index, modify_index=index, state=VolumeState.READY)
+    condition = _ABSENT & (VolumeRow.modify_index.does_not_exist() | (VolumeRow.modify_index < index))
     return [dynamo.put("volume", _row(put), condition), _member(volume)]
 
 
-def replace_definition(volume: Volume, ticket: Ticket, *, read: Volume) -> Write:
+def replace_definition(volume: Volume, index: int, *, read: Volume) -> Write:
     """An update of a ready volume that nobody changed since it was `read`, claims included."""
-    put = replace(volume, modify_index=ticket.index, revision=read.revision + 1)
-    condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < ticket.index)
+    put = replace(volume, modify_index=index, revision=read.revision + 1)
+    condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < index)
     return dynamo.put("volume", _row(put), condition & (VolumeRow.state == VolumeState.READY.value) & _idle())
 
 
-def expanded(volume: Volume, ticket: Ticket, *, operation_id: str, secrets: bytes) -> Write:
+def expanded(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> Write:
     """The definition after an expansion; claims that came meanwhile keep their counters and modes."""
     actions: list[Action] = [
-        VolumeRow.definition.set(encode(volume)),
-        VolumeRow.modify_index.set(ticket.index),
+        VolumeRow.definition.set(encode(volume.definition)),
+        VolumeRow.modify_index.set(index),
         VolumeRow.modify_time.set(volume.modify_time),
         VolumeRow.revision.add(1),
         VolumeRow.operation_id.remove(),
@@ -183,7 +182,7 @@ def expanded(volume: Volume, ticket: Ticket, *, operation_id: str, secrets: byte
     ]
     if secrets:
         actions.append(VolumeRow.secrets.set(secrets))
-    condition = _held_by(operation_id) & (VolumeRow.modify_index < ticket.index)
+    condition = _held_by(operation_id) & (VolumeRow.modify_index < index)
     return dynamo.update("volume", VolumeRow, *_key(volume), actions, condition)
 
 
@@ -215,31 +214,31 @@ def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float
 
 
 def bury(
-    namespace: str, volume_id: str, plugin_id: str, ticket: Ticket, *, expires_at: int, condition: Condition
+    namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, condition: Condition
 ) -> list[Write]:
     """The volume is gone: a tombstone that keeps the index, and nothing of the payload."""
     tombstone = VolumeRow(
         tables.volumes_pk(namespace),
         volume_id,
         state=VolumeState.GONE.value,
-        modify_index=ticket.index,
+        modify_index=index,
         expires_at=expires_at,
     )
     member = (tables.members_pk(plugin_id), tables.member_sk(namespace, volume_id))
     return [
-        dynamo.put("volume", tombstone, condition & (VolumeRow.modify_index < ticket.index)),
+        dynamo.put("volume", tombstone, condition & (VolumeRow.modify_index < index)),
         dynamo.delete("member", MemberRow, *member),
     ]
 
 
 def deleted(
-    namespace: str, volume_id: str, plugin_id: str, ticket: Ticket, *, expires_at: int, operation_id: str
+    namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, operation_id: str
 ) -> list[Write]:
     """Bury what this operation holds."""
-    return bury(namespace, volume_id, plugin_id, ticket, expires_at=expires_at, condition=_held_by(operation_id))
+    return bury(namespace, volume_id, plugin_id, index, expires_at=expires_at, condition=_held_by(operation_id))
 
 
-def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int, force: bool = False) -> list[Write]:
+def deregistered(volume: Volume, index: int, *, expires_at: int, force: bool = False) -> list[Write]:
     """Bury a ready volume that nobody claims and no operation holds, in the same condition that decides it.
 
     With `force`, one whose claims are all past, as they were counted when it was read: no claim came since.
@@ -250,7 +249,7 @@ def deregistered(volume: Volume, ticket: Ticket, *, expires_at: int, force: bool
         & (VolumeRow.past_claims == volume.readers + volume.writers)
     )
     condition = (VolumeRow.state == VolumeState.READY.value) & _idle() & (counted if force else _unclaimed())
-    return bury(volume.namespace, volume.id, volume.plugin_id, ticket, expires_at=expires_at, condition=condition)
+    return bury(volume.namespace, volume.id, volume.plugin_id, index, expires_at=expires_at, condition=condition)
 
 
 def key(namespace: str, volume_id: str) -> tuple[str, str]:
@@ -298,16 +297,16 @@ def _row(volume: Volume) -> VolumeRow:
         writers=volume.writers,
         past_claims=volume.past_claims,
         secrets=volume.sealed_secrets or None,
-        definition=encode(volume),
+        definition=encode(volume.definition),
     )
 
 
 def _volume(row: VolumeRow) -> Volume:
-    base = decode(row.definition) if row.definition else {}
     return Volume(
         namespace=row.pk.partition("#")[2],
         id=row.sk,
         plugin_id=row.plugin_id or "",
+        definition=decode(row.definition) if row.definition else Definition(),
         create_index=int(row.create_index),
         modify_index=int(row.modify_index),
         create_time=int(row.create_time),
@@ -323,63 +322,62 @@ def _volume(row: VolumeRow) -> Volume:
         past_claims=int(row.past_claims),
         sealed_secrets=row.secrets or b"",
         revision=int(row.revision),
-        **base,
     )
 
 
-MADE: Final = ("external_id", "capacity", "context", "topologies", "snapshot_id", "clone_id")
-"""What the provider decides about a volume that it makes."""
-_PLAIN: Final[Mapping[str, Any]] = {
-    "name": "",
-    "external_id": "",
-    "parameters": None,
-    "context": None,
-    "capacity": 0,
-    "capacity_min": 0,
-    "capacity_max": 0,
-    "clone_id": "",
-    "snapshot_id": "",
-    "provider": "",
-    "provider_version": "",
-}
+_PLAIN: Final = (
+    "name", "external_id", "parameters", "context", "capacity", "capacity_min", "capacity_max", "clone_id",
+    "snapshot_id", "provider", "provider_version",
+)  # fmt: skip
+"""Fields of a definition that are stored as they are, in this order, when they are not empty."""
 
 
-def encode(volume: Volume) -> str:
-    """The definition as it is stored: JSON text, so that integers stay integers and null stays apart from empty."""
-    return json.dumps(plain(volume), separators=(",", ":"), ensure_ascii=False)
+def encode(definition: Definition) -> str:
+    """The definition as it is stored: JSON text, so that integers stay integers and null stays apart from empty.
+
+    Claims compare it with the stored text (store/claims.py), so one definition has one text, in every version.
+    """
+    return json.dumps(as_json(definition), separators=(",", ":"), ensure_ascii=False)
 
 
-def made(volume: Volume, answer: Mapping[str, Any]) -> Volume:
-    """The volume with what its provider answered, as `controller.create_volume` gives it."""
-    given = {name: answer[name] for name in MADE}
-    return replace(volume, **given | {"topologies": tuple(given["topologies"])})
-
-
-def plain(volume: Volume) -> dict[str, Any]:
+def as_json(definition: Definition) -> dict[str, Any]:
     """The definition in JSON's types."""
-    body: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(volume, name)) not in ("", 0, None)}
-    body["capabilities"] = [[c.access_mode, c.attachment_mode] for c in volume.capabilities]
-    if volume.mount_options is not None:
-        body["mount"] = [volume.mount_options.fs_type, volume.mount_options.mount_flags]
-    if volume.topologies is not None:
-        body["topologies"] = volume.topologies
-    if volume.topology_request is not None:
-        body["request"] = [volume.topology_request.required, volume.topology_request.preferred]
+    body: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(definition, name)) not in ("", 0, None)}
+    body["capabilities"] = [[c.access_mode, c.attachment_mode] for c in definition.capabilities]
+    if definition.mount_options is not None:
+        body["mount"] = [definition.mount_options.fs_type, definition.mount_options.mount_flags]
+    if definition.topologies is not None:
+        body["topologies"] = definition.topologies
+    if definition.topology_request is not None:
+        body["request"] = [definition.topology_request.required, definition.topology_request.preferred]
     return body
 
 
-def decode(text: str) -> dict[str, Any]:
-    """The keyword arguments of `Volume` for what `encode` wrote, every one of them: what is absent has its empty
-    value.
-    """
+def decode(text: str) -> Definition:
+    """The definition that `encode` wrote; what is absent has its empty value."""
     body = json.loads(text)
-    out: dict[str, Any] = {name: body.get(name, empty) for name, empty in _PLAIN.items()}
-    out["capabilities"] = tuple(Capability(*pair) for pair in body["capabilities"])
-    fs_type, flags = body.get("mount") or ("", None)
-    out["mount_options"] = MountOptions(fs_type, None if flags is None else tuple(flags)) if "mount" in body else None
-    out["topologies"] = tuple(body["topologies"]) if "topologies" in body else None
-    out["topology_request"] = None
+    mount, request = None, None
+    if "mount" in body:
+        fs_type, flags = body["mount"]
+        mount = MountOptions(fs_type, None if flags is None else tuple(flags))
     if "request" in body:
         required, preferred = (None if part is None else tuple(part) for part in body["request"])
-        out["topology_request"] = TopologyRequest(required, preferred)
-    return out
+        request = TopologyRequest(required, preferred)
+    return Definition(
+        capabilities=tuple(Capability(*pair) for pair in body["capabilities"]),
+        mount_options=mount,
+        topologies=tuple(body["topologies"]) if "topologies" in body else None,
+        topology_request=request,
+        **{name: body[name] for name in _PLAIN if name in body},
+    )
+
+
+def encode_made(made: Made) -> dict[str, Any]:
+    """What the provider made, in JSON's types, as the result of a create holds it."""
+    return asdict(made)
+
+
+def decode_made(result: Mapping[str, Any]) -> Made:
+    """What the provider made, of the result of a create."""
+    given = {name: result[name] for name in Made.__slots__}
+    return Made(**given | {"topologies": tuple(given["topologies"])})

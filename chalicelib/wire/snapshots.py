@@ -3,34 +3,36 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chalicelib.domain.external import ExternalVolume, Snapshot
 
-def snapshot(item: Mapping[str, Any], plugin_id: str = "") -> dict[str, Any]:
+
+def snapshot(item: Snapshot, plugin_id: str = "") -> dict[str, Any]:
     """One snapshot; in a list it names its plugin, in the answer of a create it does not."""
     return {
-        "CreateTime": item["create_time"],
-        "ExternalSourceVolumeID": item["source"],
-        "ID": item["id"],
-        "IsReady": item["ready"],
+        "CreateTime": item.create_time,
+        "ExternalSourceVolumeID": item.source,
+        "ID": item.id,
+        "IsReady": item.ready,
         "Name": "",
         "Parameters": None,
         "PluginID": plugin_id,
         "Secrets": None,
-        "SizeBytes": item["size"],
+        "SizeBytes": item.size,
         "SourceVolumeID": "",
     }
 
 
-def external(item: Mapping[str, Any]) -> dict[str, Any]:
+def external(item: ExternalVolume) -> dict[str, Any]:
     """One volume of the provider."""
     return {
-        "CapacityBytes": item["capacity"],
-        "CloneID": item["clone_id"],
-        "ExternalID": item["external_id"],
-        "IsAbnormal": item["abnormal"],
-        "PublishedExternalNodeIDs": item["published"] or None,
-        "SnapshotID": item["snapshot_id"],
-        "Status": item["status"],
-        "VolumeContext": item["context"] or None,
+        "CapacityBytes": item.capacity,
+        "CloneID": item.clone_id,
+        "ExternalID": item.external_id,
+        "IsAbnormal": item.abnormal,
+        "PublishedExternalNodeIDs": list(item.published) or None,
+        "SnapshotID": item.snapshot_id,
+        "Status": item.status,
+        "VolumeContext": item.context or None,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.volume import Capability, MountOptions, Segments, TopologyRequest, Volume
+from chalicelib.domain.volume import Capability, Definition, MountOptions, Segments, TopologyRequest, Volume
 from chalicelib.wire import claims as claims_wire
 from chalicelib.wire.kinds import INT, Field, MapOf, Pointer, Struct
 from chalicelib.wire.shapes import CSI_VOLUME
@@ -33,20 +33,20 @@ FILTER_SHAPE = Struct(
 def volume(item: Volume, plugin: Plugin | None, claims: Sequence[Claim] = ()) -> dict[str, Any]:
     """The answer of a read; without `plugin` the counts are 0, as after a write."""
     body = _common(item, plugin) | {
-        "Capacity": item.capacity,
-        "CloneID": item.clone_id,
-        "Context": dict(item.context or {}),
-        "MountOptions": _mount_options(item.mount_options),
-        "Parameters": dict(item.parameters or {}),
-        "ProviderVersion": item.provider_version,
+        "Capacity": item.definition.capacity,
+        "CloneID": item.definition.clone_id,
+        "Context": dict(item.definition.context or {}),
+        "MountOptions": _mount_options(item.definition.mount_options),
+        "Parameters": dict(item.definition.parameters or {}),
+        "ProviderVersion": item.definition.provider_version,
         "RequestedCapabilities": [
-            {"AccessMode": c.access_mode, "AttachmentMode": c.attachment_mode} for c in item.capabilities
+            {"AccessMode": c.access_mode, "AttachmentMode": c.attachment_mode} for c in item.definition.capabilities
         ],
-        "RequestedCapacityMax": item.capacity_max,
-        "RequestedCapacityMin": item.capacity_min,
-        "RequestedTopologies": _topology_request(item.topology_request),
+        "RequestedCapacityMax": item.definition.capacity_max,
+        "RequestedCapacityMin": item.definition.capacity_min,
+        "RequestedTopologies": _topology_request(item.definition.topology_request),
         "Secrets": None,
-        "SnapshotID": item.snapshot_id,
+        "SnapshotID": item.definition.snapshot_id,
     }
     return body | claims_wire.shown(claims)
 
@@ -64,7 +64,7 @@ def filter_datum(item: Volume, plugin: Plugin | None, held: Sequence[Claim] = ()
         "PastClaims": {c.allocation_id: None for c in held if not c.live},
     }
     readers = {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
-    options = _mount_options(item.mount_options) if item.mount_options is not None else None
+    options = _mount_options(item.definition.mount_options) if item.definition.mount_options is not None else None
     return volume(item, plugin, held) | claims | readers | {"MountOptions": options}
 
 
@@ -77,19 +77,19 @@ def _common(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
         "ControllersHealthy": plugin.controllers_healthy if plugin else 0,
         "CreateIndex": item.create_index,
         "CreateTime": item.create_time,
-        "ExternalID": item.external_id,
+        "ExternalID": item.definition.external_id,
         "ID": item.id,
         "ModifyIndex": item.modify_index,
         "ModifyTime": item.modify_time,
-        "Name": item.name,
+        "Name": item.definition.name,
         "Namespace": item.namespace,
         "NodesExpected": plugin.nodes_expected if plugin else 0,
         "NodesHealthy": plugin.nodes_healthy if plugin else 0,
         "PluginID": item.plugin_id,
-        "Provider": item.provider,
+        "Provider": item.definition.provider,
         "ResourceExhausted": None,
         "Schedulable": plugin is not None and plugin.schedulable,
-        "Topologies": [_topology(t) for t in item.topologies or ()],
+        "Topologies": [_topology(t) for t in item.definition.topologies or ()],
     }
 
 
@@ -104,23 +104,25 @@ def from_body(body: Mapping[str, Any], *, namespace: str) -> tuple[Volume, dict[
         namespace=body["Namespace"] or namespace,
         id=body["ID"],
         plugin_id=body["PluginID"],
-        name=body["Name"],
-        external_id=body["ExternalID"],
-        capabilities=tuple(
-            Capability(c["AccessMode"], c["AttachmentMode"])
-            for c in body["RequestedCapabilities"] or ()
-            if c is not None
+        definition=Definition(
+            name=body["Name"],
+            external_id=body["ExternalID"],
+            capabilities=tuple(
+                Capability(c["AccessMode"], c["AttachmentMode"])
+                for c in body["RequestedCapabilities"] or ()
+                if c is not None
+            ),
+            mount_options=_read_mount_options(body["MountOptions"]),
+            parameters=body["Parameters"] or None,
+            context=body["Context"] or None,
+            topologies=tuple(t["Segments"] for t in body["Topologies"] or () if t is not None) or None,
+            topology_request=_read_topology_request(body["RequestedTopologies"]),
+            capacity=body["Capacity"],
+            capacity_min=body["RequestedCapacityMin"],
+            capacity_max=body["RequestedCapacityMax"],
+            clone_id=body["CloneID"],
+            snapshot_id=body["SnapshotID"],
         ),
-        mount_options=_read_mount_options(body["MountOptions"]),
-        parameters=body["Parameters"] or None,
-        context=body["Context"] or None,
-        topologies=tuple(t["Segments"] for t in body["Topologies"] or () if t is not None) or None,
-        topology_request=_read_topology_request(body["RequestedTopologies"]),
-        capacity=body["Capacity"],
-        capacity_min=body["RequestedCapacityMin"],
-        capacity_max=body["RequestedCapacityMax"],
-        clone_id=body["CloneID"],
-        snapshot_id=body["SnapshotID"],
         create_time=body["CreateTime"],
         modify_time=body["ModifyTime"],
     )

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from chalicelib.domain.operation import Status
+from chalicelib.domain.secrets import encryption_context
 from chalicelib.errors import StoreUnavailable
 from chalicelib.operations import engine
-from chalicelib.sealing import WORKER_KEY_CONTEXT, volume_context
+from chalicelib.sealing import WORKER_KEY_CONTEXT
 from moorage import certificates
 from tests.baseline.files import Baseline
 from tests.baseline.world import forget_mounts
@@ -47,14 +48,14 @@ def test_secrets_that_an_earlier_version_sealed_are_opened(world: System) -> Non
     kept = [*_sealed(world)]
     assert len(kept) > 20
     for namespace, volume_id, sealed in kept:
-        assert "user" in sealer.open_secrets(sealed, volume_context(namespace, volume_id))
+        assert "user" in sealer.open_secrets(sealed, encryption_context(namespace, volume_id))
     identity = world.deps.namespaces.worker_identity()
     assert identity is not None
     key = sealer.open(identity.sealed_key, WORKER_KEY_CONTEXT)
     issued = certificates.check_pair(identity.ca_pem.encode(), identity.certificate_pem.encode(), key)
     assert issued.serial == identity.serial
     with pytest.raises(StoreUnavailable, match="belong to something else"):
-        sealer.open_secrets(kept[0][2], volume_context("another", "volume"))
+        sealer.open_secrets(kept[0][2], encryption_context("another", "volume"))
 
 
 def _sealed(world: System) -> Iterator[tuple[str, str, bytes]]:

@@ -11,19 +11,13 @@ import boto3
 import pytest
 
 from chalicelib.domain.plugin import Instance, Node
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.service.deps import Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store import volumes as store
-from chalicelib.store.claims import ClaimStore
-from chalicelib.store.dynamo import Dynamo
-from chalicelib.store.index import IndexStore
-from chalicelib.store.namespaces import NamespaceStore
-from chalicelib.store.operations import OperationStore
-from chalicelib.store.plugins import PluginStore
+from chalicelib.store.stores import open_stores
 from chalicelib.store.tables import MemberRow
-from chalicelib.store.volumes import VolumeStore
 from chalicelib.store.waits import WaitStore
 from tests.fakes.clock import FakeClock
 from tests.harness import REGION, FakeQueue, NoAsker, make_tables
@@ -32,11 +26,13 @@ SOME = Volume(
     namespace="default",
     id="",
     plugin_id="p",
-    name="a volume like many",
-    external_id="vol-0123456789abcdef0",
-    capabilities=(Capability("multi-node-multi-writer", "file-system"),),
-    parameters={"type": "fast", "encrypted": "true"},
-    topologies=({"topology.example.com/zone": "zone-a"},),
+    definition=Definition(
+        name="a volume like many",
+        external_id="vol-0123456789abcdef0",
+        capabilities=(Capability("multi-node-multi-writer", "file-system"),),
+        parameters={"type": "fast", "encrypted": "true"},
+        topologies=({"topology.example.com/zone": "zone-a"},),
+    ),
     create_index=2,
     modify_index=2,
 )
@@ -47,28 +43,17 @@ def services(address: str, monkeypatch: pytest.MonkeyPatch) -> Deps:
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", address)
     settings, clock = Settings(stage=f"t{secrets.token_hex(4)}"), FakeClock()
     make_tables(settings)
-    dynamo = Dynamo(settings.table, region=REGION, sleep=clock.sleep, jitter=clock.jitter)
-    index = IndexStore(dynamo)
-    plugins = PluginStore(dynamo, index)
-    assert plugins.put_node(
-        Node("node-a", "a", "127.0.0.1:1", "key", "i", 1, clock.now(), plugin_ids=("p",)), digest="", read=None
-    )
-    plugins.change(
-        "p", "node-a", Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True), run="r", now=clock.now()
-    )
-    return Deps(
-        clock=clock,
-        dynamo=dynamo,
-        index=index,
-        volumes=VolumeStore(dynamo),
-        claims=ClaimStore(dynamo),
-        operations=OperationStore(dynamo),
-        plugins=plugins,
-        namespaces=NamespaceStore(dynamo),
-        waits=WaitStore(dynamo, limit=10),
+    stores = open_stores(settings.table, region=REGION, clock=clock)
+    node = Node("node-a", "a", "127.0.0.1:1", "key", "i", 1, clock.now(), plugin_ids=("p",))
+    assert stores.plugins.put_node(node, digest="", read=None)
+    instance = Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True)
+    stores.plugins.change("p", "node-a", instance, now=clock.now())
+    return Deps.on(
+        stores,
+        waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
         queue=FakeQueue(),  # type: ignore[arg-type]
-        asker=NoAsker(),  # type: ignore[arg-type]
+        asker=NoAsker(),
         wait_seconds=25,
     )
 

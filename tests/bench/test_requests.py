@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.domain.volume import Volume
+from chalicelib.domain.volume import Definition, Volume
 from chalicelib.service import listing, volumes
 from chalicelib.service.deps import Deps
 from chalicelib.service.listing import Query
@@ -38,9 +38,9 @@ def deps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deps]:
 
 def write(deps: Deps) -> None:
     """Allocate, write, publish: the index protocol around one transaction."""
-    volume = Volume("default", f"w-{next(_IDS)}", "p", capabilities=SOME.capabilities)
+    volume = Volume("default", f"w-{next(_IDS)}", "p", definition=Definition(capabilities=SOME.definition.capabilities))
     ticket = deps.index.allocate(volume_scope("default"), name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(store.register(volume, ticket), token=ticket.id)
+    deps.dynamo.transact(store.register(volume, ticket.index), token=ticket.id)
     deps.index.publish(ticket)
 
 

@@ -5,10 +5,10 @@ Each step of the model is one request of the real code to DynamoDB, atomic there
 | step | code |
 |---|---|
 | writer: look | `VolumeStore.get` in `service.volumes._existing`, `service.definitions.register` |
-| writer: allocate | `IndexStore.allocate` |
-| writer: write | `Dynamo.transact` of `register`, `replace_definition`, `deregistered` in `store.volumes` |
-| writer: write, its answer lost | the same; the repeat is refused and `service.volumes.was_mine` finds the own number |
-| writer: abandon, then look again | `IndexStore.abandon`, the loops of `deregister`, `_update`, `_register` |
+| writer: allocate | `IndexStore.allocate`, like all that follows called by `store.commit.Committer.commit` |
+| writer: write | `Dynamo.write` of `register`, `replace_definition`, `deregistered` in `store.volumes` |
+| writer: write, its answer lost | the same; the repeat is refused and `store.commit._is_mine` finds the own number |
+| writer: abandon, then look again | `IndexStore.abandon`, then `build` again |
 | writer: publish | `IndexStore.publish` |
 | anybody: repair | `IndexStore.repair` for an entry whose writer is dead (it is older than the longest writer) |
 | list: watch | the strong `IndexStore.watch` of `service.listing.list_volumes`, `Watch.now` |

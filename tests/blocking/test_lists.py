@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.volume import Capability, Volume, VolumeState
+from chalicelib.domain.volume import Capability, Definition, Volume, VolumeState
 from chalicelib.errors import RequestError
 from chalicelib.service import listing
 from chalicelib.service.listing import QUERY_COST, READ_BUDGET, STUB_BYTES, Listed, Query
@@ -25,8 +25,7 @@ SOME = Volume(
     namespace="default",
     id="",
     plugin_id="directory",
-    name="n",
-    capabilities=(Capability("single-node-writer", "file-system"),),
+    definition=Definition(name="n", capabilities=(Capability("single-node-writer", "file-system"),)),
     modify_index=5,
 )
 
@@ -265,7 +264,7 @@ def test_a_page_without_a_filter_is_full_however_long_it_is(system: System) -> N
 
 
 def test_a_list_that_is_too_large_for_an_answer_is_refused_and_a_page_ends_short(system: System) -> None:
-    fill(system, *numbered(30, name="n" * 250_000))
+    fill(system, *numbered(30, definition=replace(SOME.definition, name="n" * 250_000)))
 
     refused = system.call("GET", "/v1/volumes", query="type=csi")
     page = system.call("GET", "/v1/volumes", query="type=csi&per_page=30")
@@ -284,12 +283,15 @@ def test_an_entry_is_never_larger_than_it_is_counted_and_not_much_smaller() -> N
     large = replace(
         SOME,
         id='v-"\\\n☃' * 20,
-        name="ä" * 50,
-        external_id="e" * 300,
-        provider="csi.example.com",
+        definition=replace(
+            SOME.definition,
+            name="ä" * 50,
+            external_id="e" * 300,
+            provider="csi.example.com",
+            topologies=({"topology.example.com/zone": "a" * 40}, {}, {"a": "b", "c": "d"}),
+        ),
         access_mode="multi-node-multi-writer",
         attachment_mode="block-device",
-        topologies=({"topology.example.com/zone": "a" * 40}, {}, {"a": "b", "c": "d"}),
         create_index=2**62,
         modify_index=2**62,
         create_time=2**62,

@@ -14,6 +14,7 @@ ALLOCATE = ("UpdateItem", INDEX, "allocate")
 PUBLISH = ("UpdateItem", INDEX, "publish")
 ABANDON = ("UpdateItem", INDEX, "abandon")
 WRITE = ("TransactWriteItems", VOLUME, "strong")
+WRITE_ALONE = ("PutItem", VOLUME, "alone")
 LOOK = ("GetItem", VOLUME, "strong")
 WATCH = ("GetItem", INDEX, "strong")
 POLL_INDEX = ("GetItem", INDEX, "eventual")
@@ -44,7 +45,7 @@ def _step(name: str, params: dict[str, Any]) -> Step | None:
     if name == "TransactWriteItems":
         return WRITE
     table = params.get("TableName", "")
-    how = "strong" if params.get("ConsistentRead") else "eventual"
+    how = "alone" if name == "PutItem" else "strong" if params.get("ConsistentRead") else "eventual"
     if table.endswith("-volumes"):
         return (name, VOLUME, how)
     if table.endswith("-meta") and params.get("Key", {}).get("pk") == {"S": "index"}:
@@ -71,7 +72,7 @@ def test_a_writer_allocates_writes_and_publishes(system: System) -> None:
         system.call("DELETE", "/v1/volume/csi/data")
 
     assert [s for s in registered if s[0] != "GetItem"] == [ALLOCATE, WRITE, PUBLISH]
-    assert [s for s in updated if s[0] != "GetItem"] == [ALLOCATE, WRITE, PUBLISH]
+    assert [s for s in updated if s[0] != "GetItem"] == [ALLOCATE, WRITE_ALONE, PUBLISH]
     assert gone == [LOOK, ALLOCATE, WRITE, PUBLISH]
 
 

@@ -121,7 +121,7 @@ def test_a_reader_sleeps_to_the_end_of_its_wait_when_nothing_of_its_answer_chang
 
 
 def test_a_plugin_without_instances_goes_with_its_last_volume_and_its_readers_hear_of_it(busy: System) -> None:
-    busy.deps.plugins.change("directory", "node-a", None, run="gone", now=busy.clock.now())
+    busy.deps.plugins.change("directory", "node-a", None, now=busy.clock.now())
 
     assert blocked(busy, "/v1/plugins", "type=csi", while_waiting=deregister("data")) < 5
     assert busy.call("GET", "/v1/plugins", query="type=csi").json == []

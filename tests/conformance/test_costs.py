@@ -12,6 +12,7 @@ from chalicelib.service.listing import Query
 from chalicelib.store.dynamo import Consumed, consumed
 from infra.local import dynamodb_local
 from tests.bench.loaded import load, services, volume_id
+from tests.harness import BUDGET
 from tests.reporting import MEASURED
 
 pytestmark = [
@@ -42,7 +43,7 @@ def claim(deps: Deps, size: int) -> object:
     wanted = Claim(
         "default", volume_id(7), f"alloc-{size}", "node-a", "write", "multi-node-multi-writer", "file-system"
     )
-    return claims.take(deps, wanted)
+    return claims.take(deps, wanted, BUDGET)
 
 
 REQUESTS: dict[str, Callable[[Deps, int], object]] = {
@@ -54,7 +55,10 @@ REQUESTS: dict[str, Callable[[Deps, int], object]] = {
     "page of 100 of a plugin": lambda d, s: full(listing.list_volumes(d, Query(plugin_id="p", per_page=100))),
     "page of 10": lambda d, s: full(listing.list_volumes(d, Query(per_page=10)), 10),
     "page of 10 through a filter": lambda d, s: full(
-        listing.list_volumes(d, Query(per_page=10, matches=lambda volume, plugin, spend: volume.capacity == 0)), 10
+        listing.list_volumes(
+            d, Query(per_page=10, matches=lambda volume, plugin, spend: volume.definition.capacity == 0)
+        ),
+        10,
     ),
     "read": lambda d, s: volumes.read(d, "default", volume_id(42)),
     "read of what is not there": lambda d, s: volumes.read(d, "default", "nope"),

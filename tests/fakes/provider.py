@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.domain.claim import Use
+from chalicelib.domain.external import Snapshot
 from chalicelib.domain.operation import How
-from chalicelib.domain.volume import Volume
+from chalicelib.domain.volume import Made, Volume
 from chalicelib.errors import PluginRejected
 
 
@@ -66,16 +67,14 @@ class FakeProvider:
         secrets: Mapping[str, str],
         until: float,
         attempt: Attempt,
-    ) -> dict[str, Any]:
-        found = self._call("CreateVolume", name, attempt, secrets, lambda: self.make_volume(name, volume.capacity_min))
-        return {
-            "external_id": found.id,
-            "capacity": found.capacity,
-            "context": dict(self.context),
-            "topologies": tuple(self.topologies),
-            "snapshot_id": volume.snapshot_id,
-            "clone_id": volume.clone_id,
-        }
+    ) -> Made:
+        found = self._call(
+            "CreateVolume", name, attempt, secrets, lambda: self.make_volume(name, volume.definition.capacity_min)
+        )
+        asked = volume.definition
+        return Made(
+            found.id, found.capacity, dict(self.context), tuple(self.topologies), asked.snapshot_id, asked.clone_id
+        )
 
     def make_volume(self, name: str, capacity: int) -> Stored:
         """The effect of CreateVolume: the same name is the same volume."""
@@ -103,13 +102,13 @@ class FakeProvider:
         attempt: Attempt,
     ) -> int:
         def grow() -> int:
-            stored = self.volumes.get(volume.external_id)
+            stored = self.volumes.get(volume.definition.external_id)
             if stored is None:
                 raise PluginRejected("there is no such volume", code="NOT_FOUND")
             stored.capacity = max(stored.capacity, required)
             return stored.capacity
 
-        size: int = self._call("ControllerExpandVolume", volume.external_id, attempt, secrets, grow)
+        size: int = self._call("ControllerExpandVolume", volume.definition.external_id, attempt, secrets, grow)
         return size
 
     def create_snapshot(
@@ -122,7 +121,7 @@ class FakeProvider:
         secrets: Mapping[str, str],
         until: float,
         attempt: Attempt,
-    ) -> dict[str, Any]:
+    ) -> Snapshot:
         def take() -> Stored:
             found = next((s for s in self.snapshots.values() if (s.name, s.source) == (name, external_id)), None)
             if found is None:
@@ -132,7 +131,7 @@ class FakeProvider:
             return found
 
         taken: Stored = self._call("CreateSnapshot", name, attempt, secrets, take)
-        return {"id": taken.id, "source": external_id, "size": taken.capacity, "create_time": 1, "ready": True}
+        return Snapshot(taken.id, external_id, taken.capacity, create_time=1, ready=True)
 
     def delete_snapshot(
         self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
@@ -149,13 +148,13 @@ class FakeProvider:
 
     def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]:
         def attach() -> dict[str, str]:
-            others = {n for v, n in self.attached if v == volume.external_id} - {external_node_id}
+            others = {n for v, n in self.attached if v == volume.definition.external_id} - {external_node_id}
             if others and use.capability.access_mode.startswith("single-node"):
                 raise PluginRejected("attached elsewhere", code="FAILED_PRECONDITION")
-            self.attached.add((volume.external_id, external_node_id))
-            return {"device": f"/dev/{volume.external_id}"}
+            self.attached.add((volume.definition.external_id, external_node_id))
+            return {"device": f"/dev/{volume.definition.external_id}"}
 
-        subject = f"{volume.external_id}@{external_node_id}"
+        subject = f"{volume.definition.external_id}@{external_node_id}"
         context: dict[str, str] = self._call("ControllerPublishVolume", subject, how.attempt, how.secrets, attach)
         return context
 
@@ -170,13 +169,21 @@ class FakeProvider:
         )
 
     def stage(self, volume: Volume, use: Use, *, node_id: str, how: How) -> bool:
-        place = (volume.external_id, node_id, use.staging_path)
-        self._call("NodeStageVolume", volume.external_id, how.attempt, how.secrets, lambda: self.mounted.add(place))
+        place = (volume.definition.external_id, node_id, use.staging_path)
+        self._call(
+            "NodeStageVolume", volume.definition.external_id, how.attempt, how.secrets, lambda: self.mounted.add(place)
+        )
         return True
 
     def mount(self, volume: Volume, use: Use, *, node_id: str, how: How) -> None:
-        place = (volume.external_id, node_id, use.target_path)
-        self._call("NodePublishVolume", volume.external_id, how.attempt, how.secrets, lambda: self.mounted.add(place))
+        place = (volume.definition.external_id, node_id, use.target_path)
+        self._call(
+            "NodePublishVolume",
+            volume.definition.external_id,
+            how.attempt,
+            how.secrets,
+            lambda: self.mounted.add(place),
+        )
 
     def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
         place = (external_id, node_id, path)

@@ -37,7 +37,7 @@ def violations(system: System) -> list[str]:
 
 def storage_of(volume: Volume) -> str:
     """The volume's ID at its provider: its own, if it was registered without one."""
-    return volume.external_id or volume.id
+    return volume.definition.external_id or volume.id
 
 
 def wrong_claims(system: System, volume: Volume) -> list[str]:
@@ -55,12 +55,12 @@ def wrong_claims(system: System, volume: Volume) -> list[str]:
     found += [
         f"attached without a claim: {external_id} on {node}"
         for external_id, node in system.provider.attached
-        if external_id == volume.external_id and node not in nodes
+        if external_id == volume.definition.external_id and node not in nodes
     ]
     found += [
         f"mounted without a claim: {external_id} at {node}:{path}"
         for external_id, node, path in system.provider.mounted
-        if external_id == volume.external_id and (node, path) not in places
+        if external_id == volume.definition.external_id and (node, path) not in places
     ]
     held = {
         (ns, vol, alloc) for node in {c.node_id for c in claims} for ns, vol, alloc in system.deps.claims.on_node(node)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from chalicelib import ask, wiring, workers
+from chalicelib.ask import Asker
 from chalicelib.domain.audit import Finding, Verdict, What
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.errors import PluginInDoubt, PluginUnreachable, StoreUnavailable
 from chalicelib.service import audit
 from chalicelib.store.audits import PART, AuditStatus, AuditStore, Report
@@ -54,9 +55,11 @@ def provider(system: System) -> Worker:
 
 def make_past_us(system: System, name: str) -> str:
     """A volume that somebody made at the plugin."""
-    volume = Volume("", name, "directory", capabilities=(Capability("single-node-writer", "file-system"),))
+    volume = Volume(
+        "", name, "directory", definition=Definition(capabilities=(Capability("single-node-writer", "file-system"),))
+    )
     call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (name, 1)}
-    return str(provider(system).create_volume("directory", volume, name=name, **call)["external_id"])
+    return str(provider(system).create_volume("directory", volume, name=name, **call).external_id)
 
 
 def remove_past_us(system: System, external_id: str) -> None:
@@ -164,7 +167,7 @@ def test_a_snapshot_outlives_its_volume(real: System) -> None:
     assert verdicts(audited(real)) == {taken: "unknown"}
 
 
-class Meddling:
+class Meddling(Asker):
     """An asker that lets something happen after the n-th question."""
 
     def __init__(self, system: System, at: int, what: Callable[[], object]) -> None:

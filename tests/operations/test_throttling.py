@@ -443,7 +443,7 @@ def test_every_client_has_timeouts_and_retries_that_fit_into_a_request(system: S
     sealer = wiring.sealer()
     sealer.open(sealer.seal(b"warm", {}), {})
     asker = Asker("ask", "audit", region=harness.REGION, sleep=system.clock.sleep, jitter=system.clock.jitter)
-    clients = [wiring.stores()["dynamo"].client, queue._client, asker._lambda(), *kms_clients(sealer)]
+    clients = [wiring.stores().dynamo.client, queue._client, asker._lambda(), *kms_clients(sealer)]
     names = {client.meta.service_model.service_name for client in clients}
     assert names == {"dynamodb", "sqs", "lambda", "kms"}
     for client in clients:

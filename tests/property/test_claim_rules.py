@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.claim import READ, WRITE, Claim, refusal
-from chalicelib.domain.volume import ACCESS_MODES, Capability, Volume
+from chalicelib.domain.volume import ACCESS_MODES, Capability, Definition, Volume
 
 FILE_SYSTEM = "file-system"
 READ_ONLY = {"single-node-reader-only", "multi-node-reader-only"}
@@ -28,7 +28,7 @@ def volume_with(access_mode: str, modes: list[str], capabilities: set[str]) -> V
         "default",
         "v",
         "p",
-        capabilities=tuple(Capability(mode, FILE_SYSTEM) for mode in sorted(capabilities)),
+        definition=Definition(capabilities=tuple(Capability(mode, FILE_SYSTEM) for mode in sorted(capabilities))),
         access_mode=access_mode if modes else "",
         attachment_mode=FILE_SYSTEM if modes else "",
         readers=modes.count(READ),
@@ -61,5 +61,5 @@ def test_a_claim_is_let_in_if_and_only_if_it_fits(capabilities: set[str], steps:
 @given(MODES, MODES)
 def test_block_and_file_system_do_not_mix(access_mode: str, other: str) -> None:
     both = (Capability(access_mode, FILE_SYSTEM), Capability(other, "block-device"))
-    volume = replace(volume_with(access_mode, [READ], {access_mode}), capabilities=both)
+    volume = replace(volume_with(access_mode, [READ], {access_mode}), definition=Definition(capabilities=both))
     assert refusal(volume, Claim("default", "v", "a", "n", READ, other, "block-device")) is not None

@@ -8,7 +8,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,7 @@ from moto import mock_aws
 
 from chalicelib.settings import Settings
 from chalicelib.store.dynamo import Dynamo
-from chalicelib.store.index import IndexStore
-from chalicelib.store.namespaces import NamespaceStore
-from chalicelib.store.operations import OperationStore
-from chalicelib.store.plugins import PluginStore
-from chalicelib.store.volumes import VolumeStore
+from chalicelib.store.stores import Stores, open_stores
 from infra.local.settings import tool_environment
 from tests.fakes.clock import FakeClock
 from tests.harness import REGION, make_tables
@@ -38,44 +33,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "localhost"]))
 
 
-@dataclass(frozen=True)
-class Stores:
-    """Everything that keeps something, on tables of its own."""
-
-    clock: FakeClock
-    dynamo: Dynamo
-    index: IndexStore
-    volumes: VolumeStore
-    operations: OperationStore
-    plugins: PluginStore
-    namespaces: NamespaceStore
-
-    def raw(self, table: str, pk: str, sk: str) -> dict[str, Any]:
-        """The item as DynamoDB has it; empty when there is none."""
-        found = self.dynamo.client.get_item(
-            TableName=self.dynamo.table(table), Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
-        )
-        return dict(found.get("Item", {}))
+def raw(stores: Stores, table: str, pk: str, sk: str) -> dict[str, Any]:
+    """The item as DynamoDB has it; empty when there is none."""
+    found = stores.dynamo.client.get_item(
+        TableName=stores.dynamo.table(table), Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
+    )
+    return dict(found.get("Item", {}))
 
 
 @pytest.fixture
-def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> Iterator[Stores]:
+    """Everything that keeps something, on tables of its own."""
     where = _on_dynamodb_local if request.config.getoption("--against") == "local" else _on_moto
     with where(monkeypatch) as settings:
-        clock = FakeClock()
-        dynamo = Dynamo(settings.table, region=REGION, sleep=clock.sleep, jitter=clock.jitter)
+        built = open_stores(settings.table, region=REGION, clock=clock)
         if where is _on_moto:
-            _one_at_a_time(dynamo, monkeypatch)
-        index = IndexStore(dynamo)
-        yield Stores(
-            clock=clock,
-            dynamo=dynamo,
-            index=index,
-            volumes=VolumeStore(dynamo),
-            operations=OperationStore(dynamo),
-            plugins=PluginStore(dynamo, index),
-            namespaces=NamespaceStore(dynamo),
-        )
+            _one_at_a_time(built.dynamo, monkeypatch)
+        yield built
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Claims by many at once: of any number that do not fit together, exactly as many win as fit."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -7,15 +8,15 @@ import pytest
 
 from chalicelib.domain.claim import Claim, ClaimState
 from chalicelib.domain.plugin import Instance, Node
-from chalicelib.domain.volume import Capability, Volume
+from chalicelib.domain.volume import ACCESS_MODES, Capability, Definition, Volume
 from chalicelib.errors import Refused, VolumesError
 from chalicelib.service import claims
 from chalicelib.service.deps import Deps
 from chalicelib.store import volumes
-from chalicelib.store.claims import ClaimStore
+from chalicelib.store.stores import Stores
 from chalicelib.store.waits import WaitStore
-from tests.harness import FakeQueue, NoAsker
-from tests.store.conftest import Stores, together
+from tests.harness import BUDGET, FakeQueue, NoAsker
+from tests.store.conftest import together
 
 CALLERS = 64
 FILE_SYSTEM = "file-system"
@@ -24,33 +25,26 @@ FILE_SYSTEM = "file-system"
 @pytest.fixture
 def deps(stores: Stores) -> Deps:
     """The services on these stores, with a plugin that only mounts, on two nodes."""
-    built = Deps(
-        clock=stores.clock,
-        dynamo=stores.dynamo,
-        index=stores.index,
-        volumes=stores.volumes,
-        claims=ClaimStore(stores.dynamo),
-        operations=stores.operations,
-        plugins=stores.plugins,
-        namespaces=stores.namespaces,
+    built = Deps.on(
+        stores,
         waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
         queue=FakeQueue(),  # type: ignore[arg-type]
-        asker=NoAsker(),  # type: ignore[arg-type]
+        asker=NoAsker(),
         wait_seconds=25,
     )
     for node_id in ("node-a", "node-b"):
         node = Node(node_id, node_id, "127.0.0.1:1", "key", "i", 1, stores.clock.now(), plugin_ids=("p",))
         assert stores.plugins.put_node(node, digest="", read=None)
         instance = Instance("p", node_id, "127.0.0.1:1", healthy=True, node=True)
-        stores.plugins.change("p", node_id, instance, run=stores.clock.new_id(), now=stores.clock.now())
+        stores.plugins.change("p", node_id, instance, now=stores.clock.now())
     return built
 
 
 def make(deps: Deps, access_mode: str) -> Volume:
-    volume = Volume("default", "v", "p", capabilities=(Capability(access_mode, FILE_SYSTEM),))
+    volume = Volume("default", "v", "p", definition=Definition(capabilities=(Capability(access_mode, FILE_SYSTEM),)))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(volumes.register(volume, ticket), token=ticket.id)
+    deps.dynamo.transact(volumes.register(volume, ticket.index), token=ticket.id)
     deps.index.publish(ticket)
     return read(deps)
 
@@ -92,7 +86,7 @@ def counted(deps: Deps) -> tuple[int, int, int]:
 def test_of_many_claims_at_once_as_many_win_as_fit(deps: Deps, access_mode: str, mode: str, fit: int) -> None:
     make(deps, access_mode)
     asked = [wanted(number, mode, access_mode) for number in range(CALLERS)]
-    assert won(together(*(lambda c=c: claims.take(deps, c) for c in asked))) == fit
+    assert won(together(*(lambda c=c: claims.take(deps, c, BUDGET) for c in asked))) == fit
     assert sum(counted(deps)[:2]) == fit == len(deps.claims.of_volume("default", "v"))
     assert read(deps).access_mode == access_mode
 
@@ -103,7 +97,7 @@ def test_a_claim_and_a_deregistration_at_once_leave_one_of_the_two(deps: Deps) -
     for _ in range(5):
         make(deps, "single-node-writer")
         claim = wanted(0, "write", "single-node-writer")
-        results = together(lambda: claims.take(deps, claim), lambda: service.deregister(deps, "default", "v"))  # noqa: B023
+        results = together(lambda: claims.take(deps, claim, BUDGET), lambda: service.deregister(deps, "default", "v"))  # noqa: B023
         taken, gone = (not isinstance(r, Exception) for r in results)
         assert taken is not gone
         assert all(isinstance(r, VolumesError) for r in results if isinstance(r, Exception))
@@ -126,7 +120,7 @@ def finish(deps: Deps, claim: Claim) -> None:
     assert past is not None
     assert (past.state, counted(deps)) == (ClaimState.UNPUBLISHING, (0, 1, 1))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(store.free(past, read(deps), ticket, operation_id=operation.id), token=ticket.id)
+    deps.dynamo.transact(store.free(past, read(deps), ticket.index, operation_id=operation.id), token=ticket.id)
     deps.index.publish(ticket)
     assert (counted(deps), read(deps).access_mode) == ((0, 0, 0), "")
 
@@ -136,13 +130,13 @@ def test_a_release_that_comes_late_does_not_drop_the_claim_that_was_taken_anew(d
     from chalicelib.store.dynamo import TransactionRefused
 
     make(deps, "single-node-writer")
-    first = claims.take(deps, wanted(0, "write", "single-node-writer")).claim
+    first = claims.take(deps, wanted(0, "write", "single-node-writer"), BUDGET).claim
     finish(deps, first)
-    again = claims.take(deps, wanted(0, "write", "single-node-writer")).claim
+    again = claims.take(deps, wanted(0, "write", "single-node-writer"), BUDGET).claim
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     stale = replace(first, operation_id="")
     with pytest.raises(TransactionRefused):
-        deps.dynamo.transact(store.release(stale, ticket, operation_id="x"), token=ticket.id)
+        deps.dynamo.transact(store.release(stale, read(deps), ticket.index, operation_id="x"), token=ticket.id)
     assert counted(deps) == (0, 1, 0)
     kept = deps.claims.get("default", "v", again.allocation_id)
     assert kept is not None
@@ -155,11 +149,38 @@ def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps)
 
     stale = make(deps, "single-node-writer")
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    other = replace(stale, capabilities=(Capability("multi-node-reader-only", FILE_SYSTEM),))
-    deps.dynamo.transact([volumes.replace_definition(other, ticket, read=stale)], token=ticket.id)
+    other = replace(stale, definition=Definition(capabilities=(Capability("multi-node-reader-only", FILE_SYSTEM),)))
+    deps.dynamo.transact([volumes.replace_definition(other, ticket.index, read=stale)], token=ticket.id)
     late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     claim = replace(wanted(0, "write", "single-node-writer"), volume_index=stale.create_index)
     with pytest.raises(TransactionRefused) as refused:
-        deps.dynamo.transact(store.take(claim, stale, late, lease_until=0), token=late.id)
+        deps.dynamo.transact(store.take(claim, stale, late.index, lease_until=0), token=late.id)
     assert set(refused.value.old) == {"volume"}
     assert deps.claims.of_volume("default", "v") == []
+
+
+@pytest.mark.parametrize("access_mode", ACCESS_MODES)
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_the_rule_and_the_condition_of_the_write_agree_at_every_count(deps: Deps, access_mode: str, mode: str) -> None:
+    """Both read `EXCLUDES`; a second spelling of a mode would let `take` and `has_room` say different things."""
+    from chalicelib.domain import claim as rules
+    from chalicelib.store import claims as store
+    from chalicelib.store.dynamo import TransactionRefused
+
+    volume = make(deps, access_mode)
+    claim = replace(wanted(0, mode, access_mode), volume_index=volume.create_index)
+    for readers, writers in itertools.product(range(3), repeat=2):
+        ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+        counts = store.corrected(read(deps), ticket.index, readers=readers, writers=writers, past=0)
+        deps.dynamo.transact([counts], token=ticket.id)
+        counted = read(deps)
+        late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+        refused: set[str] = set()
+        try:
+            deps.dynamo.transact(store.take(claim, counted, late.index, lease_until=0), token=late.id)
+        except TransactionRefused as exc:
+            refused = set(exc.old)
+        assert refused == (set() if rules.has_room(counted, claim) else {"volume"}), (readers, writers)
+        if not refused:
+            key = {"pk": {"S": "vol#default#v"}, "sk": {"S": claim.allocation_id}}
+            deps.dynamo.client.delete_item(TableName=deps.dynamo.table("claims"), Key=key)

@@ -16,8 +16,8 @@ from botocore.exceptions import EndpointConnectionError
 from chalicelib.errors import StoreError, StoreUnavailable, Throttled, WriteConflict
 from chalicelib.store import dynamo
 from chalicelib.store.dynamo import CONFLICT_DELAY, CONFLICT_TRIES, ConditionFailed, Consumed, TransactionRefused, Write
+from chalicelib.store.stores import Stores
 from chalicelib.store.tables import SCHEMA, LockRow, NamespaceRow
-from tests.store.conftest import Stores
 
 ABSENT = LockRow.pk.does_not_exist()
 REQUEST_ID = "QHUOV1SOPI0RL0AO3JVC18P9J7VV4KQNSO5AEMVJF66Q9ASUAAJG"
@@ -44,7 +44,7 @@ def answering(stores: Stores, operation: str, *answers: dict[str, Any] | None) -
     left, calls = list(answers), []
 
     def answer(**_: Any) -> Any:
-        calls.append(stores.clock.moment)
+        calls.append(stores.clock.now())
         said = left.pop(0) if len(left) > 1 else left[0]
         return None if said is None else (AWSResponse("", 400, HTTPHeaders(), None), said)
 
@@ -243,14 +243,14 @@ def test_keys_that_were_not_processed_are_asked_for_again(stores: Stores, rounds
     for pk, _ in keys:
         stores.dynamo.put(lock(pk))
     asked = leaving_unprocessed(stores, rounds)
-    before = stores.clock.moment
+    before = stores.clock.now()
 
     found = stores.dynamo.batch_get(LockRow, keys)
 
     assert found.keys() == set(keys)
     assert len(asked) == rounds + 1
     assert asked[:2] == [20, 19]
-    assert stores.clock.moment > before
+    assert stores.clock.now() > before
 
 
 def test_keys_that_are_never_processed_are_given_up(stores: Stores) -> None:

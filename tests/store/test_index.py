@@ -3,7 +3,8 @@ way.
 """
 
 from chalicelib.store.index import NODES, PLUGINS, REPAIR_AFTER, VOLUME_SCOPES, Watch, volume_scope
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import raw, together
 
 SCOPE = volume_scope("default")
 NOW = 1_800_000_000.0
@@ -11,7 +12,7 @@ NOW = 1_800_000_000.0
 
 def entries(stores: Stores) -> list[str]:
     """What is left of writes under way."""
-    item = stores.raw("meta", "index", "index")
+    item = raw(stores, "meta", "index", "index")
     return sorted(name for name in item if name.startswith(("pend#", "at#")))
 
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from chalicelib.domain.volume import Volume
+from chalicelib.store import namespaces
 from chalicelib.store.dynamo import TransactionRefused
 from chalicelib.store.namespaces import Namespace, NamespaceState, must_exist
+from chalicelib.store.stores import Stores
 from chalicelib.store.volumes import reserve
-from tests.store.conftest import Stores, together
+from tests.store.conftest import together
 from tests.store.test_volumes import SOME, refusal, write
 
 TEAM = Namespace("team", {"Description": "ours", "Meta": {"k": "ä"}}, create_index=5, modify_index=5)
@@ -46,10 +48,10 @@ def test_of_several_writers_at_once_one_wins(stores: Stores) -> None:
 def test_only_a_marked_one_is_removed_and_a_marked_one_does_not_exist_for_creates(stores: Stores) -> None:
     stores.namespaces.put(TEAM, read=None)
 
-    assert not stores.namespaces.remove(TEAM)
+    assert not stores.dynamo.written(namespaces.remove("team"))
     assert stores.namespaces.put(DELETING, read=TEAM)
     assert not stores.namespaces.exists("team")
-    assert stores.namespaces.remove(DELETING)
+    assert stores.dynamo.written(namespaces.remove("team"))
     assert stores.namespaces.get("team") is None
 
 

@@ -10,7 +10,8 @@ from chalicelib.domain.operation import KEEP_FINISHED, MESSAGE_GRACE, Kind, Oper
 from chalicelib.errors import LeaseLost
 from chalicelib.store import operations as writes
 from chalicelib.store.dynamo import TransactionRefused, Write
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import raw, together
 
 NOW = 1_800_000_000.0
 LEASE = 75.0
@@ -161,7 +162,7 @@ def test_what_is_given_up_stays_for_ever_out_of_sight_and_can_be_resumed_once(st
     given_up = stored(stores)
 
     assert (given_up.status, given_up.tries) == (Status.IN_DOUBT, 1)
-    assert "expires_at" not in raw(stores)
+    assert "expires_at" not in item(stores)
     assert stores.operations.due(NOW + 10**6) == []
     resumed = stores.operations.resume(given_up, now=NOW + 100)
     assert (resumed.status, resumed.attempt, resumed.tries) == (Status.PENDING, 1, 0)
@@ -170,8 +171,8 @@ def test_what_is_given_up_stays_for_ever_out_of_sight_and_can_be_resumed_once(st
         stores.operations.resume(given_up, now=NOW + 101)
 
 
-def raw(stores: Stores) -> dict[str, Any]:
-    return stores.raw("operations", "op#p", NEW.id)
+def item(stores: Stores) -> dict[str, Any]:
+    return raw(stores, "operations", "op#p", NEW.id)
 
 
 @pytest.mark.parametrize("closing", ["succeed", "fail"])
@@ -182,7 +183,7 @@ def test_a_closed_operation_is_not_due_keeps_no_secrets_and_expires(stores: Stor
     assert not found.open
     assert found.sealed_secrets == b""
     assert found.unanswered == 0
-    assert raw(stores)["expires_at"] == {"N": str(int(NOW) + 1 + KEEP_FINISHED)}
+    assert item(stores)["expires_at"] == {"N": str(int(NOW) + 1 + KEEP_FINISHED)}
     assert stores.operations.due(NOW + 10**6) == []
     assert (dict(found.result), found.error) == (({"index": 7}, "") if closing == "succeed" else ({}, "no"))
 

@@ -6,8 +6,10 @@ import pytest
 
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.errors import WriteConflict
+from chalicelib.store import plugins
 from chalicelib.store.index import PLUGINS
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import together
 
 NOW = 1_800_000_000.0
 SOME = Instance(
@@ -42,7 +44,7 @@ NODE = Node(
 
 
 def change(stores: Stores, node_id: str, instance: Instance | None) -> int:
-    return stores.plugins.change("directory", node_id, instance, run=stores.clock.new_id(), now=NOW)
+    return stores.plugins.change("directory", node_id, instance, now=NOW)
 
 
 def counts(stores: Stores) -> tuple[int, ...]:
@@ -142,7 +144,7 @@ def test_counts_equal_the_instances_when_one_node_is_registered_twice_at_once(st
 def test_plugins_are_found_by_id_and_prefix_in_order(stores: Stores) -> None:
     for plugin_id in ("nfs", "ebs-2", "ebs-1"):
         instance = replace(SOME, plugin_id=plugin_id)
-        stores.plugins.change(plugin_id, "node-a", instance, run=stores.clock.new_id(), now=NOW)
+        stores.plugins.change(plugin_id, "node-a", instance, now=NOW)
 
     assert [p.id for p in stores.plugins.all()] == ["ebs-1", "ebs-2", "nfs"]
     assert [p.id for p in stores.plugins.all(prefix="ebs")] == ["ebs-1", "ebs-2"]
@@ -191,8 +193,7 @@ def test_of_two_heartbeats_at_once_one_counts(stores: Stores) -> None:
 def test_a_node_that_registered_anew_is_not_forgotten(stores: Stores) -> None:
     stores.plugins.put_node(replace(NODE, sequence=4), digest="d", read=None)
 
-    stores.plugins.delete_node(NODE)
+    assert not stores.dynamo.written(plugins.delete_node(NODE))
     assert stores.plugins.node("node-a") is not None
-    stores.plugins.delete_node(replace(NODE, sequence=4))
+    assert stores.dynamo.written(plugins.delete_node(replace(NODE, sequence=4)))
     assert stores.plugins.node("node-a") is None
-    stores.plugins.delete_node(NODE)

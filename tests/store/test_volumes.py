@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume, VolumeState
+from chalicelib.domain.volume import Capability, Definition, MountOptions, TopologyRequest, Volume, VolumeState
 from chalicelib.store import tables
 from chalicelib.store import volumes as writes
 from chalicelib.store.dynamo import TransactionRefused, Write
-from chalicelib.store.index import Ticket, volume_scope
-from tests.store.conftest import Stores, together
+from chalicelib.store.stores import Stores
+from tests.store.conftest import raw, together
 
 EXPIRES = 1_900_000_000
 SOME = Volume(
     namespace="default",
     id="data",
     plugin_id="directory",
-    name="data",
-    external_id="ext-1",
-    capabilities=(Capability("single-node-writer", "file-system"),),
+    definition=Definition(
+        name="data", external_id="ext-1", capabilities=(Capability("single-node-writer", "file-system"),)
+    ),
     sealed_secrets=b"sealed",
 )
 CREATING = "op-create"
@@ -28,10 +28,6 @@ EXPANDING = "op-expand"
 DELETING = "op-delete"
 LATER = 1_000_000
 """A number above every number that these tests reach by themselves."""
-
-
-def ticket(index: int = LATER) -> Ticket:
-    return Ticket(index, "t", (volume_scope("default"),))
 
 
 def write(stores: Stores, *wanted: Write) -> None:
@@ -53,7 +49,7 @@ def refusal(stores: Stores, *wanted: Write) -> list[str]:
 
 
 def register(stores: Stores, volume: Volume = SOME, index: int = 10) -> Volume:
-    write(stores, *writes.register(volume, ticket(index)))
+    write(stores, *writes.register(volume, index))
     return stored(stores, volume)
 
 
@@ -74,7 +70,7 @@ def absent(stores: Stores) -> None:
 
 
 def gone(stores: Stores) -> None:
-    write(stores, *writes.deregistered(register(stores), ticket(20), expires_at=EXPIRES))
+    write(stores, *writes.deregistered(register(stores), 20, expires_at=EXPIRES))
 
 
 def creating(stores: Stores) -> None:
@@ -125,18 +121,18 @@ def _read(stores: Stores) -> Volume:
 # Each write, and the states in which it is right.
 WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
     "reserve": (lambda s: [writes.reserve(SOME, operation_id="op-new", kind="create")], {"absent", "gone"}),
-    "register": (lambda s: writes.register(SOME, ticket()), {"absent", "gone"}),
-    "create": (lambda s: writes.create(SOME, ticket(), operation_id=CREATING), {"creating"}),
+    "register": (lambda s: writes.register(SOME, LATER), {"absent", "gone"}),
+    "create": (lambda s: writes.create(SOME, LATER, operation_id=CREATING), {"creating"}),
     "release_reservation": (
         lambda s: [writes.release_reservation(KEY, operation_id=CREATING, expires_at=EXPIRES)],
         {"creating"},
     ),
     "replace_definition": (
-        lambda s: [writes.replace_definition(SOME, ticket(), read=_read(s))],
+        lambda s: [writes.replace_definition(SOME, LATER, read=_read(s))],
         {"ready", "read_by", "written_by", "once_claimed"},
     ),
     "expanded": (
-        lambda s: [writes.expanded(SOME, ticket(), operation_id=EXPANDING, secrets=b"new")],
+        lambda s: [writes.expanded(SOME, LATER, operation_id=EXPANDING, secrets=b"new")],
         {"expanding"},
     ),
     "mark": (
@@ -154,11 +150,11 @@ WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
     "unmark": (lambda s: [writes.unmark(KEY, operation_id=DELETING, calls_until=5.0)], {"deleting"}),
     "deleted": (
         lambda s: writes.deleted(
-            "default", "data", "directory", ticket(), expires_at=EXPIRES, operation_id=DELETING
+            "default", "data", "directory", LATER, expires_at=EXPIRES, operation_id=DELETING
         ),
         {"deleting"},
     ),
-    "deregistered": (lambda s: writes.deregistered(_read(s), ticket(), expires_at=EXPIRES), {"ready"}),
+    "deregistered": (lambda s: writes.deregistered(_read(s), LATER, expires_at=EXPIRES), {"ready"}),
 }  # fmt: skip
 
 
@@ -169,12 +165,12 @@ def test_every_write_is_done_in_the_states_it_is_for_and_refused_with_the_item_i
     for name, (wanted, right_in) in WRITES.items():
         forget(stores)
         state(stores)
-        before = stores.raw("volumes", *KEY)
+        before = raw(stores, "volumes", *KEY)
 
         refused = outcome(stores, *wanted(stores))
 
         assert (refused is None) == (state.__name__ in right_in), (name, state.__name__)
-        assert (stores.raw("volumes", *KEY) == before) == (refused is not None)
+        assert (raw(stores, "volumes", *KEY) == before) == (refused is not None)
         if refused is not None:
             assert list(refused.old) == ["volume"]
             assert writes.volume_of(refused.old["volume"]) == stores.volumes.get("default", "data")
@@ -200,7 +196,7 @@ def forget(stores: Stores) -> None:
 def test_a_number_that_is_not_above_the_stored_one_is_refused(
     stores: Stores, state: Callable[[Stores], None], name: str
 ) -> None:
-    old: dict[str, Callable[[Ticket], list[Write]]] = {
+    old: dict[str, Callable[[int], list[Write]]] = {
         "register": lambda t: writes.register(SOME, t),
         "replace_definition": lambda t: [writes.replace_definition(SOME, t, read=_read(stores))],
         "deregistered": lambda t: writes.deregistered(_read(stores), t, expires_at=EXPIRES),
@@ -212,17 +208,17 @@ def test_a_number_that_is_not_above_the_stored_one_is_refused(
     state(stores)
     index = stored(stores).modify_index
 
-    assert refusal(stores, *old[name](ticket(index - 1))) == ["volume"]
-    assert refusal(stores, *old[name](ticket(index))) == ["volume"]
-    assert refusal(stores, *old[name](ticket(index + 1))) == []
+    assert refusal(stores, *old[name](index - 1)) == ["volume"]
+    assert refusal(stores, *old[name](index)) == ["volume"]
+    assert refusal(stores, *old[name](index + 1)) == []
 
 
 def test_a_create_over_a_tombstone_cannot_take_a_smaller_number(stores: Stores) -> None:
     gone(stores)
     write(stores, writes.reserve(SOME, operation_id=CREATING, kind="create"))
 
-    assert refusal(stores, *writes.create(SOME, ticket(20), operation_id=CREATING)) == ["volume"]
-    assert refusal(stores, *writes.create(SOME, ticket(21), operation_id=CREATING)) == []
+    assert refusal(stores, *writes.create(SOME, 20, operation_id=CREATING)) == ["volume"]
+    assert refusal(stores, *writes.create(SOME, 21, operation_id=CREATING)) == []
     assert (stored(stores).create_index, stored(stores).modify_index) == (21, 21)
 
 
@@ -232,10 +228,10 @@ def test_a_reservation_keeps_the_index_of_the_tombstone_and_never_expires(stores
     write(stores, writes.reserve(SOME, operation_id=CREATING, kind="create"))
 
     assert (stored(stores).state, stored(stores).modify_index) == (VolumeState.CREATING, 20)
-    assert "expires_at" not in stores.raw("volumes", *KEY)
+    assert "expires_at" not in raw(stores, "volumes", *KEY)
     write(stores, writes.release_reservation(KEY, operation_id=CREATING, expires_at=EXPIRES))
     assert (stored(stores).state, stored(stores).modify_index) == (VolumeState.GONE, 20)
-    assert stores.raw("volumes", *KEY)["expires_at"] == {"N": str(EXPIRES)}
+    assert raw(stores, "volumes", *KEY)["expires_at"] == {"N": str(EXPIRES)}
 
 
 @pytest.mark.parametrize("bury", ["deregistered", "deleted"])
@@ -245,7 +241,7 @@ def test_a_tombstone_keeps_the_index_and_nothing_of_the_payload(stores: Stores, 
 
     write(stores, *wanted(stores))
 
-    item = stores.raw("volumes", *KEY)
+    item = raw(stores, "volumes", *KEY)
     assert {name: item[name] for name in ("state", "modify_index", "expires_at")} == {
         "state": {"S": "gone"},
         "modify_index": {"N": str(LATER)},
@@ -273,11 +269,11 @@ def test_an_expansion_leaves_claims_that_came_meanwhile(stores: Stores) -> None:
     held = stored(stores)
     stores.dynamo.put(writes._row(replace(held, readers=2, access_mode="multi-node-reader-only")))
 
-    grown = replace(SOME, capacity=4096)
-    write(stores, writes.expanded(grown, ticket(), operation_id=EXPANDING, secrets=b""))
+    grown = replace(SOME, definition=replace(SOME.definition, capacity=4096))
+    write(stores, writes.expanded(grown, LATER, operation_id=EXPANDING, secrets=b""))
 
     after = stored(stores)
-    assert (after.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
+    assert (after.definition.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
     assert (after.operation_id, after.sealed_secrets) == ("", b"sealed")
 
 
@@ -286,23 +282,28 @@ def test_an_update_is_refused_when_anybody_wrote_since_the_read(stores: Stores) 
     write(stores, writes.mark(read, operation_id="x", kind="expand", state=VolumeState.READY, unclaimed=False))
     write(stores, writes.unmark(KEY, operation_id="x", calls_until=0))
 
-    assert refusal(stores, writes.replace_definition(SOME, ticket(), read=read)) == ["volume"]
+    assert refusal(stores, writes.replace_definition(SOME, LATER, read=read)) == ["volume"]
 
 
 def test_a_whole_definition_comes_back_as_it_went(stores: Stores) -> None:
     full = replace(
         SOME,
-        mount_options=MountOptions("ext4", ("noatime",)),
-        parameters={"type": "fast"},
-        context={"a": "b"},
-        topologies=({"zone": "a"}, None),
-        topology_request=TopologyRequest(required=({"zone": "a"},), preferred=None),
-        capacity=2**60,
-        capacity_min=1,
-        capacity_max=2**62,
-        snapshot_id="snap",
-        provider="csi",
-        provider_version="1",
+        definition=Definition(
+            name="data",
+            external_id="ext-1",
+            capabilities=SOME.definition.capabilities,
+            mount_options=MountOptions("ext4", ("noatime",)),
+            parameters={"type": "fast"},
+            context={"a": "b"},
+            topologies=({"zone": "a"}, None),
+            topology_request=TopologyRequest(required=({"zone": "a"},), preferred=None),
+            capacity=2**60,
+            capacity_min=1,
+            capacity_max=2**62,
+            snapshot_id="snap",
+            provider="csi",
+            provider_version="1",
+        ),
         create_time=1_800_000_000_123_456_789,
         modify_time=1_800_000_000_123_456_790,
         calls_until=12.5,
@@ -313,21 +314,23 @@ def test_a_whole_definition_comes_back_as_it_went(stores: Stores) -> None:
     assert stored(stores) == replace(full, create_index=10, modify_index=10)
 
 
+def named(number: int) -> Volume:
+    return replace(SOME, definition=replace(SOME.definition, name=f"{number}"))
+
+
 @pytest.mark.parametrize("wanted", ["register", "reserve", "deregistered", "mark", "replace_definition"])
 def test_of_several_writers_at_once_one_wins_and_the_others_see_what_it_wrote(stores: Stores, wanted: str) -> None:
     if wanted not in ("register", "reserve"):
         ready(stores)
     read = _read(stores)
     tries: dict[str, Callable[[int], list[Write]]] = {
-        "register": lambda n: writes.register(replace(SOME, name=f"{n}"), ticket(100 + n)),
+        "register": lambda n: writes.register(named(n), 100 + n),
         "reserve": lambda n: [writes.reserve(SOME, operation_id=f"{n}", kind="create")],
-        "deregistered": lambda n: writes.deregistered(SOME, ticket(100 + n), expires_at=EXPIRES + n),
+        "deregistered": lambda n: writes.deregistered(SOME, 100 + n, expires_at=EXPIRES + n),
         "mark": lambda n: [
             writes.mark(SOME, operation_id=f"{n}", kind="expand", state=VolumeState.READY, unclaimed=True)
         ],
-        "replace_definition": lambda n: [
-            writes.replace_definition(replace(SOME, name=f"{n}"), ticket(100 + n), read=read)
-        ],
+        "replace_definition": lambda n: [writes.replace_definition(named(n), 100 + n, read=read)],
     }
 
     results = together(*(lambda n=n: write(stores, *tries[wanted](n)) for n in range(6)))
@@ -363,9 +366,9 @@ def many(stores: Stores) -> Stores:
         ]
     ):
         volume = replace(SOME, namespace=namespace, id=volume_id, plugin_id=plugin_id)
-        write(stores, *writes.register(volume, ticket(index + 2)))
+        write(stores, *writes.register(volume, index + 2))
     dead = replace(SOME, id="a-2")
-    write(stores, *writes.deregistered(dead, ticket(50), expires_at=EXPIRES))
+    write(stores, *writes.deregistered(dead, 50, expires_at=EXPIRES))
     return stores
 
 

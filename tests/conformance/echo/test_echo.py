@@ -7,7 +7,8 @@ import pytest
 
 from chalicelib.csi import controller, publishing
 from chalicelib.domain.claim import Use
-from chalicelib.domain.volume import Capability, MountOptions, TopologyRequest, Volume
+from chalicelib.domain.external import ExternalVolume, Page, Snapshot
+from chalicelib.domain.volume import Capability, Definition, Made, MountOptions, TopologyRequest, Volume
 from tests.conformance.echo import peer
 from tests.conformance.echo.peer import ATTEMPT, Peer, soon
 
@@ -47,10 +48,10 @@ def volume(**fields: Any) -> Volume:
         "parameters": {"kind": "fast", "empty": ""},
         "context": {"server": "10.0.0.1", "empty": ""},
     } | fields
-    return Volume("default", "data", peer.PLUGIN_ID, **given)
+    return Volume("default", "data", peer.PLUGIN_ID, definition=Definition(**given))
 
 
-def create(echo: Peer, wanted: Volume) -> dict[str, Any]:
+def create(echo: Peer, wanted: Volume) -> Made:
     return controller.create_volume(
         echo.controller, wanted, name="data ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
     )
@@ -76,21 +77,21 @@ def test_create_with_every_field_from_a_snapshot(echo: Peer) -> None:
             "preferred": [{"segments": {"zone": "z2"}}, {"segments": {"zone": "z1"}}],
         },
     }
-    assert made == {
-        "external_id": "id of data ü",
-        "capacity": LARGE,
-        "context": {"answered": "ünï", "empty": ""},
-        "topologies": ({"zone": "z1", "rack": "r1"}, {"zone": "z2"}),
-        "snapshot_id": "snap ü",
-        "clone_id": "",
-    }
+    assert made == Made(
+        external_id="id of data ü",
+        capacity=LARGE,
+        context={"answered": "ünï", "empty": ""},
+        topologies=({"zone": "z1", "rack": "r1"}, {"zone": "z2"}),
+        snapshot_id="snap ü",
+        clone_id="",
+    )
 
 
 def test_create_from_a_volume(echo: Peer) -> None:
     made = create(echo, volume(clone_id="parent"))
     decoded = echo.decoded("CreateVolume")
     assert decoded["volume_content_source"] == {"volume": {"volume_id": "parent"}}
-    assert (made["clone_id"], made["snapshot_id"], made["topologies"]) == ("parent", "", ())
+    assert (made.clone_id, made.snapshot_id, made.topologies) == ("parent", "", ())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,12 @@ def test_a_size_that_is_not_wanted_is_not_there(
 
 def test_create_with_nothing_beside_what_must_be_there(echo: Peer) -> None:
     """A message without fields is there for Go: `mount` without options is still mount."""
-    bare = Volume("default", "data", peer.PLUGIN_ID, capabilities=(Capability("single-node-writer", "file-system"),))
+    bare = Volume(
+        "default",
+        "data",
+        peer.PLUGIN_ID,
+        definition=Definition(capabilities=(Capability("single-node-writer", "file-system"),)),
+    )
     controller.create_volume(echo.controller, bare, name="bare", secrets={}, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("CreateVolume") == {
         "name": "bare",
@@ -165,37 +171,28 @@ def test_snapshots(echo: Peer) -> None:
         "secrets": SECRETS,
         "parameters": {"kind": "full"},
     }
-    assert made == {
-        "id": "id of nightly ü",
-        "source": "provider's id/ü",
-        "size": LARGE,
-        "create_time": 1700000000,
-        "ready": True,
-    }
-    controller.delete_snapshot(echo.controller, made["id"], secrets=SECRETS, until=soon(), attempt=ATTEMPT)
+    assert made == Snapshot("id of nightly ü", "provider's id/ü", LARGE, create_time=1700000000, ready=True)
+    controller.delete_snapshot(echo.controller, made.id, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
     assert echo.decoded("DeleteSnapshot") == {"snapshot_id": "id of nightly ü", "secrets": SECRETS}
 
 
 def test_lists(echo: Peer) -> None:
     listed = controller.list_volumes(echo.controller, per_page=7, next_token="from ü", until=soon())
     assert echo.decoded("ListVolumes") == {"max_entries": 7, "starting_token": "from ü"}
-    first: dict[str, Any] = {
-        "external_id": "listed",
-        "capacity": LARGE,
-        "context": {"a": "b"},
-        "clone_id": "parent",
-        "snapshot_id": "",
-        "published": ["n1", "n2"],
-        "abnormal": True,
-        "status": "worn",
-    }
-    second: dict[str, Any] = dict.fromkeys(first, "") | {"external_id": "restored", "snapshot_id": "taken"}
-    second |= {"capacity": 0, "context": {}, "published": [], "abnormal": False}
-    assert listed == {"entries": [first, second], "next_token": "from ü+"}
+    first = ExternalVolume(
+        external_id="listed",
+        capacity=LARGE,
+        context={"a": "b"},
+        clone_id="parent",
+        published=["n1", "n2"],
+        abnormal=True,
+        status="worn",
+    )
+    second = ExternalVolume("restored", context={}, snapshot_id="taken", published=[])
+    assert listed == Page([first, second], "from ü+")
     found = controller.list_snapshots(echo.controller, per_page=3, next_token="t", secrets=SECRETS, until=soon())
     assert echo.decoded("ListSnapshots") == {"max_entries": 3, "starting_token": "t", "secrets": SECRETS}
-    entry = {"id": "s", "source": "v", "size": LARGE, "create_time": 1700000000, "ready": True}
-    assert found == {"entries": [entry], "next_token": "t+"}
+    assert found == Page([Snapshot("s", "v", LARGE, create_time=1700000000, ready=True)], "t+")
 
 
 @pytest.mark.parametrize("pair", range(len(EVERY_PAIR)))

@@ -8,7 +8,7 @@ import pytest
 from chalicelib.clock import Clock
 from chalicelib.domain.audit import Entry, Finding, Known, Verdict, What
 from chalicelib.domain.operation import Kind, Operation, Status
-from chalicelib.domain.volume import Volume, VolumeState
+from chalicelib.domain.volume import Definition, Volume, VolumeState
 
 NOW = 1_800_000_000.0
 
@@ -73,10 +73,14 @@ def test_a_name_in_the_context_counts_too() -> None:
     assert (found.verdict, found.detail) == (Verdict.ORPHAN, f"made under the name {name}")
 
 
+def volume(volume_id: str, external_id: str, **fields: Any) -> Volume:
+    return Volume("default", volume_id, "directory", definition=Definition(external_id=external_id), **fields)
+
+
 def test_a_record_comes_before_everything() -> None:
     known = Known()
     known.learn_operation(operation(Status.IN_DOUBT, storage_name=storage_name(), external_id="vol-1"))
-    known.learn_volumes([Volume("prod", "data", "directory", external_id="vol-1")])
+    known.learn_volumes([replace(volume("data", "vol-1"), namespace="prod")])
     found = judged(known, Entry(What.VOLUME, "vol-1"))
     assert (found.verdict, found.namespace, found.volume_id) == (Verdict.REGISTERED, "prod", "data")
 
@@ -111,7 +115,7 @@ def test_a_finished_create_says_whose_an_opaque_id_is(status: Status, fields: di
 
 def test_snapshots_belong_to_their_volume_or_to_who_took_them() -> None:
     known = Known()
-    known.learn_volumes([Volume("default", "data", "directory", external_id="vol-1")])
+    known.learn_volumes([volume("data", "vol-1")])
     known.learn_operation(operation(Status.SUCCEEDED, Kind.CREATE_SNAPSHOT, result={"id": "snap-2"}))
     known.learn_operation(operation(Status.RUNNING, Kind.DELETE_SNAPSHOT, external_id="snap-3"))
     verdicts = {
@@ -128,10 +132,10 @@ def test_snapshots_belong_to_their_volume_or_to_who_took_them() -> None:
 def test_what_is_registered_and_not_in_the_list_is_missing() -> None:
     known = Known()
     volumes = [
-        Volume("default", "there", "directory", external_id="vol-1"),
-        Volume("default", "lost", "directory", external_id="vol-2"),
-        Volume("default", "going", "directory", external_id="vol-3", state=VolumeState.DELETING, operation_id="op"),
-        Volume("default", "gone", "directory", external_id="vol-4", state=VolumeState.GONE),
+        volume("there", "vol-1"),
+        volume("lost", "vol-2"),
+        volume("going", "vol-3", state=VolumeState.DELETING, operation_id="op"),
+        volume("gone", "vol-4", state=VolumeState.GONE),
     ]
     known.learn_volumes(volumes)
     assert [(f.verdict, f.volume_id) for f in known.missing({"vol-1"})] == [(Verdict.MISSING, "lost")]
@@ -139,6 +143,6 @@ def test_what_is_registered_and_not_in_the_list_is_missing() -> None:
 
 def test_two_records_of_one_storage_are_both_fine() -> None:
     known = Known()
-    known.learn_volumes([Volume(n, "data", "directory", external_id="vol-1") for n in ("default", "prod")])
+    known.learn_volumes([replace(volume("data", "vol-1"), namespace=n) for n in ("default", "prod")])
     assert list(known.missing({"vol-1"})) == []
     assert judged(known, Entry(What.VOLUME, "vol-1")).verdict is Verdict.REGISTERED

@@ -1,0 +1,16 @@
+"""What sealed secrets are bound to: the encryption contexts of KMS, which opening must repeat (AWS: KMS, Encryption
+context).
+
+A stored ciphertext opens under its own context alone, so a context may not change while an operation that was sealed
+with it can still run.
+"""
+
+
+def encryption_context(namespace: str, volume_id: str) -> dict[str, str]:
+    """Return the context of a volume's secrets, and of those of a request about it."""
+    return {"moorage": "volume-secrets", "namespace": namespace, "volume": volume_id}
+
+
+def plugin_encryption_context(plugin_id: str) -> dict[str, str]:
+    """Return the context of the secrets of a request about a plugin's snapshots, which belong to no volume."""
+    return encryption_context("", plugin_id)

@@ -1,0 +1,49 @@
+"""Every store of one stage, built together."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from chalicelib.clock import Clock
+from chalicelib.store.claims import ClaimStore
+from chalicelib.store.commit import Committed, Committer
+from chalicelib.store.dynamo import Dynamo
+from chalicelib.store.index import IndexStore
+from chalicelib.store.namespaces import NamespaceStore
+from chalicelib.store.operations import OperationStore
+from chalicelib.store.plugins import PluginStore
+from chalicelib.store.volumes import VolumeStore
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores of one stage on one client, and the clock that they go by."""
+
+    clock: Clock
+    dynamo: Dynamo
+    index: IndexStore
+    committer: Committer
+    volumes: VolumeStore
+    claims: ClaimStore
+    operations: OperationStore
+    plugins: PluginStore
+    namespaces: NamespaceStore
+
+
+def open_stores(
+    table: Callable[[str], str], *, region: str, clock: Clock, listeners: Iterable[Callable[[Committed], None]] = ()
+) -> Stores:
+    """Build the stores on tables named by `table`; `listeners` are told of each change that clients can see."""
+    dynamo = Dynamo(table, region=region, sleep=clock.sleep, jitter=clock.jitter)
+    index = IndexStore(dynamo)
+    committer = Committer(dynamo, index, clock, listeners=listeners)
+    return Stores(
+        clock=clock,
+        dynamo=dynamo,
+        index=index,
+        committer=committer,
+        volumes=VolumeStore(dynamo),
+        claims=ClaimStore(dynamo),
+        operations=OperationStore(dynamo),
+        plugins=PluginStore(dynamo, committer),
+        namespaces=NamespaceStore(dynamo),
+    )
