@@ -22,7 +22,7 @@ TRIES: Final = 60
 claim one volume at once are all answered.
 """
 PAUSE: Final = 0.01
-"""Seconds; tries are one to twelve pauses apart."""
+"""Seconds; two tries are one to twelve pauses apart."""
 
 RefusedWrites = Mapping[str, Raw | None]
 """Labels of the writes whose conditions were false in the try before, and their items as they stood then."""
@@ -73,20 +73,24 @@ class Committer:
         """
         refused: RefusedWrites = {}
         for attempt in range(tries):
+            if attempt:
+                self._clock.sleep(PAUSE * (min(attempt, 10) + 2 * self._clock.jitter()))
             change = build(refused)
             if change.writes is None:
                 return 0, change.result
-            index, refused = self._try(scopes if change.visible else (), change.writes, attempt + 1)
+            if change.visible:
+                index, refused = self._publish(scopes, change.writes, attempt + 1)
+            else:
+                index, refused = 0, self._write(change.writes(0), token=self._clock.new_id())
             if not refused:
                 return index, change.result
-            self._clock.sleep(PAUSE * (min(attempt, 10) + 2 * self._clock.jitter()))
         raise WriteConflict(f"{what} is being changed by others: try again in a moment")
 
-    def _try(self, scopes: tuple[str, ...], build: Writes, number: int) -> tuple[int, RefusedWrites]:
+    def _publish(self, scopes: tuple[str, ...], build: Writes, number: int) -> tuple[int, RefusedWrites]:
         """Write once under an index of its own; returns it, and what was refused: nothing, if all stands."""
-        name = self._clock.new_id()
         if not scopes:
-            return 0, self._write(build(0), token=name)
+            raise ValueError("a change that clients see must name the scopes of its readers")
+        name = self._clock.new_id()
         ticket = self._index.allocate(*scopes, name=name, now=self._clock.now())
         writes = build(ticket.index)
         try:

@@ -158,6 +158,12 @@ def test_what_no_client_sees_gets_no_index_and_nothing_to_write_costs_nothing(st
     assert stores.index.watch() == before
 
 
+def test_a_visible_change_without_scopes_is_a_fault_of_ours(stores: Stores) -> None:
+    with pytest.raises(ValueError, match="must name the scopes"):
+        stores.committer.commit(build=once(registers()), what="it")
+    assert stores.volumes.get("default", "data") is None
+
+
 def test_a_builder_that_gives_up_has_allocated_nothing(stores: Stores) -> None:
     def gives_up(_: RefusedWrites) -> Change[str]:
         raise StoreUnavailable("no more")
