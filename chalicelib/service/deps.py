@@ -61,7 +61,7 @@ class Budget:
     wait: float
     """Seconds, as its client wants it (RFC 7240)."""
     answer_by: float
-    """On the monotonic clock: when it must be answered, whatever it has done before it waits."""
+    """On the monotonic clock: when it must be answered. What it does before it waits counts."""
 
     def left(self, now: float) -> float:
         """Seconds until it must be answered; `now` is on the monotonic clock."""

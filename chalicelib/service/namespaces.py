@@ -83,7 +83,7 @@ def delete(deps: Deps, name: str) -> int:
         deps.namespaces.put(replace(found, state=NamespaceState.ACTIVE), read=marked)
         raise Refused(joined([f'namespace "{name}" has volumes associated with it in regions: [global]']))
     removal = Change(None, lambda _: [namespace_store.remove(name)])
-    # Once: a mark that is gone was taken back by somebody who found volumes.
+    # One try: if the mark is gone, another delete has found volumes and has taken it back.
     index, _ = deps.committer.commit(NAMESPACES, build=lambda _: removal, what=f"namespace {name}", tries=1)
     return index
 

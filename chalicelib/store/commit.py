@@ -36,7 +36,7 @@ class Change(NamedTuple, Generic[T]):
     result: T
     writes: Writes | None = None
     visible: bool = True
-    """False for what no client sees, a mark or a reservation: it gets index 0, and wakes nobody."""
+    """False for what no client sees, a mark or a reservation: it gets index 0, and no reader is woken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class NamespaceStore:
             after = page.next_key
 
     def put(self, namespace: Namespace, *, read: Namespace | None) -> bool:
-        """Write what no client sees, a mark; False if somebody changed the namespace since it was `read`."""
+        """Write a mark, which no client sees; False if the namespace was changed since it was `read`."""
         return self._dynamo.written(put(namespace, read=read))
 
     def worker_identity(self) -> WorkerIdentity | None:

@@ -90,7 +90,7 @@ class PluginStore:
         return "" if row is None else str(json.loads(row.body).get("digest", ""))
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
-        """Write what no client sees of a node, its digest; False if somebody wrote it since it was `read`."""
+        """Write the digest of a node, which no client sees; False if the node was written since it was `read`."""
         return self._dynamo.written(put_node(node, digest=digest, read=read))
 
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
@@ -164,7 +164,7 @@ class PluginStore:
 
 
 def put_node(node: Node, *, digest: str, read: Node | None) -> Write:
-    """The node as it says that it is, if nobody wrote it since it was `read`."""
+    """Put the node as it registered, if it was not written since it was `read`."""
     condition: Condition = NodeRow.pk.does_not_exist() if read is None else _unmoved(read)
     row = NodeRow(
         tables.NODES_PK,
