@@ -13,7 +13,7 @@ from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
 from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import Made, Volume
 from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
-from chalicelib.store import operations
+from chalicelib.store import operations, volumes
 from chalicelib.store.claims import claim_of
 from chalicelib.store.commit import Change, RefusedWrites, Writes
 from chalicelib.store.dynamo import TransactionRefused, Write
@@ -215,6 +215,17 @@ class Definition:
     """A kind of operation: its steps by name."""
 
     steps: Mapping[str, Step]
+
+
+def the_volume(operation: Operation) -> Volume:
+    """Return the operation's volume as it was defined when the operation was begun."""
+    return Volume(
+        namespace=operation.namespace,
+        id=operation.volume_id,
+        plugin_id=operation.plugin_id,
+        definition=volumes.decode(operation.definition),
+        sealed_secrets=operation.sealed_secrets,
+    )
 
 
 def sealed(params: Mapping[str, Any], name: str) -> bytes:

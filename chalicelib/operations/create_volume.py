@@ -21,9 +21,9 @@ from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import RECORD_LIMIT, Made, Volume, registered
+from chalicelib.domain.volume import RECORD_LIMIT, Made, registered
 from chalicelib.errors import PluginRejected
-from chalicelib.operations.context import Context, Definition, Step
+from chalicelib.operations.context import Context, Definition, Step, the_volume
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
@@ -35,17 +35,6 @@ REMOVE: Final = "remove"
 TOO_LARGE: Final = (
     "controller create volume: the plugin's answer makes the record larger than it can be: give smaller Parameters"
 )
-
-
-def the_volume(operation: Operation) -> Volume:
-    """The volume that the operation is about, as the request gave it."""
-    return Volume(
-        namespace=operation.namespace,
-        id=operation.volume_id,
-        plugin_id=operation.plugin_id,
-        sealed_secrets=operation.sealed_secrets,
-        definition=volumes.decode(operation.definition),
-    )
 
 
 def create(ctx: Context, operation: Operation, until: float) -> None:

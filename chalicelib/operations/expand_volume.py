@@ -13,9 +13,8 @@ from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Operation
-from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginRejected
-from chalicelib.operations.context import Context, Definition, Step, sealed
+from chalicelib.operations.context import Context, Definition, Step, sealed, the_volume
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import volume_scope
@@ -26,12 +25,7 @@ EXPAND: Final = "expand"
 def expand(ctx: Context, operation: Operation, until: float) -> None:
     """ControllerExpandVolume, and on its answer the volume has its new size and definition."""
     params = operation.params
-    merged = Volume(
-        namespace=operation.namespace,
-        id=operation.volume_id,
-        plugin_id=operation.plugin_id,
-        definition=volumes.decode(operation.definition),
-    )
+    merged = the_volume(operation)
     capacity = ctx.calls.expand_volume(
         operation.plugin_id,
         merged,

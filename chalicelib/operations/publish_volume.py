@@ -17,7 +17,7 @@ from chalicelib.domain.operation import Operation, retry_delay
 from chalicelib.domain.volume import Capability
 from chalicelib.errors import PluginRejected
 from chalicelib.operations import release
-from chalicelib.operations.context import Context, Definition, Step
+from chalicelib.operations.context import Context, Definition, Step, the_volume
 from chalicelib.store import claims, operations
 from chalicelib.store.commit import Writes
 
@@ -32,7 +32,7 @@ def attach(ctx: Context, operation: Operation, until: float) -> Operation | None
     """ControllerPublishVolume; its context is what the node needs."""
     claim = release.the_claim(ctx, operation)
     context = ctx.calls.publish(
-        release.the_volume(operation),
+        the_volume(operation),
         _use(operation),
         external_node_id=claim.external_node_id,
         how=release.how(ctx, operation, until),
@@ -52,7 +52,7 @@ def stage(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """NodeStageVolume, where the plugin has it."""
     claim = release.the_claim(ctx, operation)
     how = release.how(ctx, operation, until)
-    ctx.calls.stage(release.the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    ctx.calls.stage(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
@@ -60,7 +60,7 @@ def mount(ctx: Context, operation: Operation, until: float) -> None:
     """NodePublishVolume: the volume is at its target path."""
     claim = release.the_claim(ctx, operation)
     how = release.how(ctx, operation, until)
-    ctx.calls.mount(release.the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    ctx.calls.mount(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
     _published(ctx, operation, dict(operation.params.get("publish_context") or {}))
 
 

@@ -12,10 +12,9 @@ from typing import Any, Final
 from chalicelib.domain import outcome
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
 from chalicelib.domain.operation import How, Kind, Operation
-from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginRejected
 from chalicelib.operations.context import ClaimLost, Context, Step, sealed
-from chalicelib.store import claims, operations, volumes
+from chalicelib.store import claims, operations
 from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 
@@ -32,16 +31,6 @@ def the_claim(ctx: Context, operation: Operation) -> Claim:
     if found is None or found.operation_id != operation.id:
         raise ClaimLost(operation.id)
     return found
-
-
-def the_volume(operation: Operation) -> Volume:
-    """The volume as it was defined when the claim was taken."""
-    return Volume(
-        namespace=operation.namespace,
-        id=operation.volume_id,
-        plugin_id=operation.plugin_id,
-        definition=volumes.decode(operation.definition),
-    )
 
 
 def how(ctx: Context, operation: Operation, until: float) -> How:

@@ -77,7 +77,7 @@ def _begin_create(deps: Deps, item: Wanted) -> Done | Running:
     _, begun = deps.committer.commit(build=build, what=f"volume {item.volume.id}")
     if isinstance(begun, Volume):
         return updates.begin(deps, begun, item)
-    return Running(waiting.sent(deps, begun), done)
+    return Running(begun, done)
 
 
 def register(deps: Deps, wanted: Sequence[Wanted], budget: Budget) -> Written:

@@ -42,7 +42,7 @@ class Done:
 class Running:
     """An operation on one volume of a request, and what is made of its result."""
 
-    operation: Operation
+    begun: Begun
     done: Callable[[Operation], Done]
     failed: Callable[[str], Refused] = Refused
 
@@ -68,12 +68,13 @@ def finish(
             errors[position] = exc
             continue
         if isinstance(found, Running):
+            waiting.sent(deps, found.begun)
             running[position] = found
         else:
             done[position] = found
-    seen = waiting.wait(deps, [one.operation for one in running.values()], budget)
+    seen = waiting.wait(deps, [one.begun.operation for one in running.values()], budget)
     for position, one in running.items():
-        operation = seen[one.operation.id]
+        operation = seen[one.begun.operation.id]
         if operation.result:
             done[position] = one.done(operation)
         elif operation.answered:
@@ -102,7 +103,7 @@ def refuse_known(known: Volume | None, item: Wanted) -> None:
 def begin(deps: Deps, read: Volume, item: Wanted) -> Done | Running:
     """Update a volume that is known; one that the new definition asks more of is expanded through its plugin."""
 
-    def build(refused: RefusedWrites) -> Change[Done | _Expansion]:
+    def build(refused: RefusedWrites) -> Change[Done | Running]:
         current = deps.volumes.get(read.namespace, read.id) if refused else read
         if current is None or not current.exists:
             raise Refused(f"volume not found: {read.id}")
@@ -125,30 +126,10 @@ def begin(deps: Deps, read: Volume, item: Wanted) -> Done | Running:
         )
 
     index, begun = deps.committer.commit(volume_scope(read.namespace), build=build, what=f"volume {read.id}")
-    return replace(begun, index=index) if isinstance(begun, Done) else begun.running(deps)
+    return replace(begun, index=index) if isinstance(begun, Done) else begun
 
 
-@dataclass(frozen=True, slots=True)
-class _Expansion:
-    """An expansion of a volume, begun by this request or by an earlier one that asks for the same."""
-
-    begun: Begun
-    wanted: Volume
-    plugin: Plugin | None
-
-    def running(self, deps: Deps) -> Running:
-        def done(operation: Operation) -> Done:
-            size = int(operation.result["capacity"])
-            grown = replace(self.wanted, definition=replace(self.wanted.definition, capacity=size))
-            return Done(int(operation.result["index"]), grown, self.plugin)
-
-        operation = waiting.sent(deps, self.begun)
-        return Running(operation, done, lambda text: UpdateRefused(f"unable to expand volume: {text}"))
-
-
-def _expand(
-    deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes
-) -> Change[Done | _Expansion]:
+def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes) -> Change[Done | Running]:
     wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
     before, after = read.definition, wanted.definition
     if merged.expansion is None:
@@ -175,13 +156,21 @@ def _expand(
         create_time=now,
         update_time=now,
     )
+
+    def done(operation: Operation) -> Done:
+        grown = replace(wanted, definition=replace(after, capacity=int(operation.result["capacity"])))
+        return Done(int(operation.result["index"]), grown, plugin)
+
+    def failed(text: str) -> UpdateRefused:
+        return UpdateRefused(f"unable to expand volume: {text}")
+
     if read.operation_id:
         joined = waiting.join(deps, read.id, read.operation_id, operation.digest, read.operation_kind)
-        return Change(_Expansion(Begun(joined), wanted, plugin))
+        return Change(Running(Begun(joined), done, failed))
     # A claim is judged by the definition as it stands: one that comes meanwhile would keep modes that are gone then.
     options_stay = (before.mount_options or MountOptions()) == (after.mount_options or MountOptions())
     modes_stay = before.capabilities == after.capabilities and options_stay
     kind = Kind.EXPAND_VOLUME.value if modes_stay else UPDATE
     mark = volume_store.mark(read, operation_id=operation_id, kind=kind, state=VolumeState.READY, unclaimed=False)
     record = operation_store.open_operation(operation, now=now)
-    return Change(_Expansion(Begun(operation, new=True), wanted, plugin), lambda _: [mark, record], visible=False)
+    return Change(Running(Begun(operation, new=True), done, failed), lambda _: [mark, record], visible=False)

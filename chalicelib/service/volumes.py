@@ -61,9 +61,9 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
 
     def build(_: RefusedWrites) -> Change[Begun]:
         found = _existing(deps, namespace, volume_id)
-        sealed = deps.sealer.seal_secrets(secrets, encryption_context(namespace, volume_id))
         if not found.operation_id:
-            return _start_delete(deps, found, sealed, wanted)
+            return _start_delete(deps, found, secrets, wanted)
+        sealed = deps.sealer.seal_secrets(secrets, encryption_context(namespace, volume_id))
         joined = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind, secrets=sealed)
         return Change(Begun(joined))
 
@@ -78,13 +78,16 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
     `force` drops past claims, never a live one; what is under way to detach them goes on without the volume.
     """
 
+    def is_kept(volume: Volume) -> bool:
+        return volume.in_use and not (force and volume.readers + volume.writers == volume.past_claims)
+
     def build(_: RefusedWrites) -> Change[None]:
         found = _existing(deps, namespace, volume_id)
         if found.operation_id:
             raise OperationInProgress(f"volume {volume_id} has an operation in progress: {found.operation_kind}")
-        if found.in_use and counters.repair(deps, found):
+        if is_kept(found) and counters.repair(deps, found):
             found = _existing(deps, namespace, volume_id)
-        if found.in_use and not (force and found.readers + found.writers == found.past_claims):
+        if is_kept(found):
             raise Refused(f"volume in use: {volume_id}")
         for claim in its_claims(deps, found):
             let_go(deps, claim, force=True)
@@ -96,7 +99,7 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
     return index
 
 
-def _start_delete(deps: Deps, found: Volume, sealed: bytes, wanted: str) -> Change[Begun]:
+def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted: str) -> Change[Begun]:
     """Mark the volume and write the operation in one transaction."""
     if found.in_use and counters.repair(deps, found):
         found = _existing(deps, found.namespace, found.id)
@@ -118,7 +121,7 @@ def _start_delete(deps: Deps, found: Volume, sealed: bytes, wanted: str) -> Chan
         step="delete",
         external_id=found.definition.external_id,
         params={"volume_secrets": waiting.text(found.sealed_secrets)},
-        sealed_secrets=sealed,
+        sealed_secrets=deps.sealer.seal_secrets(secrets, encryption_context(found.namespace, found.id)),
         # A call of the create that may still land would make the storage anew after the delete: wait until it cannot.
         not_before=found.calls_until if found.calls_until > now else 0.0,
         create_time=now,

@@ -103,8 +103,9 @@ class Committer:
             self._index.abandon(ticket)
             return ticket.index, refused
         self._index.publish(ticket)
+        committed = Committed(ticket.index, scopes, writes, number)
         for listener in self._listeners:
-            listener(Committed(ticket.index, scopes, writes, number))
+            listener(committed)
         return ticket.index, {}
 
     def _write(self, writes: Sequence[Write], *, token: str) -> RefusedWrites:

@@ -1,4 +1,4 @@
-"""A bridge that is told to stop ends, whatever its parts are woken by in that very moment."""
+"""A bridge that is told to stop ends, also when its parts are woken in the same moment."""
 
 import asyncio
 from collections.abc import Callable
