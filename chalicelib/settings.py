@@ -24,7 +24,7 @@ class Settings:
     region: str = "us-east-1"
     in_lambda: bool = False
     max_waits: int = MAX_WAITS
-    """Most blocking queries that wait at once: a share of the function's concurrency (docs/decisions/030)."""
+    """Most blocking queries that wait at once: a share of the function's concurrency (docs/decisions/010)."""
     key_arn: str = ""
     patience: Patience = USUAL_PATIENCE
 

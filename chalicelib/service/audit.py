@@ -1,7 +1,7 @@
 """The audit: what a provider has against what the records and open operations name. It changes nothing.
 
 It is the last line of defence behind every protocol (protocols, operations 11). Both lists are read whole, in pages, by
-a function that has minutes for it (docs/decisions/040), so that a request never waits for it.
+a function that has minutes for it (docs/decisions/009), so that a request never waits for it.
 """
 
 from collections import Counter

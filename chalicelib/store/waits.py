@@ -2,7 +2,7 @@
 
 One container serves one request, so the waits in flight can only be counted in the table. The places are items of
 their own, so no item is hot: who wants to wait looks at a few that are spread over all, without taking any, and takes
-one that is free under a condition. What it saw also says how crowded it is (docs/decisions/030).
+one that is free under a condition. What it saw also says how crowded it is (docs/decisions/010).
 """
 
 from dataclasses import dataclass
