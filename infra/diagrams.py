@@ -47,11 +47,11 @@ def main() -> int:
     for name, draw in DRAWINGS.items():
         page = DOCS / name
         text = page.read_text()
-        if not _DRAWN.search(text):
+        place = _DRAWN.search(text)
+        if place is None:
             sys.stderr.write(f"{page} has no place for the drawing\n")
             return 1
-        drawing = draw()
-        page.write_text(_DRAWN.sub(lambda _, drawing=drawing: drawing, text))
+        page.write_text(text[: place.start()] + draw() + text[place.end() :])
     return 0
 
 
