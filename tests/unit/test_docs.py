@@ -4,12 +4,13 @@ import fnmatch
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from chalicelib.domain.claim import TRANSITIONS, ClaimState
 from infra import diagrams
 from tests.docs import steps
 
@@ -205,6 +206,24 @@ def misnumbered(names: list[str], index: str) -> Problems:
     return found + [name for name in names if f"[{name[:3]}]({name})" not in index]
 
 
+def is_decision(name: str, text: str) -> bool:
+    """Return whether a decision has its number, a date, and the three parts in order."""
+    head = re.match(r"# (\d{3}): [A-Z].*\n\nAccepted on \d{4}-\d\d-\d\d\.\n", text)
+    parts = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    return head is not None and head[1] == name[:3] and parts == ["Context", "Decision", "Consequences"]
+
+
+def telling(rule: str, pages: Mapping[str, str]) -> set[str]:
+    """Return the pages that tell a rule."""
+    return {name for name, text in pages.items() if re.search(rule, text)}
+
+
+def unmatched(patterns: Iterable[str]) -> Problems:
+    """Name the patterns of a tool's settings that no file matches."""
+    paths = [page_id(path) for path in sources()]
+    return [one for name in patterns for one in expanded(name) if not fnmatch.filter(paths, one.replace("/**/", "/*/"))]
+
+
 def page_id(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -236,8 +255,7 @@ def test_the_map_has_a_row_for_every_room() -> None:
 
 @pytest.mark.parametrize("rule", TOLD_ONCE)
 def test_a_rule_is_told_in_one_place(rule: str) -> None:
-    told = {page_id(page) for page in PAGES if re.search(rule, page.read_text())}
-    assert told == {TOLD_ONCE[rule]}
+    assert telling(rule, {page_id(page): page.read_text() for page in PAGES}) == {TOLD_ONCE[rule]}
 
 
 def test_pages_sections_and_decisions_that_are_cited_exist() -> None:
@@ -256,13 +274,7 @@ def test_decisions_are_numbered_in_order_and_indexed() -> None:
 
 @pytest.mark.parametrize("page", sorted(DECISIONS.glob("[0-9]*.md")), ids=lambda p: p.name[:3])
 def test_a_decision_has_a_date_and_three_parts(page: Path) -> None:
-    text = page.read_text()
-    title, accepted = (
-        re.match(r"# (\d{3}): [A-Z].*\n\nAccepted on (\d{4}-\d\d-\d\d)\.\n", text) or [None, None, None],
-        text,
-    )
-    assert title[1] == page.name[:3]
-    assert re.findall(r"^## (.*)$", accepted, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+    assert is_decision(page.name, page.read_text())
 
 
 @pytest.mark.parametrize("page", diagrams.DRAWINGS)
@@ -272,11 +284,7 @@ def test_drawings_follow_from_the_tables(page: str) -> None:
 
 def test_the_settings_of_tools_name_files_that_exist() -> None:
     ignores = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["per-file-ignores"]
-    paths = [str(path.relative_to(ROOT)) for path in sources()]
-    unused = [
-        one for name in ignores for one in expanded(name) if not fnmatch.filter(paths, one.replace("/**/", "/*/"))
-    ]
-    assert unused == []
+    assert unmatched(ignores) == []
 
 
 # Each check sees what it is there for.
@@ -347,3 +355,31 @@ def test_a_gap_in_the_numbers_is_seen() -> None:
     index = "[001](001-a.md) [003](003-c.md)"
     assert misnumbered(["001-a.md", "003-c.md"], index) == ["003-c.md"]
     assert misnumbered(["001-a.md", "002-b.md"], index) == ["002-b.md"]
+
+
+def test_a_rule_that_is_told_twice_is_seen() -> None:
+    rule = next(iter(TOLD_ONCE))
+    assert telling(rule, {"a": "after 90 s", "b": "[down](a)", "c": "90 seconds", "d": "190 s"}) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("old", "wrong"),
+    [("# 001: A", "# 002: A"), ("Accepted on 2026-11-25.", "Accepted once."), ("## Context", "## Why")],
+)
+def test_a_decision_of_another_form_is_seen(old: str, wrong: str) -> None:
+    good = "# 001: A\n\nAccepted on 2026-11-25.\n\n## Context\n\n## Decision\n\n## Consequences\n"
+    assert is_decision("001-a.md", good)
+    assert not is_decision("001-a.md", good.replace(old, wrong))
+
+
+def test_a_pattern_that_nothing_matches_is_seen() -> None:
+    assert unmatched(["tests/**", "infra/{deploy,nothing}/**", "chalicelib/nothing.py"]) == [
+        "infra/nothing/**",
+        "chalicelib/nothing.py",
+    ]
+
+
+def test_a_drawing_of_another_table_is_seen() -> None:
+    last = {ClaimState.TAKEN: "free"}
+    other = diagrams.drawn(TRANSITIONS, ClaimState.TAKEN, last)
+    assert other not in (ROOT / "docs" / "claims.md").read_text()
