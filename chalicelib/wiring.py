@@ -10,7 +10,7 @@ from chalicelib.clock import Clock
 from chalicelib.settings import Settings
 
 if TYPE_CHECKING:
-    from chalicelib.operations.context import Context
+    from chalicelib.operations.context import StepContext
     from chalicelib.sealing import Sealer
     from chalicelib.service.deps import Deps
     from chalicelib.sqs import OperationQueue
@@ -66,8 +66,8 @@ def deps() -> "Deps":
     from chalicelib.service.deps import Deps
     from chalicelib.store.waits import WaitStore
 
-    return Deps.on(
-        stores(),
+    return Deps(
+        **stores().parts(),
         sealer=sealer(),
         queue=queue(),
         asker=Asker(
@@ -103,9 +103,9 @@ def worker() -> "Worker":
 
 
 @cache
-def context() -> "Context":
+def step_context() -> "StepContext":
     """What the worker's operations are given."""
-    from chalicelib.operations.context import Context
+    from chalicelib.operations.context import StepContext
     from chalicelib.store.turns import TurnStore
 
-    return Context.on(stores(), secrets=sealer(), calls=worker(), turns=TurnStore(stores().dynamo))
+    return StepContext(**stores().parts(), secrets=sealer(), calls=worker(), turns=TurnStore(stores().dynamo))

@@ -22,7 +22,7 @@ def run_operation(event: Any) -> None:
 
     started = time.monotonic()
     for record in event:
-        for found in engine.work(wiring.context(), _body(record.body)["operation_id"]):
+        for found in engine.work(wiring.step_context(), _body(record.body)["operation_id"]):
             after = wiring.stores().operations.get(found.id, consistent=False) or found
             log.line(
                 "operation",

@@ -16,9 +16,10 @@ from chalicelib import wiring
 from chalicelib.ask import Asker
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
-from chalicelib.operations.context import Context
+from chalicelib.operations.context import StepContext
 from chalicelib.operations.sweep import Swept, sweep
 from chalicelib.routes import endpoint
+from chalicelib.sealing import Sealer
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
@@ -96,8 +97,9 @@ class System:
     queue: FakeQueue
     provider: FakeProvider
     asker: NoAsker
+    sealer: Sealer
     deps: Deps
-    context: Context
+    context: StepContext
     rewire: Callable[[Deps], None]
     pumping: bool = field(default=True)
 
@@ -106,7 +108,7 @@ class System:
         from tests.plugin import DirectAsker
 
         self.context = replace(self.context, calls=worker)
-        self.deps = replace(self.deps, asker=DirectAsker(worker, self.deps.sealer))
+        self.deps = replace(self.deps, asker=DirectAsker(worker, self.sealer))
         self.rewire(self.deps)
 
     def pump(self) -> None:
@@ -193,7 +195,7 @@ def make_tables(settings: Settings, client: Any = None) -> None:
 
 CACHED = (
     wiring.settings, wiring.clock, wiring.stores, wiring.queue, wiring.sealer, wiring.deps, wiring.worker,
-    wiring.context,
+    wiring.step_context,
 )  # fmt: skip
 
 
@@ -216,20 +218,20 @@ def make_system(
     stores = wiring.stores()
     make_tables(settings, place.tables)
     sealer = wiring.sealer()
-    deps = Deps.on(
-        stores,
+    deps = Deps(
+        **stores.parts(),
         sealer=sealer,
-        queue=queue,  # type: ignore[arg-type]
+        queue=queue,
         asker=asker,
         waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
     )
-    context = Context.on(stores, secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))
+    context = StepContext(**stores.parts(), secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))
 
     def rewire(built: Deps) -> None:
         monkeypatch.setattr(wiring, "deps", lambda: built)
 
     rewire(deps)
-    system = System(clock, queue, provider, asker, deps, context, rewire)
+    system = System(clock, queue, provider, asker, sealer, deps, context, rewire)
     clock.on_sleep.append(system.pump)
     return system

@@ -5,12 +5,12 @@ context carries a storage name of ours, or a finished operation of ours names it
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from chalicelib.domain.operation import Kind, Operation
+from chalicelib.domain.operation import JsonObject, Kind, Operation
 from chalicelib.domain.volume import Volume
 
 
@@ -38,7 +38,7 @@ WRONG: Final = frozenset({Verdict.ORPHAN, Verdict.MISSING})
 """What should not be."""
 
 _OURS: Final = re.compile(r"(?<![A-Za-z0-9])[a-z0-9](?:[a-z0-9-]*[a-z0-9])?-(?P<id>[a-z]{22})(?![A-Za-z])")
-"""A storage name: the readable part of a volume's name, and the operation's ID (service/definitions.py)."""
+"""A storage name: the readable part of a volume's name, and the operation's ID (operations/create_volume.py)."""
 _TIME_LETTERS: Final = 9
 _EARLIEST: Final = 1_704_067_200.0
 """2024: an operation of an earlier time is none of ours."""
@@ -141,7 +141,7 @@ def _finding(entry: Entry, verdict: Verdict, known: _Named) -> Finding:
     )
 
 
-def _results(result: Mapping[str, Any]) -> Iterator[str]:
+def _results(result: JsonObject) -> Iterator[str]:
     """The IDs that the provider gave to what an operation made."""
     for found in (result.get("external_id"), result.get("id")):
         if found:

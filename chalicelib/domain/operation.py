@@ -22,13 +22,8 @@ class Kind(StrEnum):
     UNPUBLISH_VOLUME = "unpublish"
 
 
-UPDATE: Final = "update"
-"""What holds a volume that is expanded by a request which also changes its modes: no claim may come meanwhile."""
-
-
-def updates(holder: str) -> bool:
-    """Whether what holds a volume is an expansion, alone or as part of an update."""
-    return holder in (Kind.EXPAND_VOLUME.value, UPDATE)
+JsonObject = Mapping[str, Any]
+"""A JSON object as it is stored. Each kind of operation has types of its own for its parameters and its result."""
 
 
 class Status(StrEnum):
@@ -103,8 +98,8 @@ class Operation:
     """What it locks when no volume's record holds it: a snapshot by source and name, say."""
     definition: str = ""
     """The volume's, as it is stored, while the operation is open: with it a record is as large as an item can be."""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    result: Mapping[str, Any] = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
+    result: JsonObject = field(default_factory=dict)
     sealed_secrets: bytes = field(default=b"", repr=False)
     attempt: int = 0
     tries: int = 0

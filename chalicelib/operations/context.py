@@ -1,18 +1,17 @@
-"""What an operation's steps are given, and what a step is."""
+"""What an operation's steps are given."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from chalicelib.domain.claim import Use
 from chalicelib.domain.external import Snapshot
-from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
+from chalicelib.domain.operation import TRY_LIMIT, How, JsonObject, Operation, retry_delay
 from chalicelib.domain.secrets import encryption_context
 from chalicelib.domain.volume import Made, Volume
-from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
+from chalicelib.errors import LeaseLost, PluginUnreachable, StoreError
 from chalicelib.store import operations, volumes
 from chalicelib.store.claims import claim_of
 from chalicelib.store.commit import Change, RefusedWrites, Writes
@@ -95,30 +94,12 @@ class Calls(Protocol):
 
 
 @dataclass(frozen=True)
-class Context(Stores):
+class StepContext(Stores):
     """The worker's stores, clock and CSI calls."""
 
     turns: TurnStore
     secrets: Opener
     calls: Calls
-
-    @classmethod
-    def on(cls, stores: Stores, *, turns: TurnStore, secrets: Opener, calls: Calls) -> Context:
-        """Return what steps are given, on these stores."""
-        return cls(
-            clock=stores.clock,
-            dynamo=stores.dynamo,
-            index=stores.index,
-            committer=stores.committer,
-            volumes=stores.volumes,
-            claims=stores.claims,
-            operations=stores.operations,
-            plugins=stores.plugins,
-            namespaces=stores.namespaces,
-            turns=turns,
-            secrets=secrets,
-            calls=calls,
-        )
 
     def open(self, operation: Operation, *sealed_secrets: bytes) -> dict[str, str]:
         """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
@@ -162,7 +143,7 @@ class Context(Stores):
         scope = volume_scope(operation.namespace)
         self.committer.commit(scope, build=again, what=f"volume {operation.volume_id}")
 
-    def finish(self, operation: Operation, result: Mapping[str, Any]) -> None:
+    def finish(self, operation: Operation, result: JsonObject) -> None:
         """The operation is over, and its lock, if it has one, is free."""
         closing = operations.succeed(operation, now=self.clock.now(), result={"index": 0, **result})
         self.close(operation, closing, *operations.unlock(operation))
@@ -191,32 +172,6 @@ class Context(Stores):
         self.operations.postpone(operation, now=now, until=until, last_error=error, answered=answered)
 
 
-Run = Callable[[Context, Operation, float], Operation | None]
-"""One attempt of a step, with the deadline of its call on the monotonic clock; the operation when another step follows
-at once.
-"""
-Rejected = Callable[[Context, Operation, PluginRejected], Operation | None]
-"""What follows from a final error of this attempt, when no other call of the operation is in flight; the operation when
-its undo can begin at once.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One CSI call of an operation: repeatable, since the process may die after it and before its record."""
-
-    rpc: str
-    run: Run
-    rejected: Rejected
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A kind of operation: its steps by name."""
-
-    steps: Mapping[str, Step]
-
-
 def the_volume(operation: Operation) -> Volume:
     """Return the operation's volume as it was defined when the operation was begun."""
     return Volume(
@@ -226,7 +181,3 @@ def the_volume(operation: Operation) -> Volume:
         definition=volumes.decode(operation.definition),
         sealed_secrets=operation.sealed_secrets,
     )
-
-
-def sealed(params: Mapping[str, Any], name: str) -> bytes:
-    return base64.b64decode(params.get(name) or "")

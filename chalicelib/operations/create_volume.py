@@ -16,14 +16,19 @@ the same name until the provider answers (DeleteVolume needs the ID), `remove` d
 (docs/decisions/001).
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from chalicelib.domain import outcome
-from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import RECORD_LIMIT, Made, registered
+from chalicelib.domain.operation import Kind, Operation, retry_delay
+from chalicelib.domain.volume import RECORD_LIMIT, Made, Volume, registered
 from chalicelib.errors import PluginRejected
-from chalicelib.operations.context import Context, Definition, Step, the_volume
+from chalicelib.operations import starting
+from chalicelib.operations.context import StepContext, the_volume
+from chalicelib.operations.spec import KindSpec, Step, VolumeHold
+from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
@@ -32,12 +37,38 @@ from chalicelib.store.tables import TOMBSTONE_SECONDS
 CREATE: Final = "create"
 FIND: Final = "find"
 REMOVE: Final = "remove"
+NAME_LIMIT: Final = 40
+"""Characters of the volume's name in its storage name. With the operation's ID it is at most 63, as plain providers
+want it.
+"""
 TOO_LARGE: Final = (
     "controller create volume: the plugin's answer makes the record larger than it can be: give smaller Parameters"
 )
 
 
-def create(ctx: Context, operation: Operation, until: float) -> None:
+def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation:
+    """Reserve the volume's ID and create the volume at its provider."""
+    asked = volumes.as_json(volume.definition)
+    digest = starting.digest(Kind.CREATE_VOLUME.value, volume.namespace, volume.id, volume.plugin_id, asked)
+    blank = starting.new_operation(
+        api, KIND, namespace=volume.namespace, volume_id=volume.id, plugin_id=volume.plugin_id, digest=digest
+    )
+    operation = replace(
+        blank,
+        storage_name=_storage_name(volume.definition.name, blank.id),
+        definition=volumes.encode(volume.definition),
+        sealed_secrets=api.seal(secrets, volume.namespace, volume.id),
+    )
+    reserve = volumes.reserve(volume, operation_id=operation.id, kind=operation.kind.value)
+    return NewOperation(operation, [reserve, operations.open_operation(operation, now=operation.create_time)])
+
+
+def result(asked: Volume, operation: Operation) -> Volume:
+    """Return the volume as a finished create has made it."""
+    return replace(asked, definition=asked.definition.made(volumes.decode_made(operation.result)))
+
+
+def create(ctx: StepContext, operation: Operation, until: float) -> None:
     """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
@@ -62,14 +93,9 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
 
 
-def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
     """Nothing was made: failed. Or nobody knows: failed for the client, and an undo that goes on by itself."""
     now = ctx.clock.now()
-    release = volumes.release_reservation(
-        volumes.key(operation.namespace, operation.volume_id),
-        operation_id=operation.id,
-        expires_at=int(now) + TOMBSTONE_SECONDS,
-    )
     if outcome.proves("CreateVolume", error.code):
         closing = operations.fail(operation, now=now, error=error.text)
     else:
@@ -77,10 +103,10 @@ def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
             now if outcome.is_answer(error.code) else operation.calls_until, now + retry_delay(1, ctx.clock.jitter())
         )
         closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
-    ctx.close(operation, release, closing)
+    ctx.close(operation, *_free(operation, now), closing)
 
 
-def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
+def find(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Learn the ID of what may have been made, by creating it again under the same name."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
@@ -91,7 +117,7 @@ def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
     return found
 
 
-def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def find_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
     """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
     now = ctx.clock.now()
     if outcome.proves("CreateVolume", error.code):
@@ -100,7 +126,7 @@ def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> 
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
 
 
-def remove(ctx: Context, operation: Operation, until: float) -> None:
+def remove(ctx: StepContext, operation: Operation, until: float) -> None:
     """DeleteVolume of what was found; then nothing is left."""
     ctx.calls.delete_volume(
         operation.plugin_id,
@@ -112,12 +138,12 @@ def remove(ctx: Context, operation: Operation, until: float) -> None:
     ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
 
 
-def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def remove_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
     """It is still there: later again, until the tries are used up and somebody looks."""
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
-def _call(ctx: Context, operation: Operation, until: float) -> Made:
+def _call(ctx: StepContext, operation: Operation, until: float) -> Made:
     return ctx.calls.create_volume(
         operation.plugin_id,
         the_volume(operation),
@@ -128,10 +154,25 @@ def _call(ctx: Context, operation: Operation, until: float) -> Made:
     )
 
 
-DEFINITION: Final = Definition(
+def _free(operation: Operation, now: float) -> list[Write]:
+    key, expires_at = volumes.key(operation.namespace, operation.volume_id), int(now) + TOMBSTONE_SECONDS
+    return [volumes.release_reservation(key, operation_id=operation.id, expires_at=expires_at)]
+
+
+def _storage_name(name: str, operation_id: str) -> str:
+    """Return what CreateVolume is told: readable, and unique by the operation's ID."""
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:NAME_LIMIT].strip("-")
+    return f"{readable}-{operation_id}" if readable else f"volume-{operation_id}"
+
+
+KIND: Final = KindSpec(
+    Kind.CREATE_VOLUME,
+    first=CREATE,
+    holds=VolumeHold(_free),
+    storage_has_id=False,
     steps={
         CREATE: Step("CreateVolume", create, create_rejected),
         FIND: Step("CreateVolume", find, find_rejected),
         REMOVE: Step("DeleteVolume", remove, remove_rejected),
-    }
+    },
 )

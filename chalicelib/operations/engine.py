@@ -5,40 +5,21 @@ that must be repeated writes when, and ends; the waiting request or the sweeper 
 turn goes on with the operation that has waited for it the longest.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.deadlines import FUNCTION_TIMEOUT, GRACE, call_seconds, lease_seconds
-from chalicelib.domain.operation import TRY_LIMIT, Kind, Operation, Status
+from chalicelib.domain.operation import TRY_LIMIT, Operation, Status
 from chalicelib.domain.plugin import Plugin
 from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUnreachable, StoreError
-from chalicelib.operations import (
-    create_snapshot,
-    create_volume,
-    delete_snapshot,
-    delete_volume,
-    expand_volume,
-    publish_volume,
-    release,
-    unpublish_volume,
-)
-from chalicelib.operations.context import ClaimLost, Context, Definition, Step
+from chalicelib.operations.context import ClaimLost, StepContext
+from chalicelib.operations.kinds import KINDS
+from chalicelib.operations.spec import ClaimHold, KindSpec, Step
 from chalicelib.store.turns import Turn, of_storage
 
-KINDS: Final[Mapping[Kind, Definition]] = {
-    Kind.CREATE_VOLUME: create_volume.DEFINITION,
-    Kind.DELETE_VOLUME: delete_volume.DEFINITION,
-    Kind.EXPAND_VOLUME: expand_volume.DEFINITION,
-    Kind.CREATE_SNAPSHOT: create_snapshot.DEFINITION,
-    Kind.DELETE_SNAPSHOT: delete_snapshot.DEFINITION,
-    Kind.PUBLISH_VOLUME: publish_volume.DEFINITION,
-    Kind.UNPUBLISH_VOLUME: unpublish_volume.DEFINITION,
-}
 
-
-def work(ctx: Context, operation_id: str, *, seconds: float = FUNCTION_TIMEOUT) -> Iterator[Operation]:
+def work(ctx: StepContext, operation_id: str, *, seconds: float = FUNCTION_TIMEOUT) -> Iterator[Operation]:
     """Work on one operation as far as it goes now, and then on those that have waited for its turn; yields the records
     as they were found.
 
@@ -52,7 +33,7 @@ def work(ctx: Context, operation_id: str, *, seconds: float = FUNCTION_TIMEOUT) 
             yield found
 
 
-def run(ctx: Context, operation_id: str) -> Operation | None:
+def run(ctx: StepContext, operation_id: str) -> Operation | None:
     """`work` to its end; returns the record of this operation as it was found, None if there is none."""
     every = list(work(ctx, operation_id))
     return every[0] if every and every[0].id == operation_id else None
@@ -62,7 +43,7 @@ def run(ctx: Context, operation_id: str) -> Operation | None:
 class _Shift:
     """What one worker does in one invocation."""
 
-    ctx: Context
+    ctx: StepContext
     end: float
     """On the monotonic clock."""
     following: list[str] = field(default_factory=list)
@@ -95,8 +76,8 @@ def _run(shift: _Shift, operation_id: str) -> Operation | None:
 
 
 def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
-    ctx = shift.ctx
-    step = KINDS[operation.kind].steps[operation.step]
+    ctx, spec = shift.ctx, KINDS[operation.kind]
+    step = spec.steps[operation.step]
     plugin = ctx.plugins.get(operation.plugin_id, consistent=False)
     seconds = call_seconds(step.rpc, plugin.deadlines if plugin else {})
     grace = plugin.grace if plugin and plugin.grace else GRACE
@@ -106,7 +87,8 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
         ctx.operations.defer(operation, until=now, now=now)
         return None
     held_until = now + max(lease_seconds(seconds), seconds + grace)
-    taken = [Turn(subject, operation.id, operation.attempt + 1, held_until) for subject in subjects(operation, plugin)]
+    attempt = operation.attempt + 1
+    taken = [Turn(subject, operation.id, attempt, held_until) for subject in subjects(operation, spec, plugin)]
     for position, turn in enumerate(taken):
         busy_until = ctx.turns.take(turn, now=now)
         if busy_until is not None:
@@ -117,24 +99,26 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
     try:
         following, in_flight = _call(ctx, step, acquired, until)
     except ClaimLost:
-        release.over(ctx, acquired)
+        if not isinstance(spec.holds, ClaimHold):
+            raise
+        ctx.close(acquired, spec.holds.lost(acquired, ctx.clock.now()))
         # No call was made, or it was answered: only older ones may still land.
         following, in_flight = None, acquired.in_flight(ctx.clock.now()) > 1
     _leave(shift, taken, until=acquired.calls_until if in_flight else 0.0)
     return following
 
 
-def subjects(operation: Operation, plugin: Plugin | None) -> list[str]:
+def subjects(operation: Operation, spec: KindSpec, plugin: Plugin | None) -> list[str]:
     """What the operation's calls must have for themselves, the widest last.
 
     A volume that is being created has no name that another operation could know; afterwards the provider sees one call
     to it at a time (CSI spec, Concurrency). A plugin may ask for more.
     """
     out = []
-    if operation.external_id and operation.kind is not Kind.CREATE_VOLUME:
+    if operation.external_id and spec.storage_has_id:
         out.append(of_storage(operation.plugin_id, operation.external_id))
-    if plugin is not None and plugin.serialize == "node" and "node_id" in operation.params:
-        out.append(f"node\n{operation.plugin_id}\n{operation.params['node_id']}")
+    if plugin is not None and plugin.serialize == "node" and isinstance(spec.holds, ClaimHold):
+        out.append(f"node\n{operation.plugin_id}\n{spec.holds.node_of(operation)}")
     if plugin is not None and plugin.serialize == "plugin":
         out.append(f"plugin\n{operation.plugin_id}")
     return out
@@ -165,7 +149,7 @@ def _leave(shift: _Shift, taken: Sequence[Turn], *, until: float = 0.0) -> None:
             ctx.turns.strike(turn.subject, over)
 
 
-def _call(ctx: Context, step: Step, acquired: Operation, until: float) -> tuple[Operation | None, bool]:
+def _call(ctx: StepContext, step: Step, acquired: Operation, until: float) -> tuple[Operation | None, bool]:
     """What follows, and whether a call of the operation may still land at the provider."""
     following = None
     answered = True

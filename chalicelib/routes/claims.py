@@ -3,7 +3,7 @@
 from chalicelib import wiring
 from chalicelib.routes.endpoint import Answer, Call, allow, resource_not_found, too_large
 from chalicelib.routes.options import budget, options, region
-from chalicelib.service import blocking, volumes
+from chalicelib.service import blocking, releases, volumes
 from chalicelib.service import claims as service
 from chalicelib.wire import claims as wire
 from chalicelib.wire.gojson import decode
@@ -51,4 +51,4 @@ def one(call: Call, volume_id: str, allocation_id: str, action: str) -> Answer:
         raise resource_not_found()
     allow(call, "DELETE")
     deps = wiring.deps()
-    return Answer(index=service.release(deps, call.namespace, volume_id, allocation_id, budget(call, deps)))
+    return Answer(index=releases.release(deps, call.namespace, volume_id, allocation_id, budget(call, deps)))

@@ -13,7 +13,7 @@ def collection(call: Call) -> Answer:
     """GET /v1/operations, the newest first; `namespace` is any unless given."""
     allow(call, "GET")
     given = options(call)
-    query = service.Query(
+    query = service.OperationQuery(
         namespace=call.parameter("namespace") or "*",
         status=call.parameter("status"),
         volume_id=call.parameter("volume_id"),

@@ -48,7 +48,7 @@ def create(call: Call, volume_id: str) -> Answer:
     body = decode(call.body, shapes.CSI_SNAPSHOT_CREATE_REQUEST)
     region(call)
     wanted = [
-        service.Wanted(
+        service.SnapshotRequest(
             source_volume_id=element["SourceVolumeID"] or volume_id,
             plugin_id=element["PluginID"],
             name=element["Name"],

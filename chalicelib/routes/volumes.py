@@ -20,9 +20,9 @@ from chalicelib.routes.endpoint import (
     too_large,
 )
 from chalicelib.routes.options import FALSE, TRUE, budget, options, region
-from chalicelib.service import blocking, definitions, listing, volumes
+from chalicelib.service import blocking, definitions, listing, releases, volumes
 from chalicelib.service import claims as claim_service
-from chalicelib.service.updates import Wanted
+from chalicelib.service.batches import VolumeRequest
 from chalicelib.wire import shapes
 from chalicelib.wire import volumes as wire
 from chalicelib.wire.gojson import decode
@@ -158,17 +158,17 @@ def _detach(call: Call, volume_id: str) -> Answer:
     region(call)
     force = call.parameter("force") in TRUE
     deps = wiring.deps()
-    index = claim_service.detach(deps, call.namespace, volume_id, node_id, budget(call, deps), force=force)
+    index = releases.detach(deps, call.namespace, volume_id, node_id, budget(call, deps), force=force)
     return Answer(index=index)
 
 
-def _wanted(call: Call, shape: Any) -> list[Wanted]:
+def _wanted(call: Call, shape: Any) -> list[VolumeRequest]:
     too_large(call.body, BODY_LIMIT)
     body = decode(call.body, shape)
     region(call)
     if body["Region"] not in ("", "global"):
         raise Refused("No path to region")
-    out: list[Wanted] = []
+    out: list[VolumeRequest] = []
     if len(body["Volumes"] or ()) > VOLUMES_LIMIT:
         raise RequestError(f"more than {VOLUMES_LIMIT} volumes at once: send them in several requests", status=413)
     for element in body["Volumes"] or ():
@@ -176,11 +176,11 @@ def _wanted(call: Call, shape: Any) -> list[Wanted]:
         if sum(len(k) + len(v) for k, v in secrets.items()) > DEFINITION_LIMIT // 10:
             raise RequestError("Secrets are larger than 30 KB: leave out what is not needed", status=413)
         only_new = call.header("If-None-Match").strip() == "*"
-        out.append(Wanted(volume, secrets, only_new=only_new))
+        out.append(VolumeRequest(volume, secrets, only_new=only_new))
     return out
 
 
-def _written(written: definitions.Written) -> Answer:
+def _written(written: definitions.WriteResult) -> Answer:
     shown = [wire.volume(v, p) for v, p in written.volumes]
     return Answer(wire.written(written.index, shown), index=written.index)
 

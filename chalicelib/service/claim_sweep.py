@@ -12,7 +12,7 @@ from chalicelib.domain.claim import Claim
 from chalicelib.domain.deadlines import LATE_AFTER
 from chalicelib.domain.plugin import Node
 from chalicelib.errors import StoreError
-from chalicelib.service import claims
+from chalicelib.service import releases
 from chalicelib.service.deps import Deps
 from chalicelib.store.claims import Lease
 
@@ -61,7 +61,7 @@ def returned(deps: Deps, node_id: str) -> list[Claim]:
             continue
         past.append(claim)
         if claim.node_lost and claim.target_path:
-            claims.let_go(deps, claim)
+            releases.let_go(deps, claim)
     return past
 
 
@@ -88,7 +88,7 @@ def _late(deps: Deps, node: Node) -> bool:
 
 def _let_go(deps: Deps, claim: Claim, swept: Swept, *, node_up: bool, lease: Lease | None = None) -> None:
     try:
-        if claims.let_go(deps, claim, node_up=node_up, lease=lease) is None:
+        if releases.let_go(deps, claim, node_up=node_up, lease=lease) is None:
             swept.lost += 1
     except StoreError:
         swept.failed += 1  # the next sweep finds it again

@@ -4,54 +4,19 @@ from dataclasses import dataclass
 
 from chalicelib.ask import Asker
 from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
-from chalicelib.sealing import Sealer
-from chalicelib.sqs import OperationQueue
-from chalicelib.store.stores import Stores
+from chalicelib.operations.starting import Api
 from chalicelib.store.waits import WaitStore
 
 
 @dataclass(frozen=True)
-class Deps(Stores):
+class Deps(Api):
     """The API's stores and neighbours; the same for every request."""
 
-    sealer: Sealer
-    queue: OperationQueue
     asker: Asker
     waits: WaitStore
     wait_seconds: float
     """The longest that any request may wait."""
     patience: Patience = USUAL_PATIENCE
-
-    @classmethod
-    def on(
-        cls,
-        stores: Stores,
-        *,
-        sealer: Sealer,
-        queue: OperationQueue,
-        asker: Asker,
-        waits: WaitStore,
-        wait_seconds: float,
-        patience: Patience = USUAL_PATIENCE,
-    ) -> "Deps":
-        """Return the dependencies on these stores."""
-        return cls(
-            clock=stores.clock,
-            dynamo=stores.dynamo,
-            index=stores.index,
-            committer=stores.committer,
-            volumes=stores.volumes,
-            claims=stores.claims,
-            operations=stores.operations,
-            plugins=stores.plugins,
-            namespaces=stores.namespaces,
-            sealer=sealer,
-            queue=queue,
-            asker=asker,
-            waits=waits,
-            wait_seconds=wait_seconds,
-            patience=patience,
-        )
 
 
 @dataclass(frozen=True, slots=True)

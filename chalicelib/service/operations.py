@@ -1,28 +1,27 @@
 """Operations as their owners see them: read, list, wait, resume, cancel."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from chalicelib.domain.deadlines import WAIT_LIMIT
-from chalicelib.domain.operation import Kind, Operation, Status
+from chalicelib.domain.operation import Operation, Status
 from chalicelib.errors import NotFound, RequestError
+from chalicelib.operations import starting
+from chalicelib.operations.kinds import KINDS
+from chalicelib.operations.spec import ClaimHold
 from chalicelib.service import blocking, waiting
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import operations as operation_store
-from chalicelib.store import volumes as volume_store
-from chalicelib.store.dynamo import TransactionRefused, Write
-from chalicelib.store.tables import TOMBSTONE_SECONDS
+from chalicelib.store.dynamo import TransactionRefused
 
 READ_BUDGET: Final = 2_000
 """Records that one page may read; then a short page is answered, with its token."""
 DEFAULT_PAGE: Final = 100
 CANCELLED: Final = "cancelled before a worker began"
-_HELD: Final = frozenset({Kind.DELETE_VOLUME, Kind.EXPAND_VOLUME})
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class OperationQuery:
     """What a list is asked for; empty is any."""
 
     namespace: str = "*"
@@ -34,7 +33,7 @@ class Query:
 
 
 @dataclass
-class Listed:
+class OperationPage:
     """One page, the newest first; `next_token` is the ID of the first operation of the next page."""
 
     index: int
@@ -54,12 +53,12 @@ def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
     return found
 
 
-def list_operations(deps: Deps, query: Query) -> Listed:
+def list_operations(deps: Deps, query: OperationQuery) -> OperationPage:
     """A page of what is kept: open operations, those in doubt, and a week of finished ones."""
     if query.status and query.status not in {s.value for s in Status}:
         known = ", ".join(s.value for s in Status)
         raise RequestError(f"status must be one of: {known}")
-    listed, size = Listed(deps.operations.changes()), query.per_page or DEFAULT_PAGE
+    listed, size = OperationPage(deps.operations.changes()), query.per_page or DEFAULT_PAGE
     for count, operation in enumerate(deps.operations.newest(start=query.next_token or None)):
         if len(listed.operations) >= size or count >= READ_BUDGET:
             listed.next_token = operation.id
@@ -80,7 +79,7 @@ def resume(deps: Deps, operation_id: str) -> Operation:
             "resumed",
             status=409,
         )
-    return waiting.taken_up(deps, found)
+    return starting.resume(deps, found)
 
 
 def cancel(deps: Deps, operation_id: str) -> Operation:
@@ -94,14 +93,15 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
             f"operation {operation_id} is {found.status} and was begun: it cannot be cancelled, only finished",
             status=409,
         )
-    if found.kind in (Kind.PUBLISH_VOLUME, Kind.UNPUBLISH_VOLUME):
+    holds = KINDS[found.kind].holds
+    if isinstance(holds, ClaimHold):
         raise RequestError(
             f"operation {operation_id} is about a claim: release the claim instead, and it ends with it", status=409
         )
     now = deps.clock.now()
     closing = operation_store.cancel(found, now=now, error=CANCELLED)
     try:
-        deps.dynamo.transact([closing, *_freed(found, now)], token=f"{operation_id[-24:]}cancel")
+        deps.dynamo.transact([closing, *holds.free(found, now)], token=f"{operation_id[-24:]}cancel")
     except TransactionRefused as exc:
         after = read(deps, operation_id)
         if after.error != CANCELLED:
@@ -109,18 +109,7 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
     return read(deps, operation_id)
 
 
-def _freed(operation: Operation, now: float) -> Sequence[Write]:
-    """What the operation held: the reserved ID, the marked volume, or the lock."""
-    key = volume_store.key(operation.namespace, operation.volume_id)
-    if operation.kind is Kind.CREATE_VOLUME:
-        expires_at = int(now) + TOMBSTONE_SECONDS
-        return [volume_store.release_reservation(key, operation_id=operation.id, expires_at=expires_at)]
-    if operation.kind in _HELD:
-        return [volume_store.unmark(key, operation_id=operation.id)]
-    return operation_store.unlock(operation)
-
-
-def _wanted(operation: Operation, query: Query) -> bool:
+def _wanted(operation: Operation, query: OperationQuery) -> bool:
     return (
         query.namespace in ("*", operation.namespace)
         and query.status in ("", operation.status.value)

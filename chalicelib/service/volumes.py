@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chalicelib.domain.claim import Claim
-from chalicelib.domain.operation import Kind, Operation
+from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.secrets import encryption_context
-from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.errors import NotFound, OperationInProgress, Refused
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import NotFound, Refused
+from chalicelib.operations import delete_volume, starting
+from chalicelib.operations.starting import Started
 from chalicelib.service import counters, waiting
-from chalicelib.service.claims import its_claims, let_go
+from chalicelib.service.claims import its_claims
 from chalicelib.service.deps import Budget, Deps
-from chalicelib.service.waiting import Begun
-from chalicelib.store import operations as operation_store
+from chalicelib.service.releases import let_go
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import MEMBERS, volume_scope
@@ -21,14 +21,16 @@ from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class VolumeRead:
+    """A volume with what is shown beside it, and the index of the answer."""
+
     index: int
     volume: Volume | None
     plugin: Plugin | None = None
     claims: tuple[Claim, ...] = ()
 
 
-def read(deps: Deps, namespace: str, volume_id: str) -> Read:
+def read(deps: Deps, namespace: str, volume_id: str) -> VolumeRead:
     """One volume, read strongly, and its index: that of the tombstone when it is gone."""
     found, floor = deps.volumes.get(namespace, volume_id), 0
     if found is None or not found.modify_index:
@@ -36,9 +38,9 @@ def read(deps: Deps, namespace: str, volume_id: str) -> Read:
         floor = deps.index.watch().floor(volume_scope(namespace))
         found = deps.volumes.get(namespace, volume_id)
     if found is None or not found.exists:
-        return Read((found.modify_index if found else 0) or floor, None)
+        return VolumeRead((found.modify_index if found else 0) or floor, None)
     plugin = deps.plugins.get(found.plugin_id, consistent=False)
-    return Read(found.modify_index, found, plugin, tuple(its_claims(deps, found)))
+    return VolumeRead(found.modify_index, found, plugin, tuple(its_claims(deps, found)))
 
 
 def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
@@ -57,18 +59,15 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
     is in use.
     """
 
-    wanted = waiting.digest(Kind.DELETE_VOLUME.value, namespace, volume_id)
+    def build(_: RefusedWrites) -> Change[Started]:
+        volume = _existing(deps, namespace, volume_id)
+        if volume.operation_id:
+            return Change(Started(delete_volume.join(deps, volume, secrets)))
+        operation, writes = delete_volume.start(deps, _deletable(deps, volume), secrets)
+        return Change(Started(operation, new=True), lambda _: writes, visible=False)
 
-    def build(_: RefusedWrites) -> Change[Begun]:
-        found = _existing(deps, namespace, volume_id)
-        if not found.operation_id:
-            return _start_delete(deps, found, secrets, wanted)
-        sealed = deps.sealer.seal_secrets(secrets, encryption_context(namespace, volume_id))
-        joined = waiting.join(deps, volume_id, found.operation_id, wanted, found.operation_kind, secrets=sealed)
-        return Change(Begun(joined))
-
-    _, begun = deps.committer.commit(build=build, what=f"volume {volume_id}")
-    operation = waiting.sent(deps, begun)
+    _, started = deps.committer.commit(build=build, what=f"volume {volume_id}")
+    operation = starting.send_new(deps, started)
     return _deleted(waiting.wait(deps, [operation], budget)[operation.id])
 
 
@@ -84,7 +83,7 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
     def build(_: RefusedWrites) -> Change[None]:
         found = _existing(deps, namespace, volume_id)
         if found.operation_id:
-            raise OperationInProgress(f"volume {volume_id} has an operation in progress: {found.operation_kind}")
+            raise starting.in_progress(found)
         if is_kept(found) and counters.repair(deps, found):
             found = _existing(deps, namespace, volume_id)
         if is_kept(found):
@@ -99,8 +98,8 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
     return index
 
 
-def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted: str) -> Change[Begun]:
-    """Mark the volume and write the operation in one transaction."""
+def _deletable(deps: Deps, found: Volume) -> Volume:
+    """Return the volume if nothing speaks against its deletion. Raises Refused."""
     if found.in_use and counters.repair(deps, found):
         found = _existing(deps, found.namespace, found.id)
     if found.in_use:
@@ -110,28 +109,7 @@ def _start_delete(deps: Deps, found: Volume, secrets: Mapping[str, str], wanted:
         raise Refused(f'plugin "{found.plugin_id}" for volume "{found.id}" not found')
     if not plugin.controllers_healthy:
         raise Refused(f'controller delete volume: failed to find instances of controller plugin "{found.plugin_id}"')
-    now, operation_id = deps.clock.now(), deps.clock.new_id()
-    operation = Operation(
-        id=operation_id,
-        kind=Kind.DELETE_VOLUME,
-        namespace=found.namespace,
-        volume_id=found.id,
-        plugin_id=found.plugin_id,
-        digest=wanted,
-        step="delete",
-        external_id=found.definition.external_id,
-        params={"volume_secrets": waiting.text(found.sealed_secrets)},
-        sealed_secrets=deps.sealer.seal_secrets(secrets, encryption_context(found.namespace, found.id)),
-        # A call of the create that may still land would make the storage anew after the delete: wait until it cannot.
-        not_before=found.calls_until if found.calls_until > now else 0.0,
-        create_time=now,
-        update_time=now,
-    )
-    mark = volume_store.mark(
-        found, operation_id=operation_id, kind=Kind.DELETE_VOLUME.value, state=VolumeState.DELETING, unclaimed=True
-    )
-    record = operation_store.open_operation(operation, now=now)
-    return Change(Begun(operation, new=True), lambda _: [mark, record], visible=False)
+    return found
 
 
 def _deleted(operation: Operation) -> int:

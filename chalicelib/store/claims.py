@@ -5,7 +5,7 @@ claims, and a lease item, in the table with the index of what is due, says when 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,6 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, advance
-from chalicelib.domain.operation import Kind
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.store import dynamo, tables, volumes
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
@@ -124,8 +123,11 @@ class ClaimStore:
 # What a transaction writes about a claim and its volume.
 
 
-def take(claim: Claim, volume: Volume, index: int, *, lease_until: float) -> list[Write]:
-    """Take the claim: the volume is ready, as it was defined when it was read, and has room for it."""
+def take(claim: Claim, volume: Volume, index: int, *, lease_until: float, beside: Collection[str]) -> list[Write]:
+    """Take the claim, if the volume is ready, still defined as it was when it was read, and has room for the claim.
+
+    `beside` names what may hold the volume meanwhile (`Volume.operation_kind`). `lease_until` is in epoch seconds.
+    """
     actions: list[Action] = [
         _counter(claim).add(1),
         VolumeRow.access_mode.set(claim.access_mode),
@@ -135,7 +137,7 @@ def take(claim: Claim, volume: Volume, index: int, *, lease_until: float) -> lis
     ]
     row = _row(claim, create_index=index, modify_index=index)
     writes = [
-        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, index)),
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, index, beside)),
         dynamo.put("claim", row, ClaimRow.pk.does_not_exist()),
         dynamo.put("held", HeldRow(tables.held_pk(claim.node_id), _held_sk(claim))),
     ]
@@ -275,9 +277,9 @@ def claim_of(raw: Raw | None) -> Claim | None:
     return None if row is None else _claim(row)
 
 
-def _room(claim: Claim, volume: Volume, index: int) -> Condition:
+def _room(claim: Claim, volume: Volume, index: int, beside: Collection[str]) -> Condition:
     ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
-    idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
+    idle = VolumeRow.operation_id.does_not_exist() | VolumeRow.operation_kind.is_in(*sorted(beside))
     defined = VolumeRow.definition == volumes.encode(volume.definition)
     defined &= VolumeRow.create_index == volume.create_index
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)

@@ -12,12 +12,21 @@ import heapq
 import json
 import string
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.domain.operation import KEEP_FINISHED, MESSAGE_GRACE, Event, Kind, Operation, Status, advance
+from chalicelib.domain.operation import (
+    KEEP_FINISHED,
+    MESSAGE_GRACE,
+    Event,
+    JsonObject,
+    Kind,
+    Operation,
+    Status,
+    advance,
+)
 from chalicelib.errors import LeaseLost, StoreError
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
@@ -70,15 +79,20 @@ class OperationStore:
         # The status too: the attempt that was read may have closed the record since, and a closed one stays closed.
         return self._seen(self._fenced(operation, actions, _mine(operation)))
 
-    def checkpoint(self, operation: Operation, *, now: float, step: str, **fields: Any) -> Operation:
-        """The call of this attempt was answered: go on with `step`, keeping the lease."""
-        actions = [
+    def checkpoint(
+        self, operation: Operation, *, now: float, step: str, params: JsonObject | None = None, external_id: str = ""
+    ) -> Operation:
+        """Go on with `step`, since the call of this attempt was answered. The lease stays; what was learnt is kept."""
+        actions: list[Action] = [
             OperationRow.step.set(step),
             OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
             OperationRow.tries.set(0),
             OperationRow.update_time.set(now),
-            *(getattr(OperationRow, name).set(value) for name, value in fields.items()),
         ]
+        if params is not None:
+            actions.append(OperationRow.params.set(_to_json(params)))
+        if external_id:
+            actions.append(OperationRow.external_id.set(external_id))
         return self._fenced(operation, actions, _mine(operation))
 
     def postpone(self, operation: Operation, *, now: float, until: float, last_error: str, answered: bool) -> None:
@@ -240,10 +254,9 @@ def _lock_key(operation: Operation) -> tuple[str, str]:
     return tables.lock_pk(operation.subject), "-"
 
 
-def succeed(operation: Operation, *, now: float, result: dict[str, Any]) -> Write:
+def succeed(operation: Operation, *, now: float, result: JsonObject) -> Write:
     """Over and done, fenced by the attempt."""
-    encoded = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
-    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(encoded)])
+    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(_to_json(result))])
 
 
 def fail(operation: Operation, *, now: float, error: str) -> Write:
@@ -308,6 +321,10 @@ def _mine(operation: Operation) -> Condition:
     return mine
 
 
+def _to_json(fields: JsonObject) -> str:
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
 def _with_secrets(secrets: bytes) -> list[Action]:
     return [OperationRow.secrets.set(secrets)] if secrets else []
 
@@ -327,7 +344,7 @@ def _row(operation: Operation, *, due_at: float) -> OperationRow:
         external_id=operation.external_id or None,
         subject=operation.subject or None,
         definition=operation.definition or None,
-        params=json.dumps(operation.params, separators=(",", ":"), ensure_ascii=False),
+        params=_to_json(operation.params),
         secrets=operation.sealed_secrets or None,
         calls_until=operation.calls_until,
         unanswered=operation.unanswered,

@@ -1,7 +1,8 @@
 """Every store of one stage, built together."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from chalicelib.clock import Clock
 from chalicelib.store.claims import ClaimStore
@@ -27,6 +28,10 @@ class Stores:
     operations: OperationStore
     plugins: PluginStore
     namespaces: NamespaceStore
+
+    def parts(self) -> dict[str, Any]:
+        """Return the stores by name, for a larger collection that is built on them."""
+        return {part.name: getattr(self, part.name) for part in fields(Stores)}
 
 
 def open_stores(

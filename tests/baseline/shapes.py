@@ -22,7 +22,7 @@ from chalicelib.domain.claim import ClaimState
 from chalicelib.domain.operation import Kind, Status
 from chalicelib.domain.plugin import Instance
 from chalicelib.domain.volume import VolumeState
-from chalicelib.operations.engine import KINDS
+from chalicelib.operations.kinds import KINDS
 from chalicelib.store import audits, claims, index, namespaces, tables, volumes
 from chalicelib.store.tables import (
     AuditRow,

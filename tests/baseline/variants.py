@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from chalicelib.domain.operation import TRY_LIMIT, UPDATE, Kind
+from chalicelib.domain.operation import TRY_LIMIT, Kind
 from chalicelib.domain.plugin import LEFT
 from chalicelib.domain.volume import ACCESS_MODES, ATTACHMENT_MODES, VolumeState
+from chalicelib.operations.expand_volume import UPDATES
 from chalicelib.service.operations import CANCELLED
 from chalicelib.store.tables import (
     AuditRow,
@@ -82,7 +83,7 @@ def instances_of(rows: Rows, node: NodeRow) -> list[InstanceRow]:
 VARIANTS: Final[Mapping[str, Callable[[Rows], bool]]] = {
     **{f"volume claimed as {mode}": _in_force(mode) for mode in ACCESS_MODES},
     **{f"volume claimed as {mode}": _attached(mode) for mode in ATTACHMENT_MODES},
-    **{f"volume held for {kind}": _held_for(kind) for kind in ("create", "delete", "expand", UPDATE)},
+    **{f"volume held for {kind}": _held_for(kind) for kind in ("create", "delete", "expand", UPDATES)},
     "volume with all capabilities' forms": _volume(lambda _, body: len(body.get("capabilities", ())) > 1),
     "volume with mount flags": _volume(lambda _, body: body.get("mount", ("", None))[1] is not None),
     "volume with mount options without flags": _volume(lambda _, body: body.get("mount", ("", ()))[1] is None),

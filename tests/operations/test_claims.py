@@ -7,8 +7,7 @@ import pytest
 
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginInDoubt, PluginRejected
-from chalicelib.service import claim_sweep, counters
-from chalicelib.service import claims as claim_service
+from chalicelib.service import claim_sweep, counters, releases
 from chalicelib.service.deps import Deps
 from tests.harness import CAPABILITIES, Reply, System, definition
 from tests.operations.invariants import violations
@@ -572,13 +571,13 @@ def test_a_volume_stays_staged_and_attached_while_another_claim_may_have_it_moun
 def test_a_lease_that_is_renewed_while_it_is_judged_goes_on(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
     later = Later(cluster)
     assert claim(cluster, LeaseSeconds=60).status == 200
-    let_go = claim_service.let_go
+    let_go = releases.let_go
 
     def renewed_before(deps: Deps, *args: Any, **given: Any) -> Any:
         assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
         return let_go(deps, *args, **given)
 
-    monkeypatch.setattr(claim_service, "let_go", renewed_before)
+    monkeypatch.setattr(releases, "let_go", renewed_before)
     cluster.clock.moment += 61
     later.sweep()
     assert cluster.call("GET", f"{PATH}/claims").json[0]["State"] == "taken"

@@ -1,4 +1,6 @@
-"""The way out of a claim, which publish (its undo) and unpublish share: off the node, off its machine, and free.
+"""What publish and unpublish share: their parameters, and the way out of a claim, which is also the undo of a publish.
+
+The way out: unmount, unstage, detach, and the claim is free.
 
 Every step may be repeated: CSI's unpublish calls succeed for what is not published. A node that is down is not called.
 Whether the claim may go all the same is decided at the end, by what was proven until then: that the node unmounted it
@@ -6,15 +8,23 @@ Whether the claim may go all the same is decided at the end, by what was proven 
 its node is back, or until an operator says that the machine is off (protocols, section 2).
 """
 
-import json
-from typing import Any, Final
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
-from chalicelib.domain.operation import How, Kind, Operation
+from chalicelib.domain.operation import How, JsonObject, Operation
+from chalicelib.domain.secrets import from_base64, to_base64
+from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginRejected
-from chalicelib.operations.context import ClaimLost, Context, Step, sealed
-from chalicelib.store import claims, operations
+from chalicelib.operations import starting
+from chalicelib.operations.context import ClaimLost, StepContext
+from chalicelib.operations.spec import KindSpec, Step
+from chalicelib.operations.starting import Api, NewOperation
+from chalicelib.store import claims, operations, volumes
 from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 
@@ -24,21 +34,87 @@ UNSTAGE: Final = "unstage"
 DETACH: Final = "detach"
 
 
-def the_claim(ctx: Context, operation: Operation) -> Claim:
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The claim as it was when the operation began, and what was learnt since."""
+
+    allocation_id: str
+    node_id: str
+    access_mode: str
+    attachment_mode: str
+    read_only: bool
+    staging_path: str
+    target_path: str
+    attachable: bool
+    """Whether the plugin has ControllerPublishVolume and ControllerUnpublishVolume."""
+    volume_secrets: bytes = field(repr=False)
+    """Sealed."""
+    forced: bool = False
+    """Whether an operator says that the node is off, so that the claim may go though nothing proves it."""
+    publish_context: Mapping[str, str] = field(default_factory=dict)
+    """What ControllerPublishVolume answered, for the node's calls."""
+
+    def encode(self) -> JsonObject:
+        """Return the parameters as they are stored."""
+        return {**asdict(self), "volume_secrets": to_base64(self.volume_secrets)}
+
+    @classmethod
+    def decode(cls, stored: JsonObject) -> Params:
+        """Return the parameters that are stored. What an older version did not store has its default."""
+        known = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
+        return cls(**{**known, "volume_secrets": from_base64(stored.get("volume_secrets"))})
+
+
+def node_of(operation: Operation) -> str:
+    """Return the ID of the node that the operation's claim is on."""
+    return Params.decode(operation.params).node_id
+
+
+def new_operation(
+    api: Api, spec: KindSpec, claim: Claim, volume: Volume | None, *, step: str, attachable: bool, forced: bool = False
+) -> NewOperation:
+    """Begin an operation on a claim, whose own record is written by the caller. `volume` is None when it is gone."""
+    digest = starting.digest(spec.kind.value, claim.namespace, claim.volume_id, claim.allocation_id)
+    operation = starting.new_operation(
+        api, spec, namespace=claim.namespace, volume_id=claim.volume_id, plugin_id=claim.plugin_id, digest=digest
+    )
+    params = Params(
+        allocation_id=claim.allocation_id,
+        node_id=claim.node_id,
+        access_mode=claim.access_mode,
+        attachment_mode=claim.attachment_mode,
+        read_only=not claim.writes,
+        staging_path=claim.staging_path,
+        target_path=claim.target_path,
+        attachable=attachable,
+        volume_secrets=volume.sealed_secrets if volume is not None else b"",
+        forced=forced,
+    )
+    operation = replace(
+        operation,
+        step=step,
+        external_id=claim.external_id,
+        definition=volumes.encode(volume.definition) if volume is not None else "",
+        params=params.encode(),
+    )
+    return NewOperation(operation, [operations.open_operation(operation, now=operation.create_time)])
+
+
+def the_claim(ctx: StepContext, operation: Operation) -> Claim:
     """The claim that the operation is about; raises ClaimLost when it is gone or somebody else's by now."""
-    params = operation.params
-    found = ctx.claims.get(operation.namespace, operation.volume_id, params["allocation_id"])
+    allocation_id = Params.decode(operation.params).allocation_id
+    found = ctx.claims.get(operation.namespace, operation.volume_id, allocation_id)
     if found is None or found.operation_id != operation.id:
         raise ClaimLost(operation.id)
     return found
 
 
-def how(ctx: Context, operation: Operation, until: float) -> How:
-    secrets = ctx.open(operation, sealed(operation.params, "volume_secrets"))
+def how(ctx: StepContext, operation: Operation, until: float) -> How:
+    secrets = ctx.open(operation, Params.decode(operation.params).volume_secrets)
     return How(secrets=secrets, until=until, attempt=(operation.id, operation.attempt))
 
 
-def unmount(ctx: Context, operation: Operation, until: float) -> Operation | None:
+def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """NodeUnpublishVolume, unless the node is down or gone."""
     claim = the_claim(ctx, operation)
     if claim.target_path and node_answers(ctx, claim):
@@ -52,7 +128,7 @@ def unmount(ctx: Context, operation: Operation, until: float) -> Operation | Non
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=UNSTAGE)
 
 
-def unstage(ctx: Context, operation: Operation, until: float) -> Operation | None:
+def unstage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """NodeUnstageVolume, unless another claim may have the volume mounted on that node; then the claim is
     node-detached, if the node was there to do it.
     """
@@ -82,16 +158,16 @@ def unstage(ctx: Context, operation: Operation, until: float) -> Operation | Non
     return ctx.operations.get(operation.id)
 
 
-def detach(ctx: Context, operation: Operation, until: float) -> None:
+def detach(ctx: StepContext, operation: Operation, until: float) -> None:
     """ControllerUnpublishVolume, unless another claim needs the volume on that node; then the claim is free, or lost.
 
     Who publishes for a new claim there waits for this call's turn, so what is read here cannot change before it.
     """
-    claim = the_claim(ctx, operation)
+    claim, params = the_claim(ctx, operation), Params.decode(operation.params)
     answers = node_answers(ctx, claim)
     # A node that is down loses what else is claimed there, too: only taking the volume away proves anything.
     needed = _others_on_node(ctx, claim) and (answers or node_is_spared(ctx, claim))
-    unpublishes = operation.params["attachable"] and not needed
+    unpublishes = params.attachable and not needed
     if unpublishes:
         ctx.calls.unpublish(
             operation.plugin_id,
@@ -102,13 +178,13 @@ def detach(ctx: Context, operation: Operation, until: float) -> None:
     # What the worker did not mount is its owner's to unmount, who has given the claim up while the node was there.
     given_up = answers and not claim.target_path
     proven = unpublishes or given_up or claim.state is ClaimState.NODE_DETACHED
-    if claim.writes_alone and not (proven or operation.params.get("forced")):
+    if claim.writes_alone and not (proven or params.forced):
         lose(ctx, operation)
     else:
         free(ctx, operation, operation.error)
 
 
-def lose(ctx: Context, operation: Operation) -> None:
+def lose(ctx: StepContext, operation: Operation) -> None:
     """The claim stays, as lost, and the operation is over: nothing proves that the node has stopped writing."""
 
     def build() -> Writes:
@@ -122,7 +198,7 @@ def lose(ctx: Context, operation: Operation) -> None:
     ctx.record_claim(operation, build=build)
 
 
-def free(ctx: Context, operation: Operation, error: str) -> None:
+def free(ctx: StepContext, operation: Operation, error: str) -> None:
     """The claim is gone and the operation over: failed with `error`, if there is one."""
 
     def build() -> Writes:
@@ -143,39 +219,24 @@ def free(ctx: Context, operation: Operation, error: str) -> None:
     ctx.record_claim(operation, build=build)
 
 
-def refused(ctx: Context, operation: Operation, error: PluginRejected) -> None:
+def refused(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
     """It may still be there: later again, until the tries are used up and somebody looks; the claim stays."""
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
-def over(ctx: Context, operation: Operation) -> None:
-    """The claim is not this operation's any more: nothing is left to do."""
-    now = ctx.clock.now()
-    if operation.kind is Kind.UNPUBLISH_VOLUME:
-        closing = operations.succeed(operation, now=now, result={"index": 0})
-    else:
-        closing = operations.fail(operation, now=now, error=operation.error or "the claim was released meanwhile")
-    ctx.close(operation, closing)
-
-
-def node_answers(ctx: Context, claim: Claim) -> bool:
+def node_answers(ctx: StepContext, claim: Claim) -> bool:
     """Whether the node is there to be called, as far as the sweeper knows."""
     node = ctx.plugins.node(claim.node_id)
     return node is not None and node.healthy
 
 
-def node_is_spared(ctx: Context, claim: Claim) -> bool:
+def node_is_spared(ctx: StepContext, claim: Claim) -> bool:
     """Whether the node fell silent with too many others for it to be its own fault: what is claimed there is kept."""
     node = ctx.plugins.node(claim.node_id)
     return node is not None and node.spared
 
 
-def remember(operation: Operation, **fields: Any) -> str:
-    """The operation's parameters with what was learnt, as they are stored."""
-    return json.dumps({**operation.params, **fields}, separators=(",", ":"), ensure_ascii=False)
-
-
-def _others_on_node(ctx: Context, claim: Claim) -> bool:
+def _others_on_node(ctx: StepContext, claim: Claim) -> bool:
     """Another claim that holds this very volume on this very node, is about to, or may still have it mounted there."""
     return any(
         other.node_id == claim.node_id
