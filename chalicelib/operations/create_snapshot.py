@@ -28,9 +28,7 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
         operation.external_id,
         name=operation.storage_name,
         parameters=params.get("parameters") or {},
-        secrets=ctx.open(operation, sealed(params, "volume_secrets"), operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, sealed(params, "volume_secrets"), operation.sealed_secrets),
     )
     now = ctx.clock.now()
     if operation.unanswered > 1 and now < operation.calls_until:

@@ -105,9 +105,7 @@ def remove(ctx: Context, operation: Operation, until: float) -> None:
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
     ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
 
@@ -119,12 +117,9 @@ def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
 
 def _call(ctx: Context, operation: Operation, until: float) -> Made:
     return ctx.calls.create_volume(
-        operation.plugin_id,
         the_volume(operation),
         name=operation.storage_name,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
 
 

@@ -28,9 +28,7 @@ def delete(ctx: Context, operation: Operation, until: float) -> None:
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.open(operation, sealed(operation.params, "volume_secrets"), operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, sealed(operation.params, "volume_secrets"), operation.sealed_secrets),
     )
     now = ctx.clock.now()
 

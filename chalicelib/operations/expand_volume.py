@@ -26,14 +26,11 @@ def expand(ctx: Context, operation: Operation, until: float) -> None:
     """ControllerExpandVolume, and on its answer the volume has its new size and definition."""
     params = operation.params
     merged = the_volume(operation)
-    capacity = ctx.calls.expand_volume(
-        operation.plugin_id,
+    capacity = ctx.calls.controller_expand_volume(
         merged,
         required=int(params["required"]),
         limit=int(params["limit"]),
-        secrets=ctx.open(operation, sealed(params, "volume_secrets")),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, sealed(params, "volume_secrets")),
     )
     now, now_ns = ctx.clock.now(), ctx.clock.now_ns()
     size = max(capacity, merged.definition.capacity)

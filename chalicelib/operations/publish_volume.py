@@ -17,7 +17,7 @@ from chalicelib.domain.operation import Operation, retry_delay
 from chalicelib.domain.volume import Capability
 from chalicelib.errors import PluginRejected
 from chalicelib.operations import release
-from chalicelib.operations.context import Context, Definition, Step, the_volume
+from chalicelib.operations.context import Context, Definition, Step, sealed, the_volume
 from chalicelib.store import claims, operations
 from chalicelib.store.commit import Writes
 
@@ -31,11 +31,11 @@ MOUNT: Final = "mount"
 def attach(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """ControllerPublishVolume; its context is what the node needs."""
     claim = release.the_claim(ctx, operation)
-    context = ctx.calls.publish(
+    context = ctx.calls.controller_publish_volume(
         the_volume(operation),
         _use(operation),
         external_node_id=claim.external_node_id,
-        how=release.how(ctx, operation, until),
+        call=ctx.call_options(operation, until, sealed(operation.params, "volume_secrets")),
     )
     if len(json.dumps(context)) > CONTEXT_LIMIT:
         raise PluginRejected(
@@ -51,16 +51,16 @@ def attach(ctx: Context, operation: Operation, until: float) -> Operation | None
 def stage(ctx: Context, operation: Operation, until: float) -> Operation | None:
     """NodeStageVolume, where the plugin has it."""
     claim = release.the_claim(ctx, operation)
-    how = release.how(ctx, operation, until)
-    ctx.calls.stage(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    call = ctx.call_options(operation, until, sealed(operation.params, "volume_secrets"))
+    ctx.calls.node_stage_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
 def mount(ctx: Context, operation: Operation, until: float) -> None:
     """NodePublishVolume: the volume is at its target path."""
     claim = release.the_claim(ctx, operation)
-    how = release.how(ctx, operation, until)
-    ctx.calls.mount(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    call = ctx.call_options(operation, until, sealed(operation.params, "volume_secrets"))
+    ctx.calls.node_publish_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
     _published(ctx, operation, dict(operation.params.get("publish_context") or {}))
 
 
