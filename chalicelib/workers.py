@@ -46,7 +46,7 @@ def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     from chalicelib import questions
 
     started = time.monotonic()
-    answer = questions.answer(wiring.worker(), wiring.sealer(), event)
+    answer = questions.answer(wiring.csi_calls(), wiring.sealer(), event)
     log.line(
         "question",
         question=event.get("ask"),

@@ -14,6 +14,7 @@ import boto3
 
 from chalicelib import wiring
 from chalicelib.ask import Asker
+from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
 from chalicelib.operations.context import StepContext
@@ -103,12 +104,12 @@ class System:
     rewire: Callable[[Deps], None]
     pumping: bool = field(default=True)
 
-    def use(self, worker: Any) -> None:
-        """Call plugins through this worker, in operations and in questions."""
+    def use(self, calls: CsiCalls) -> None:
+        """Call plugins through this client, in operations and in questions."""
         from tests.plugin import DirectAsker
 
-        self.context = replace(self.context, calls=worker)
-        self.deps = replace(self.deps, asker=DirectAsker(worker, self.sealer))
+        self.context = replace(self.context, calls=calls)
+        self.deps = replace(self.deps, asker=DirectAsker(calls, self.sealer))
         self.rewire(self.deps)
 
     def pump(self) -> None:
@@ -194,7 +195,7 @@ def make_tables(settings: Settings, client: Any = None) -> None:
 
 
 CACHED = (
-    wiring.settings, wiring.clock, wiring.stores, wiring.queue, wiring.sealer, wiring.deps, wiring.worker,
+    wiring.settings, wiring.clock, wiring.stores, wiring.queue, wiring.sealer, wiring.deps, wiring.csi_calls,
     wiring.step_context,
 )  # fmt: skip
 
@@ -226,7 +227,7 @@ def make_system(
         waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
     )
-    context = StepContext(**stores.parts(), secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))
+    context = StepContext(**stores.parts(), secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))  # type: ignore[arg-type]
 
     def rewire(built: Deps) -> None:
         monkeypatch.setattr(wiring, "deps", lambda: built)

@@ -132,15 +132,6 @@ class Operation:
         return self.unanswered if now < self.calls_until else 0
 
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """What every call has: secrets, its deadline on the monotonic clock, the attempt that fences it at the bridge."""
-
-    secrets: Mapping[str, str] = field(repr=False)
-    until: float
-    attempt: tuple[str, int]
-
-
 def retry_delay(tries: int, jitter: float) -> float:
     """Seconds until the next try: doubling, capped, spread by up to a quarter."""
     return float(min(FIRST_DELAY * 2.0 ** min(tries, 20), LONGEST_DELAY)) * (1 + jitter / 4)

@@ -16,7 +16,7 @@ from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
-from chalicelib.domain.operation import How, JsonObject, Operation
+from chalicelib.domain.operation import JsonObject, Operation
 from chalicelib.domain.secrets import from_base64, to_base64
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginRejected
@@ -109,21 +109,16 @@ def the_claim(ctx: StepContext, operation: Operation) -> Claim:
     return found
 
 
-def how(ctx: StepContext, operation: Operation, until: float) -> How:
-    secrets = ctx.open(operation, Params.decode(operation.params).volume_secrets)
-    return How(secrets=secrets, until=until, attempt=(operation.id, operation.attempt))
-
-
 def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """NodeUnpublishVolume, unless the node is down or gone."""
     claim = the_claim(ctx, operation)
     if claim.target_path and node_answers(ctx, claim):
-        ctx.calls.unmount(
+        ctx.calls.node_unpublish_volume(
             operation.plugin_id,
             operation.external_id,
             node_id=claim.node_id,
             path=claim.target_path,
-            how=how(ctx, operation, until),
+            call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
         )
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=UNSTAGE)
 
@@ -135,12 +130,12 @@ def unstage(ctx: StepContext, operation: Operation, until: float) -> Operation |
     claim = the_claim(ctx, operation)
     answers = node_answers(ctx, claim)
     if claim.staging_path and answers and not _others_on_node(ctx, claim):
-        ctx.calls.unstage(
+        ctx.calls.node_unstage_volume(
             operation.plugin_id,
             operation.external_id,
             node_id=claim.node_id,
             path=claim.staging_path,
-            how=how(ctx, operation, until),
+            call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
         )
 
     def build() -> Writes:
@@ -169,11 +164,11 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> None:
     needed = _others_on_node(ctx, claim) and (answers or node_is_spared(ctx, claim))
     unpublishes = params.attachable and not needed
     if unpublishes:
-        ctx.calls.unpublish(
+        ctx.calls.controller_unpublish_volume(
             operation.plugin_id,
             operation.external_id,
             external_node_id=claim.external_node_id,
-            how=how(ctx, operation, until),
+            call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
         )
     # What the worker did not mount is its owner's to unmount, who has given the claim up while the node was there.
     given_up = answers and not claim.target_path

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from chalicelib.domain.claim import Use
-from chalicelib.domain.external import Snapshot
-from chalicelib.domain.operation import TRY_LIMIT, How, JsonObject, Operation, retry_delay
+from chalicelib.domain.call import Attempt, CallOptions
+from chalicelib.domain.operation import TRY_LIMIT, JsonObject, Operation, retry_delay
 from chalicelib.domain.secrets import encryption_context
-from chalicelib.domain.volume import Made, Volume
+from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginUnreachable, StoreError
 from chalicelib.store import operations, volumes
 from chalicelib.store.claims import claim_of
@@ -20,6 +19,10 @@ from chalicelib.store.index import volume_scope
 from chalicelib.store.stores import Stores
 from chalicelib.store.turns import TurnStore
 from chalicelib.store.volumes import volume_of
+
+if TYPE_CHECKING:
+    # The API starts operations, and must not import grpc.
+    from chalicelib.csi.calls import CsiCalls
 
 
 class ClaimLost(Exception):
@@ -32,85 +35,28 @@ class Opener(Protocol):
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
-class Calls(Protocol):
-    """The CSI calls that change something; each raises the PluginError it ended in. `attempt` fences it at the
-    bridge; it is over at `until` on the monotonic clock, whatever was done before it was made.
-    """
-
-    def create_volume(
-        self,
-        plugin_id: str,
-        volume: Volume,
-        *,
-        name: str,
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: tuple[str, int],
-    ) -> Made: ...
-
-    def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
-    ) -> None: ...
-
-    def expand_volume(
-        self,
-        plugin_id: str,
-        volume: Volume,
-        *,
-        required: int,
-        limit: int,
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: tuple[str, int],
-    ) -> int: ...
-
-    def create_snapshot(
-        self,
-        plugin_id: str,
-        external_id: str,
-        *,
-        name: str,
-        parameters: Mapping[str, str],
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: tuple[str, int],
-    ) -> Snapshot: ...
-
-    def delete_snapshot(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
-    ) -> None: ...
-
-    def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]: ...
-
-    def unpublish(self, plugin_id: str, external_id: str, *, external_node_id: str, how: How) -> None: ...
-
-    def stage(self, volume: Volume, use: Use, *, node_id: str, how: How) -> bool: ...
-
-    def mount(self, volume: Volume, use: Use, *, node_id: str, how: How) -> None: ...
-
-    def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None: ...
-
-    def unstage(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None: ...
-
-
 @dataclass(frozen=True)
 class StepContext(Stores):
     """The worker's stores, clock and CSI calls."""
 
     turns: TurnStore
     secrets: Opener
-    calls: Calls
+    calls: CsiCalls
 
-    def open(self, operation: Operation, *sealed_secrets: bytes) -> dict[str, str]:
-        """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
-        no call is made.
+    def call_options(self, operation: Operation, until: float, *sealed_secrets: bytes) -> CallOptions:
+        """Return the options of one call of this attempt, which is over at `until` on the monotonic clock.
+
+        The sealed secrets are opened and merged; on equal keys the later argument wins. Raises PluginUnreachable when
+        they cannot be opened, since then no call is made.
         """
         context = encryption_context(operation.namespace, operation.volume_id)
+        secrets: dict[str, str] = {}
         try:
-            opened = [self.secrets.open_secrets(one, context) for one in sealed_secrets]
+            for sealed_one in sealed_secrets:
+                secrets |= self.secrets.open_secrets(sealed_one, context)
         except StoreError as exc:
             raise PluginUnreachable(exc.text, code="UNAVAILABLE") from exc
-        return {name: value for secrets in opened for name, value in secrets.items()}
+        return CallOptions(until=until, secrets=secrets, attempt=Attempt(operation.id, operation.attempt))
 
     def record(self, operation: Operation, *scopes: str, writes: Writes) -> None:
         """Commit what the operation did to the volume that it holds, and its own record with it.

@@ -81,9 +81,7 @@ def create(ctx: StepContext, operation: Operation, until: float) -> None:
         operation.external_id,
         name=operation.storage_name,
         parameters=params.parameters,
-        secrets=ctx.open(operation, params.volume_secrets, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, params.volume_secrets, operation.sealed_secrets),
     )
     now = ctx.clock.now()
     if operation.unanswered > 1 and now < operation.calls_until:

@@ -131,9 +131,7 @@ def remove(ctx: StepContext, operation: Operation, until: float) -> None:
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
     ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
 
@@ -145,12 +143,9 @@ def remove_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
 
 def _call(ctx: StepContext, operation: Operation, until: float) -> Made:
     return ctx.calls.create_volume(
-        operation.plugin_id,
         the_volume(operation),
         name=operation.storage_name,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
 
 

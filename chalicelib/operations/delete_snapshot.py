@@ -33,9 +33,7 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
     ctx.calls.delete_snapshot(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
     ctx.finish(operation, {})
 

@@ -83,9 +83,9 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.open(operation, Params.decode(operation.params).volume_secrets, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(
+            operation, until, Params.decode(operation.params).volume_secrets, operation.sealed_secrets
+        ),
     )
     now = ctx.clock.now()
 

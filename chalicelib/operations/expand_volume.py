@@ -98,14 +98,11 @@ def expand(ctx: StepContext, operation: Operation, until: float) -> None:
     """ControllerExpandVolume, and on its answer the volume has its new size and definition."""
     params = Params.decode(operation.params)
     merged = the_volume(operation)
-    capacity = ctx.calls.expand_volume(
-        operation.plugin_id,
+    capacity = ctx.calls.controller_expand_volume(
         merged,
         required=params.required,
         limit=params.limit,
-        secrets=ctx.open(operation, params.volume_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, params.volume_secrets),
     )
     now, now_ns = ctx.clock.now(), ctx.clock.now_ns()
     size = max(capacity, merged.definition.capacity)

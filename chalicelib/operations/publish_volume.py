@@ -42,11 +42,11 @@ def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOpe
 def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """ControllerPublishVolume; its context is what the node needs."""
     claim = claim_steps.the_claim(ctx, operation)
-    context = ctx.calls.publish(
+    context = ctx.calls.controller_publish_volume(
         the_volume(operation),
         _use(operation),
         external_node_id=claim.external_node_id,
-        how=claim_steps.how(ctx, operation, until),
+        call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
     )
     if len(json.dumps(context)) > CONTEXT_LIMIT:
         raise PluginRejected(
@@ -63,16 +63,16 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
 def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """NodeStageVolume, where the plugin has it."""
     claim = claim_steps.the_claim(ctx, operation)
-    how = claim_steps.how(ctx, operation, until)
-    ctx.calls.stage(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
+    ctx.calls.node_stage_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
 def mount(ctx: StepContext, operation: Operation, until: float) -> None:
     """NodePublishVolume: the volume is at its target path."""
     claim = claim_steps.the_claim(ctx, operation)
-    how = claim_steps.how(ctx, operation, until)
-    ctx.calls.mount(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+    call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
+    ctx.calls.node_publish_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
     _published(ctx, operation, dict(Params.decode(operation.params).publish_context))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.csi.channel import Identity, TlsChannels
+from chalicelib.csi.channel import TlsChannels, WorkerTls
 from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE, SILENT_AFTER
 from chalicelib.errors import PluginUnreachable
 from chalicelib.service import claim_sweep
@@ -218,8 +218,8 @@ def test_a_renewed_certificate_is_the_nodes_and_the_worker_speaks_to_no_refused_
     pem = [(authority.worker / name).read_bytes() for name in ("ca.pem", "worker.pem", "worker-key.pem")]
 
     def refusing(*serials: str) -> TlsChannels:
-        identity = Identity(pem[0], pem[1], pem[2], "1", frozenset(serials))
-        return TlsChannels(lambda: identity, empty.clock.monotonic)
+        tls = WorkerTls(pem[0], pem[1], pem[2], "1", frozenset(serials))
+        return TlsChannels(lambda: tls, empty.clock.monotonic)
 
     with pytest.raises(PluginUnreachable, match="of node n1's bridge is on the list of refused serials"):
         refusing(bridge.serial).of(instance)

@@ -11,13 +11,13 @@ import pytest
 from chalicelib import ask, wiring, workers
 from chalicelib.ask import Asker
 from chalicelib.domain.audit import Finding, Verdict, What
+from chalicelib.domain.call import CallOptions
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.errors import PluginInDoubt, PluginUnreachable, StoreUnavailable
 from chalicelib.service import audit
 from chalicelib.store.audits import PART, AuditStatus, AuditStore, Report
 from chalicelib.store.waits import WaitStore
-from chalicelib.worker import Worker
 from tests import harness, plugin
 from tests.emulated import aws
 from tests.harness import Reply, System, definition
@@ -32,7 +32,7 @@ def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[System]:
     with aws() as place, plugin.running(tmp_path) as socket:
         system = harness.make_system(monkeypatch, place)
         channels = plugin.SocketChannels(socket, system.clock.monotonic)
-        system.use(plugin.worker(system.deps.plugins, channels, system.clock))
+        system.use(plugin.calls(system.deps.plugins, channels, system.clock))
         system.add_plugin(controller_capabilities=CAPABILITIES)
         yield system
         channels.close()
@@ -46,25 +46,20 @@ def create(system: System, volume_id: str) -> str:
     return str(reply.json["Volumes"][0]["ExternalID"])
 
 
-def provider(system: System) -> Worker:
-    """The plugin, called past the control plane, as others may."""
-    worker = system.context.calls
-    assert isinstance(worker, Worker)
-    return worker
-
-
 def make_past_us(system: System, name: str) -> str:
-    """A volume that somebody made at the plugin."""
+    """Create a volume at the plugin past the control plane, as others may, and return its ID."""
     volume = Volume(
         "", name, "directory", definition=Definition(capabilities=(Capability("single-node-writer", "file-system"),))
     )
-    call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (name, 1)}
-    return str(provider(system).create_volume("directory", volume, name=name, **call).external_id)
+    return system.context.calls.create_volume(volume, name=name, call=soon(system)).external_id
 
 
 def remove_past_us(system: System, external_id: str) -> None:
-    call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (external_id, 1)}
-    provider(system).delete_volume("directory", external_id, **call)
+    system.context.calls.delete_volume("directory", external_id, call=soon(system))
+
+
+def soon(system: System) -> CallOptions:
+    return CallOptions(system.clock.monotonic() + 10)
 
 
 def forget_all(system: System) -> None:
