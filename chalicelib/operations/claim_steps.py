@@ -1,11 +1,12 @@
-"""What publish and unpublish share: their parameters, and the way out of a claim, which is also the undo of a publish.
+"""What publish and unpublish share: their parameters, and the steps that release a claim.
 
-The way out: unmount, unstage, detach, and the claim is free.
+The steps are unmount, unstage and detach; then the claim is free. They are the undo of a publish, too. Each may be
+repeated, since CSI's unpublish calls succeed for what is not published.
 
-Every step may be repeated: CSI's unpublish calls succeed for what is not published. A node that is down is not called.
-Whether the claim may go all the same is decided at the end, by what was proven until then: that the node unmounted it
-(`node-detached`), or that the controller took it away. Nothing proven, a claim that writes alone stays, as lost, until
-its node is back, or until an operator says that the machine is off (protocols, section 2).
+A node that is down is not called. Whether the claim may be freed all the same is decided at the end, by what is proven
+then: that the node has unmounted the volume (`node-detached`), or that the controller has taken it away. If nothing is
+proven, a claim that writes alone stays, as lost, until its node is back or an operator says that the machine is off
+(docs/protocols.md, section 2).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def new_operation(
 
 
 def the_claim(ctx: StepContext, operation: Operation) -> Claim:
-    """The claim that the operation is about; raises ClaimLost when it is gone or somebody else's by now."""
+    """Return the claim that the operation is about. Raises ClaimLost when it is gone or another operation has it."""
     allocation_id = Params.decode(operation.params).allocation_id
     found = ctx.claims.get(operation.namespace, operation.volume_id, allocation_id)
     if found is None or found.operation_id != operation.id:
@@ -110,7 +111,7 @@ def the_claim(ctx: StepContext, operation: Operation) -> Claim:
 
 
 def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
-    """NodeUnpublishVolume, unless the node is down or gone."""
+    """Call NodeUnpublishVolume, unless the node is down or gone."""
     claim = the_claim(ctx, operation)
     if claim.target_path and node_answers(ctx, claim):
         ctx.calls.node_unpublish_volume(
@@ -124,8 +125,9 @@ def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation |
 
 
 def unstage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
-    """NodeUnstageVolume, unless another claim may have the volume mounted on that node; then the claim is
-    node-detached, if the node was there to do it.
+    """Call NodeUnstageVolume, unless the node is down or another claim may have the volume mounted there.
+
+    If the node is there, the claim is node-detached from now on.
     """
     claim = the_claim(ctx, operation)
     answers = node_answers(ctx, claim)
@@ -154,13 +156,13 @@ def unstage(ctx: StepContext, operation: Operation, until: float) -> Operation |
 
 
 def detach(ctx: StepContext, operation: Operation, until: float) -> None:
-    """ControllerUnpublishVolume, unless another claim needs the volume on that node; then the claim is free, or lost.
+    """Call ControllerUnpublishVolume, unless another claim needs the volume on that node. Free the claim, or lose it.
 
-    Who publishes for a new claim there waits for this call's turn, so what is read here cannot change before it.
+    A new claim on that node waits for this call's turn, so what is read here cannot change before the call.
     """
     claim, params = the_claim(ctx, operation), Params.decode(operation.params)
     answers = node_answers(ctx, claim)
-    # A node that is down loses what else is claimed there, too: only taking the volume away proves anything.
+    # Other claims on a node that is down are lost with it. Only taking the volume away proves that it stopped writing.
     needed = _others_on_node(ctx, claim) and (answers or node_is_spared(ctx, claim))
     unpublishes = params.attachable and not needed
     if unpublishes:
@@ -170,7 +172,7 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> None:
             external_node_id=claim.external_node_id,
             call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
         )
-    # What the worker did not mount is its owner's to unmount, who has given the claim up while the node was there.
+    # The worker did not mount it: the claim's owner did, and released the claim while the node was there.
     given_up = answers and not claim.target_path
     proven = unpublishes or given_up or claim.state is ClaimState.NODE_DETACHED
     if claim.writes_alone and not (proven or params.forced):
@@ -180,7 +182,7 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def lose(ctx: StepContext, operation: Operation) -> None:
-    """The claim stays, as lost, and the operation is over: nothing proves that the node has stopped writing."""
+    """Keep the claim as lost and fail the operation, since nothing proves that the node has stopped writing."""
 
     def build() -> Writes:
         claim = the_claim(ctx, operation)
@@ -194,7 +196,7 @@ def lose(ctx: StepContext, operation: Operation) -> None:
 
 
 def free(ctx: StepContext, operation: Operation, error: str) -> None:
-    """The claim is gone and the operation over: failed with `error`, if there is one."""
+    """Free the claim and close the operation, as failed if there is an `error`."""
 
     def build() -> Writes:
         claim = the_claim(ctx, operation)
@@ -215,12 +217,12 @@ def free(ctx: StepContext, operation: Operation, error: str) -> None:
 
 
 def refused(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """It may still be there: later again, until the tries are used up and somebody looks; the claim stays."""
+    """Retry later, since the volume may still be there. The claim stays. After the last try, an operator has to look."""
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
 def node_answers(ctx: StepContext, claim: Claim) -> bool:
-    """Whether the node is there to be called, as far as the sweeper knows."""
+    """Return whether the node can be called, as far as the sweeper knows."""
     node = ctx.plugins.node(claim.node_id)
     return node is not None and node.healthy
 
@@ -232,7 +234,7 @@ def node_is_spared(ctx: StepContext, claim: Claim) -> bool:
 
 
 def _others_on_node(ctx: StepContext, claim: Claim) -> bool:
-    """Another claim that holds this very volume on this very node, is about to, or may still have it mounted there."""
+    """Return whether another claim has, will have or may still have the same volume mounted on the same node."""
     return any(
         other.node_id == claim.node_id
         and other.state is not ClaimState.NODE_DETACHED

@@ -1,4 +1,4 @@
-"""What an operation's steps are given."""
+"""What the steps of an operation work with: the stores, the clock, and the calls to plugins."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 
 class ClaimLost(Exception):
-    """The claim is gone, or another operation has it: this one has nothing left to do."""
+    """The claim is gone, or belongs to another operation. This operation has nothing left to do."""
 
 
 class Opener(Protocol):
-    """Opens sealed secrets; only the worker can."""
+    """Decrypts sealed secrets, which only the worker may do."""
 
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
 class StepContext(Stores):
-    """The worker's stores, clock and CSI calls."""
+    """The worker's stores, clock, turns and CSI calls."""
 
     turns: TurnStore
     secrets: Opener
@@ -73,9 +73,9 @@ class StepContext(Stores):
         self.committer.commit(*scopes, build=build, what=f"volume {operation.volume_id}")
 
     def record_claim(self, operation: Operation, *, build: Callable[[], Writes]) -> None:
-        """Commit what the operation did to its claim, and its own record with it; `build` reads anew at each try.
+        """Commit what the operation did to its claim, and its own record with it.
 
-        Raises LeaseLost when a later attempt owns the operation, and ClaimLost when another operation has the claim.
+        `build` runs again after each refusal, so it reads what it needs anew. Raises LeaseLost when a later attempt owns the operation, and ClaimLost when another operation has the claim.
         """
 
         def again(refused: RefusedWrites) -> Change[None]:
@@ -90,12 +90,12 @@ class StepContext(Stores):
         self.committer.commit(scope, build=again, what=f"volume {operation.volume_id}")
 
     def finish(self, operation: Operation, result: JsonObject) -> None:
-        """The operation is over, and its lock, if it has one, is free."""
+        """Close the operation as succeeded, and free its lock, if it has one."""
         closing = operations.succeed(operation, now=self.clock.now(), result={"index": 0, **result})
         self.close(operation, closing, *operations.unlock(operation))
 
     def give_up(self, operation: Operation, error: str) -> None:
-        """The operation failed for good, and its lock, if it has one, is free."""
+        """Close the operation as failed, and free its lock, if it has one."""
         closing = operations.fail(operation, now=self.clock.now(), error=error)
         self.close(operation, closing, *operations.unlock(operation))
 
@@ -110,7 +110,7 @@ class StepContext(Stores):
             raise LeaseLost(operation.id) from exc
 
     def retry(self, operation: Operation, error: str, *, answered: bool, now: float) -> None:
-        """Later again, or, when the tries are used up, given up in doubt with the last error kept."""
+        """Reschedule the operation. After TRY_LIMIT tries, leave it in doubt and keep `error` as its last error."""
         if operation.tries >= TRY_LIMIT:
             self.operations.exhaust(operation, now=now, last_error=error)
             return

@@ -1,12 +1,11 @@
-"""Taking a snapshot: CreateSnapshot under the name that the request gave, so a repeat finds the same snapshot (CSI
-spec, CreateSnapshot).
+"""Take a snapshot: CreateSnapshot under the name that the request gave.
 
-Nothing is registered, as in Nomad: the provider's list is the record, and the operation only makes sure that the call
-is finished. It holds a lock item for its source and name, so the same request joins it and another with that name and
-source waits for its end.
+A repeat finds the same snapshot by that name (CSI spec, CreateSnapshot). Nothing is registered, as in Nomad: the
+provider's list is the record, and the operation only makes sure that the call is finished. It holds a lock for its
+source and name. The same request joins it, and another request for that source and name is refused.
 
-After a crash, before or after the call: the next attempt's call answers the same snapshot. A call of an older attempt
-that may still land would take the snapshot anew after a delete: until it cannot, the snapshot's turn is taken.
+After a crash, before or after the call, the next attempt's call answers the same snapshot. A call of an older attempt
+that lands after a delete would take the snapshot anew. So the snapshot's turn stays taken until that cannot happen.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def result(operation: Operation) -> Snapshot:
 
 
 def create(ctx: StepContext, operation: Operation, until: float) -> None:
-    """CreateSnapshot, and on its answer the operation is over."""
+    """Call CreateSnapshot, and close the operation."""
     params = Params.decode(operation.params)
     made = ctx.calls.create_snapshot(
         operation.plugin_id,
@@ -91,7 +90,7 @@ def create(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """The client has the plugin's answer; a snapshot that was made all the same is found by the same name again."""
+    """Fail the operation. A snapshot that was taken all the same is found when the request is repeated."""
     ctx.give_up(operation, error.text)
 
 

@@ -1,18 +1,20 @@
-"""Creating a volume: CreateVolume, then the record.
+"""Create a volume: CreateVolume, then the record.
 
-Races with: a second create of the same ID (loses at the reservation, in the request's own transaction); a delete
-(refused while the volume is `creating`); its own older attempts (fenced at the record by the attempt, at the provider
-by the name and the bridge).
+Races with
+- a second create of the same ID: it loses at the reservation, in the request's own transaction.
+- a delete: it is refused while the volume is `creating`.
+- older attempts of this operation: the attempt's number fences them at the record and at the bridge, the storage name
+at the provider.
 
 After a crash
-- before the call: pending or running with a lease that ends; nothing is at the provider.
-- after the call, before the record: the volume exists under `storage_name`; the next attempt's CreateVolume answers
+- before the call: the operation is pending, or its lease ends. The provider has nothing.
+- after the call, before the record: the volume exists under `storage_name`. The CreateVolume of the next attempt answers
 the same volume.
 - after the record: done.
 
-A rejection that proves absence closes the operation. One that does not (INTERNAL, PERMISSION_DENIED, …) may have left
-storage behind: the client has its answer and its volume ID back, and the operation goes on alone: `find` creates by
-the same name until the provider answers (DeleteVolume needs the ID), `remove` deletes what was found
+A rejection that proves absence closes the operation. Any other (INTERNAL, PERMISSION_DENIED, …) may have left storage
+behind. The client gets its answer, its volume ID is free again, and the operation undoes itself: `find` creates by the
+same name until the provider answers, since DeleteVolume needs the ID, and `remove` deletes what it found
 (docs/decisions/001).
 """
 
@@ -69,16 +71,16 @@ def result(asked: Volume, operation: Operation) -> Volume:
 
 
 def create(ctx: StepContext, operation: Operation, until: float) -> None:
-    """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
+    """Call CreateVolume. Write the volume, its membership and the end of the operation in one transaction."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
     asked = the_volume(operation)
     volume = registered(replace(asked, definition=asked.definition.made(made)), index=0, now_ns=ctx.clock.now_ns())
     if len(volumes.encode(volume.definition).encode()) > RECORD_LIMIT:
-        # Not to be stored, by this attempt or another: it is removed again.
+        # No attempt can store it, so the undo removes it.
         raise PluginRejected(TOO_LARGE, code=outcome.UNUSABLE)
-    # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
-    # delete waits for it.
+    # A call that is still in flight finds the storage by its name. After a delete it would make it anew, so a delete
+    # waits until `calls_until`.
     volume = replace(
         volume, calls_until=operation.calls_until if operation.unanswered > 1 and now < operation.calls_until else 0.0
     )
@@ -94,7 +96,7 @@ def create(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """Nothing was made: failed. Or nobody knows: failed for the client, and an undo that goes on by itself."""
+    """Fail the operation if nothing was made. If that is unknown, fail it for the client and begin its undo."""
     now = ctx.clock.now()
     if outcome.proves("CreateVolume", error.code):
         closing = operations.fail(operation, now=now, error=error.text)
@@ -107,7 +109,7 @@ def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
 
 
 def find(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
-    """Learn the ID of what may have been made, by creating it again under the same name."""
+    """Call CreateVolume again under the same name, to learn the ID of what may have been made."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
     found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made.external_id)
@@ -118,7 +120,7 @@ def find(ctx: StepContext, operation: Operation, until: float) -> Operation | No
 
 
 def find_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
+    """Close the operation if the provider proves that there is nothing to remove. Otherwise retry later."""
     now = ctx.clock.now()
     if outcome.proves("CreateVolume", error.code):
         ctx.close(operation, operations.fail(operation, now=now, error=operation.error))
@@ -127,7 +129,7 @@ def find_rejected(ctx: StepContext, operation: Operation, error: PluginRejected)
 
 
 def remove(ctx: StepContext, operation: Operation, until: float) -> None:
-    """DeleteVolume of what was found; then nothing is left."""
+    """Call DeleteVolume for what was found, and close the operation."""
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
@@ -137,7 +139,7 @@ def remove(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def remove_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """It is still there: later again, until the tries are used up and somebody looks."""
+    """Retry later, since the storage is still there. After the last try, an operator has to look."""
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 

@@ -1,6 +1,6 @@
-"""Deleting a snapshot: DeleteSnapshot, for which one that is not there is deleted (CSI spec, DeleteSnapshot).
+"""Delete a snapshot: DeleteSnapshot, which succeeds for one that is not there (CSI spec, DeleteSnapshot).
 
-After a crash, before or after the call: the next attempt's call has the same effect.
+After a crash, before or after the call, the next attempt's call has the same effect.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def start(api: Api, plugin_id: str, snapshot_id: str, secrets: Mapping[str, str]
 
 
 def delete(ctx: StepContext, operation: Operation, until: float) -> None:
-    """DeleteSnapshot, and on its answer the operation is over."""
+    """Call DeleteSnapshot, and close the operation."""
     ctx.calls.delete_snapshot(
         operation.plugin_id,
         operation.external_id,
@@ -39,7 +39,7 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """The snapshot is still in the provider's list, which is its only record."""
+    """Fail the operation. The snapshot is still in the provider's list, which is its only record."""
     ctx.give_up(operation, error.text)
 
 

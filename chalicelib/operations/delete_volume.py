@@ -1,12 +1,14 @@
-"""Deleting a volume: DeleteVolume, then the record goes.
+"""Delete a volume: DeleteVolume, then the record goes.
 
-Races with: claims (refused by the condition that marked the volume `deleting`, and from then on by the mark); a
-create of the same ID (refused until the tombstone is written; it has another storage name); a create's call that is
-still in flight (the delete starts only when `calls_until` of the create has passed).
+Races with
+- claims: the mark `deleting` is written only if there are none, and refuses them from then on.
+- a create of the same ID: it is refused until the tombstone is written, and has another storage name.
+- a call of the volume's own create that is still in flight: the delete starts when the create's `calls_until` has
+passed.
 
-After a crash: before the call, nothing happened; after it, the next attempt's DeleteVolume finds nothing, which is
-success. A volume whose delete is in doubt stays `deleting`, never back to ready; only a rejection that proves
-presence brings it back.
+After a crash before the call, nothing happened. After the call, the DeleteVolume of the next attempt finds nothing,
+which is success. A volume whose delete is in doubt stays `deleting`. Only a rejection that proves that the storage is
+there makes it ready again.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def join(api: Api, held: Volume, secrets: Mapping[str, str]) -> Operation:
 
 
 def delete(ctx: StepContext, operation: Operation, until: float) -> None:
-    """DeleteVolume, and on its answer a tombstone: volume, membership and operation in one transaction."""
+    """Call DeleteVolume. Write the tombstone, the membership and the end of the operation in one transaction."""
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
@@ -106,7 +108,7 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """The volume is still there: ready again. Or nobody knows: it stays `deleting`, and the delete is tried again."""
+    """Make the volume ready again if it is proven to be there. Otherwise it stays `deleting`; retry later."""
     now = ctx.clock.now()
     if not outcome.proves("DeleteVolume", error.code):
         ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)

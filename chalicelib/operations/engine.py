@@ -1,8 +1,8 @@
-"""Running operations: acquire, make one call, write its result, under the rules of docs/operations.md.
+"""Run operations: acquire one, make one call, write its result (docs/operations.md).
 
-Whoever holds the lease is alone, whatever the queue delivers and however often. Nothing here retries in place: a step
-that must be repeated writes when, and ends; the waiting request or the sweeper sends it again. A worker that frees a
-turn goes on with the operation that has waited for it the longest.
+The worker that holds the lease is the only one, no matter how often the queue delivers the message. Nothing here
+retries in place. A step that must be repeated writes when that is due, and ends. The waiting request or the sweeper
+sends its message then. A worker that frees a turn continues with the operation that has waited for it the longest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,10 @@ from chalicelib.store.turns import Turn, of_storage
 
 
 def work(ctx: StepContext, operation_id: str, *, seconds: float = FUNCTION_TIMEOUT) -> Iterator[Operation]:
-    """Work on one operation as far as it goes now, and then on those that have waited for its turn; yields the records
-    as they were found.
+    """Run one operation as far as it goes now, then those that have waited for its turn. Yield each record as read.
 
-    Safe to call at any time, any number of times, from anywhere: an operation that is closed, not due, or held by a
-    living lease is left alone. No call is begun whose lease would outlive the caller, who may run for `seconds`.
+    This is safe at any time and any number of times: an operation that is closed, not due, or under a lease is left
+    alone. The caller may run for `seconds`, and no call begins whose lease would end later.
     """
     shift = _Shift(ctx, ctx.clock.monotonic() + seconds, [operation_id])
     while shift.following:
@@ -34,14 +33,14 @@ def work(ctx: StepContext, operation_id: str, *, seconds: float = FUNCTION_TIMEO
 
 
 def run(ctx: StepContext, operation_id: str) -> Operation | None:
-    """`work` to its end; returns the record of this operation as it was found, None if there is none."""
+    """Run `work` to its end. Return the record of this operation as it was read, or None if there is none."""
     every = list(work(ctx, operation_id))
     return every[0] if every and every[0].id == operation_id else None
 
 
 @dataclass
 class _Shift:
-    """What one worker does in one invocation."""
+    """What one worker does in one invocation of its function."""
 
     ctx: StepContext
     end: float
@@ -70,7 +69,7 @@ def _run(shift: _Shift, operation_id: str) -> Operation | None:
         while operation is not None:
             operation = _attempt(shift, operation)
     except LeaseLost:
-        # Another worker owns it: whatever this one learnt, that one will learn too. Stop, undo nothing.
+        # Another worker owns it, and will learn what this one has learnt. Stop, and undo nothing.
         return found
     return found
 
@@ -81,7 +80,7 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
     plugin = ctx.plugins.get(operation.plugin_id, consistent=False)
     seconds = call_seconds(step.rpc, plugin.deadlines if plugin else {})
     grace = plugin.grace if plugin and plugin.grace else GRACE
-    # Everything counts from here: what is read and opened before the call is made is taken off its deadline.
+    # The deadline counts from here, so what is read and decrypted before the call shortens the call.
     now, until = ctx.clock.now(), ctx.clock.monotonic() + seconds
     if not shift.has_time_for(lease_seconds(seconds)):
         ctx.operations.defer(operation, until=now, now=now)
@@ -109,10 +108,10 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
 
 
 def subjects(operation: Operation, spec: KindSpec, plugin: Plugin | None) -> list[str]:
-    """What the operation's calls must have for themselves, the widest last.
+    """Return what the operation's calls need a turn at, the widest subject last.
 
-    A volume that is being created has no name that another operation could know; afterwards the provider sees one call
-    to it at a time (CSI spec, Concurrency). A plugin may ask for more.
+    The provider gets one call at a time for each volume (CSI spec, Concurrency). A volume that is being created has no
+    ID yet that another operation could name. A plugin may ask for one call at a time for each node, or for all.
     """
     out = []
     if operation.external_id and spec.storage_has_id:
@@ -125,7 +124,10 @@ def subjects(operation: Operation, spec: KindSpec, plugin: Plugin | None) -> lis
 
 
 def _wait_for(shift: _Shift, turn: Turn, operation: Operation, busy_until: float) -> None:
-    """Due when the turn must be over, or when its holder calls; who held it may have left in this very moment."""
+    """Defer the operation until the turn's lease ends, or until its holder leaves.
+
+    The holder may have left just before this operation joined the list of those who wait, so check once more.
+    """
     ctx, now = shift.ctx, shift.ctx.clock.now()
     ctx.operations.defer(operation, until=busy_until, now=now)
     if ctx.turns.is_free(turn, now=now) and ctx.operations.call_up(operation.id, now=now):
@@ -133,9 +135,10 @@ def _wait_for(shift: _Shift, turn: Turn, operation: Operation, busy_until: float
 
 
 def _leave(shift: _Shift, taken: Sequence[Turn], *, until: float = 0.0) -> None:
-    """Free the turns and go on with who waits the longest for each; a call that may still land keeps them until then.
+    """Free the turns, and continue with the operation that has waited the longest for each.
 
-    Should this worker die before it does, they are due, and the next sweep sends them.
+    A call that may still land keeps the turns until `until`. If this worker dies first, the operations that wait become
+    due, and the next sweep sends them.
     """
     ctx = shift.ctx
     for turn in taken:
@@ -150,7 +153,7 @@ def _leave(shift: _Shift, taken: Sequence[Turn], *, until: float = 0.0) -> None:
 
 
 def _call(ctx: StepContext, step: Step, acquired: Operation, until: float) -> tuple[Operation | None, bool]:
-    """What follows, and whether a call of the operation may still land at the provider."""
+    """Make the step's call. Return what follows, and whether a call of the operation may still land at the provider."""
     following = None
     answered = True
     try:
@@ -158,7 +161,7 @@ def _call(ctx: StepContext, step: Step, acquired: Operation, until: float) -> tu
     except PluginRejected as exc:
         now = ctx.clock.now()
         if acquired.unanswered > 1 and now < acquired.calls_until:
-            # An older call may still land: what this answer says of the storage may be over by then. Once more, alone.
+            # An older call may still land, and change what this answer says of the storage. Call again when none can.
             heard = outcome.is_answer(exc.code)
             ctx.operations.postpone(acquired, now=now, until=acquired.calls_until, last_error=exc.text, answered=heard)
         else:
@@ -169,7 +172,7 @@ def _call(ctx: StepContext, step: Step, acquired: Operation, until: float) -> tu
     except PluginUnreachable as exc:
         ctx.retry(acquired, exc.text, answered=True, now=ctx.clock.now())
     except StoreError as exc:
-        # The call may have been made, and what it answered was not written.
+        # The call may have been made, but its answer was not written.
         answered = False
         ctx.retry(acquired, exc.text, answered=False, now=ctx.clock.now())
     return following, acquired.in_flight(ctx.clock.now()) > int(answered)

@@ -1,11 +1,13 @@
-"""Expanding a volume: ControllerExpandVolume, then the record with the rest of the update.
+"""Expand a volume: ControllerExpandVolume, then the record with the rest of the update.
 
-Races with: claims, which may come and go meanwhile (only the definition is written, never the counters); a delete
-(refused while the operation holds the volume). An expansion cannot be undone, and repeating it changes nothing more,
-so every rejection closes the operation: the volume keeps the definition it had, and the provider's true size is
-learnt with the next expansion.
+Races with
+- claims, which may come and go meanwhile: only the definition is written, never the counters.
+- a delete, which is refused while the operation holds the volume.
 
-After a crash: before the call, nothing happened; after it, the next attempt's call answers the same size.
+An expansion cannot be undone, and a repeated one changes nothing more. So every rejection closes the operation. The
+volume keeps its old definition, and the next expansion learns its true size.
+
+After a crash before the call, nothing happened. After the call, the next attempt's call answers the same size.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ def result(updated: Volume, operation: Operation) -> Volume:
 
 
 def expand(ctx: StepContext, operation: Operation, until: float) -> None:
-    """ControllerExpandVolume, and on its answer the volume has its new size and definition."""
+    """Call ControllerExpandVolume. Write the volume's new size and definition, and the end of the operation."""
     params = Params.decode(operation.params)
     merged = the_volume(operation)
     capacity = ctx.calls.controller_expand_volume(
@@ -119,7 +121,7 @@ def expand(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def expand_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """The volume is as it was, or larger than we know, which harms nobody."""
+    """Fail the operation. The volume is as it was, or larger than its record says, which does no harm."""
     now = ctx.clock.now()
     unmark = volumes.unmark(
         volumes.key(operation.namespace, operation.volume_id),

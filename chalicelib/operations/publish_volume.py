@@ -1,11 +1,12 @@
-"""Publishing a claimed volume: attached to its node by the controller, staged and mounted there if the claim says so.
+"""Publish a claimed volume: attach it to its node, and stage and mount it there if the claim has a target path.
 
-Races with: the release of the claim (it takes the claim over; what this operation still learns is refused by the
-claim's own condition), and the unpublish of another claim on that node (one call to a volume at a time).
+Races with
+- the release of the claim: it takes the claim over, and the claim's condition refuses what this operation still learns.
+- the unpublish of another claim on that node: a volume gets one call at a time.
 
-After a crash: every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
-at once; any other releases it, and the operation goes on as its own undo until the volume is off the node: only then
-the claim goes. The undo begins at once, unless the call that failed may still land.
+After a crash, every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
+at once. Any other failure releases the claim, and the operation undoes itself: the claim is free when the volume is off
+the node. The undo begins at once, unless the call that failed may still land.
 """
 
 import json
@@ -40,7 +41,7 @@ def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOpe
 
 
 def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
-    """ControllerPublishVolume; its context is what the node needs."""
+    """Call ControllerPublishVolume, whose publish context the node's calls need."""
     claim = claim_steps.the_claim(ctx, operation)
     context = ctx.calls.controller_publish_volume(
         the_volume(operation),
@@ -61,7 +62,7 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
 
 
 def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
-    """NodeStageVolume, where the plugin has it."""
+    """Call NodeStageVolume, if the plugin has it."""
     claim = claim_steps.the_claim(ctx, operation)
     call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
     ctx.calls.node_stage_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
@@ -69,7 +70,7 @@ def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | N
 
 
 def mount(ctx: StepContext, operation: Operation, until: float) -> None:
-    """NodePublishVolume: the volume is at its target path."""
+    """Call NodePublishVolume, which puts the volume at its target path."""
     claim = claim_steps.the_claim(ctx, operation)
     call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
     ctx.calls.node_publish_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
@@ -77,7 +78,7 @@ def mount(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def attach_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
-    """Not attached: the claim goes. Or nobody knows: it is detached first."""
+    """Free the claim if the volume is proven not to be attached. Otherwise detach it first."""
     if outcome.proves("ControllerPublishVolume", error.code):
         claim_steps.free(ctx, operation, error.text)
         return None
@@ -85,12 +86,12 @@ def attach_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
 
 
 def stage_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
-    """What was staged may be half there."""
+    """Unstage, since the volume may be half staged."""
     return _undo(ctx, operation, error, claim_steps.UNSTAGE)
 
 
 def mount_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
-    """What was mounted may be half there."""
+    """Unmount, since the volume may be half mounted."""
     return _undo(ctx, operation, error, claim_steps.UNMOUNT)
 
 
@@ -106,7 +107,7 @@ def _published(ctx: StepContext, operation: Operation, context: dict[str, str]) 
 
 
 def _undo(ctx: StepContext, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
-    """The client has its answer; the claim is past, and this operation goes on by itself."""
+    """Answer the client with the error, make the claim past, and continue the operation as its own undo."""
     now = ctx.clock.now()
     may_land = not outcome.is_answer(error.code)
     until = max(operation.calls_until, now + retry_delay(1, ctx.clock.jitter())) if may_land else now

@@ -1,7 +1,10 @@
-"""Releasing a claim: off the node where the worker mounted it, off the machine by the controller, and free.
+"""Release a claim: unmount and unstage the volume on its node, detach it by the controller, and free the claim.
 
-Races with: a claim of the same node, which waits for the turn and is then published anew; a delete of the volume,
-refused as long as the claim counts. After a crash: every call succeeds for what is not published any more.
+Races with
+- another claim on that node: it waits for the turn, and is then published anew.
+- a delete of the volume: it is refused as long as the claim counts.
+
+After a crash, every call is repeated, and succeeds for what is not published any more.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""Claims: taking, renewing and reading them (docs/protocols.md, section 2). service/releases.py gives them up.
+"""Take, renew and read claims (docs/protocols.md, section 2). service/releases.py releases them.
 
 A claim counts from the transaction that takes it until the one that frees it. An operation publishes its volume. A
 claim that needs no call at the provider is published at once.
@@ -55,14 +55,14 @@ class _Publication:
     claim: Claim
     operation: Operation | None = None
     index: int = 0
-    """At which the claim can be read, where that is not its own."""
+    """At which the claim can be read. 0: at its own create index."""
 
 
 def take(deps: Deps, wanted: Claim, budget: Budget) -> IndexedClaim:
-    """Take the claim and publish the volume on its node; the same claim taken again is the same claim.
+    """Take the claim and publish the volume on its node. A repeat returns the claim that was taken.
 
-    Raises Refused in Nomad's words when it does not fit beside the claims that are there, RequestError 409 when the
-    allocation holds another claim on the volume, OperationPending when publishing takes longer than a request may.
+    Raises Refused when the claim does not fit beside those that are there, RequestError 409 when the allocation has
+    another claim on the volume, and OperationPending when publishing takes longer than the request may wait.
     """
     _check(wanted)
 
@@ -93,13 +93,19 @@ def take(deps: Deps, wanted: Claim, budget: Budget) -> IndexedClaim:
 
 
 def of_volume(deps: Deps, namespace: str, volume_id: str) -> tuple[int, list[Claim]]:
-    """The volume's index and its claims; the volume is read first, so a change after it has a higher index."""
+    """Return the volume's index and its claims.
+
+    The volume is read first, so a change that the claims show already has a higher index.
+    """
     volume = _volume(deps, namespace, volume_id)
     return volume.modify_index, its_claims(deps, volume)
 
 
 def its_claims(deps: Deps, volume: Volume) -> list[Claim]:
-    """Claims of this volume, not of an earlier one of that ID; no read when its counters say that there are none."""
+    """Return the claims of this volume, not those of an earlier one with its ID.
+
+    Nothing is read when the volume's counters say that there are none.
+    """
     if not volume.in_use:
         return []
     found = deps.claims.of_volume(volume.namespace, volume.id)
@@ -107,7 +113,10 @@ def its_claims(deps: Deps, volume: Volume) -> list[Claim]:
 
 
 def renew(deps: Deps, namespace: str, volume_id: str, allocation_id: str, seconds: int) -> Claim:
-    """The claim lasts `seconds` from now (0: as long as before); nobody is woken. Raises NotFound, RequestError 409."""
+    """Renew the claim's lease for `seconds` from now, or for as long as before if that is 0.
+
+    Blocked reads are not woken. Raises NotFound, and RequestError 409 when the lease has run out.
+    """
     claim = existing(deps, namespace, volume_id, allocation_id)
     if not claim.lease_seconds:
         raise RequestError(f"claim of allocation {allocation_id} has no lease: it lasts until it is released")
@@ -139,7 +148,7 @@ def _check_lease(seconds: int) -> None:
 
 
 def _with_modes(wanted: Claim, volume: Volume) -> Claim:
-    """Modes that the request leaves out: those in force, or the volume's only capability."""
+    """Return the claim with the modes that its request leaves out: those in force, or the volume's only capability."""
     if wanted.access_mode and wanted.attachment_mode:
         return wanted
     pairs = {(c.access_mode, c.attachment_mode) for c in volume.definition.capabilities}
@@ -191,7 +200,7 @@ def _place(deps: Deps, volume: Volume, wanted: Claim) -> _Place:
 
 
 def _reachable(volume: Volume, instance: Instance) -> bool:
-    """Whether one of the volume's topologies holds on the node (CSI spec, Topology)."""
+    """Return whether the node has one of the volume's topologies (CSI spec, Topology)."""
     topologies = [t for t in volume.definition.topologies or () if t]
     if not topologies or instance.topology is None:
         return True
@@ -217,7 +226,7 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, NewOpera
 
 
 def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> _Publication:
-    """The claim that is there: the same one, or in the way."""
+    """Return the claim that the allocation has already. Raises RequestError 409 when it is another one."""
     if not held.live or not held.is_on(volume):
         raise RequestError(
             f"allocation {held.allocation_id} is giving up its claim on volume {held.volume_id}: try again when it "
@@ -237,7 +246,7 @@ def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> _P
 
 
 def _published(deps: Deps, publication: _Publication, budget: Budget) -> IndexedClaim:
-    """The claim once the volume can be used; raises Refused with the plugin's word when it cannot."""
+    """Wait until the volume can be used, and return the claim. Raises Refused with the plugin's error when it cannot."""
     claim, operation = publication.claim, publication.operation
     if operation is None:
         return IndexedClaim(publication.index or claim.create_index, claim)

@@ -1,7 +1,7 @@
-"""Creating, registering and updating volumes by their definitions.
+"""Create, register and update volumes by their definitions.
 
-All definitions of a request are checked before anything is done. After that each volume stands alone: creates run
-side by side, and if one fails, the others exist and are registered.
+All definitions of a request are checked before anything is done. After that, each volume stands alone: creates run side
+by side, and if one fails, the others exist and are registered.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +32,17 @@ ASKED_AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """The index of a write, and the volumes to show for it: with a plugin, they are shown with its counts."""
+    """The index of a write, and the volumes that the answer shows. With a plugin, they are shown with its counts."""
 
     index: int
     volumes: tuple[tuple[Volume, Plugin | None], ...] = ()
 
 
 def create(deps: Deps, wanted: Sequence[VolumeRequest], budget: Budget) -> WriteResult:
-    """Make the volumes at their providers, side by side; one that exists is updated. Refused has all errors joined."""
+    """Create the volumes at their providers, side by side. One that exists is updated.
+
+    Raises Refused with all errors in one text, RequestError, and OperationPending.
+    """
     checked = _checked(deps, wanted)
     if len({(w.volume.namespace, w.volume.id) for w in checked}) < len(checked):
         raise RequestError("validation: one volume ID is in the request twice")
@@ -74,8 +77,9 @@ def _start_create(deps: Deps, item: VolumeRequest) -> VolumeResult | PendingVolu
 
 
 def register(deps: Deps, wanted: Sequence[VolumeRequest], budget: Budget) -> WriteResult:
-    """Make volumes known that exist at their providers; one that is known is updated. All are checked before the
-    first is written.
+    """Register volumes that exist at their providers. One that is registered is updated.
+
+    All are checked before the first is written. Raises Refused, RequestError, and OperationPending.
     """
     # Of one ID that is there twice, the last counts, as recorded.
     named = _checked(deps, wanted)
@@ -106,7 +110,7 @@ def _start_register(deps: Deps, item: VolumeRequest, known: Volume | None) -> Vo
 
 
 def _known(deps: Deps, item: VolumeRequest) -> Volume | None:
-    """The volume of that ID, if there is one that may be updated."""
+    """Return the volume of that ID, or None. Raises when it exists and may not be updated."""
     found = deps.volumes.get(item.volume.namespace, item.volume.id)
     if found is None or not found.exists:
         return None
@@ -120,7 +124,7 @@ def _written(results: Sequence[VolumeResult]) -> WriteResult:
 
 
 def _checked(deps: Deps, wanted: Sequence[VolumeRequest]) -> list[VolumeRequest]:
-    """All definitions are right and their namespaces and plugins exist, or nothing is done."""
+    """Return the requests with their plugins' names and versions. Raises Refused when a definition is wrong."""
     if not wanted:
         raise Refused("missing volume definition")
     for item in wanted:
@@ -149,7 +153,7 @@ def _with_plugins(deps: Deps, wanted: Sequence[VolumeRequest]) -> list[VolumeReq
 
 
 def _refuse_namespaces(deps: Deps, wanted: Sequence[VolumeRequest], *, join: bool) -> None:
-    """Before anything is made: an unknown namespace found later would leave storage behind."""
+    """Raise Refused for unknown namespaces, before anything is made: found later, storage would be left behind."""
     missing = {name for name in {w.volume.namespace for w in wanted} if not deps.namespaces.exists(name)}
     texts = [_no_namespace(w.volume).text for w in wanted if w.volume.namespace in missing]
     if texts:
@@ -157,7 +161,7 @@ def _refuse_namespaces(deps: Deps, wanted: Sequence[VolumeRequest], *, join: boo
 
 
 def _refuse_plugin(plugin: Plugin | None, plugin_id: str) -> None:
-    """What a plugin must have for a create."""
+    """Raise Refused when the plugin cannot create volumes now."""
     if plugin is None:
         raise Refused(f"no CSI plugin named: {plugin_id} could be found")
     if plugin.awaits_controller:
@@ -171,7 +175,7 @@ def _refuse_plugin(plugin: Plugin | None, plugin_id: str) -> None:
 
 
 def _refuse_create(item: VolumeRequest) -> None:
-    """What would be refused on the way to the plugin, one volume at a time."""
+    """Raise Refused for what Nomad refuses on the way to the plugin, one volume at a time."""
     asked = item.volume.definition
     problem = "missing Name" if not asked.name else mode_problem(asked.capabilities)
     if not problem and asked.capacity_max and asked.capacity_max < asked.capacity_min:
@@ -181,8 +185,10 @@ def _refuse_create(item: VolumeRequest) -> None:
 
 
 def _already(deps: Deps, item: VolumeRequest, refused: RefusedWrites, mine: Operation) -> Started | Volume:
-    """Why the reservation was refused: no namespace, my own write, the same request, another one, or the volume
-    exists.
+    """Return what the refused reservation leads to.
+
+    If the write was our own, or the request is a repeat, that is the operation. If the volume exists, it is the volume,
+    to be updated. Raises Refused without the namespace, and OperationInProgress.
     """
     volume = item.volume
     if "namespace" in refused:
@@ -197,7 +203,7 @@ def _already(deps: Deps, item: VolumeRequest, refused: RefusedWrites, mine: Oper
 
 
 def _merged_for_register(known: Volume | None, item: VolumeRequest) -> Volume:
-    """What the plugin is asked to validate: the definition as it will stand."""
+    """Return the volume that the plugin is asked to validate: with the definition that it will have."""
     if known is None:
         return _placed(item.volume)
     try:
@@ -207,7 +213,7 @@ def _merged_for_register(known: Volume | None, item: VolumeRequest) -> Volume:
 
 
 def _validate_at_providers(deps: Deps, wanted: Sequence[VolumeRequest], budget: Budget) -> None:
-    """A plugin with a controller is asked whether the volume exists and can do what is wanted; about several at once.
+    """Ask each plugin that has a controller whether the volume exists and can do what is wanted, several at once.
 
     Raises what the first of them, in order, is refused with.
     """
@@ -222,7 +228,10 @@ def _validate_at_providers(deps: Deps, wanted: Sequence[VolumeRequest], budget: 
 
 
 def _question(deps: Deps, item: VolumeRequest, seconds: float) -> Callable[[], None] | None:
-    """What asks the item's plugin; None if it cannot be asked. Refused when it need not be asked to say no."""
+    """Return the call that asks the item's plugin, or None if it has no controller.
+
+    Raises Refused when the answer is no without asking.
+    """
     plugin = deps.plugins.get(item.volume.plugin_id)
     if plugin is None or not plugin.controller_required:
         return None
@@ -247,7 +256,7 @@ def _question(deps: Deps, item: VolumeRequest, seconds: float) -> Callable[[], N
 
 
 def _placed(volume: Volume) -> Volume:
-    """A volume that is registered without topologies is where it was requested to be."""
+    """Return the volume with topologies: registered without some, it is where it was requested to be."""
     definition = volume.definition
     request = definition.topology_request
     if definition.topologies is None and request is not None and request.required:
@@ -280,7 +289,7 @@ def _register(deps: Deps, item: VolumeRequest) -> VolumeResult | PendingVolume:
 
 
 def _register_refused(volume: Volume, refused: RefusedWrites) -> Volume | None:
-    """The volume, if somebody made it known meanwhile; None to try again."""
+    """Return the volume if another request registered it meanwhile, or None to try again."""
     if "namespace" in refused:
         raise _no_namespace(volume)
     old = volume_store.volume_of(refused.get("volume"))

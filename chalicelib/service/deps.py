@@ -10,24 +10,24 @@ from chalicelib.store.waits import WaitStore
 
 @dataclass(frozen=True)
 class Deps(Api):
-    """The API's stores and neighbours; the same for every request."""
+    """What every request shares: stores, key, queue, plugins, and how long a request may wait."""
 
     asker: Asker
     waits: WaitStore
     wait_seconds: float
-    """The longest that any request may wait."""
+    """Seconds that any request may wait at most."""
     patience: Patience = USUAL_PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long one request may wait for the outcome of what it began."""
+    """How long one request may wait for the outcome of what it started."""
 
     wait: float
-    """Seconds, as its client wants it (RFC 7240)."""
+    """Seconds, as the client prefers (RFC 7240)."""
     answer_by: float
-    """On the monotonic clock: when it must be answered. What it does before it waits counts."""
+    """When the request must be answered, on the monotonic clock. The time before the wait counts."""
 
     def left(self, now: float) -> float:
-        """Seconds until it must be answered; `now` is on the monotonic clock."""
+        """Return the seconds until the request must be answered. `now` is on the monotonic clock."""
         return max(self.answer_by - now, 0.0)

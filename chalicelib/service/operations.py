@@ -1,4 +1,4 @@
-"""Operations as their owners see them: read, list, wait, resume, cancel."""
+"""Read, list, await, resume and cancel operations."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,14 +15,14 @@ from chalicelib.store import operations as operation_store
 from chalicelib.store.dynamo import TransactionRefused
 
 READ_BUDGET: Final = 2_000
-"""Records that one page may read; then a short page is answered, with its token."""
+"""Records that one page may read. After that, a short page is answered, with its token."""
 DEFAULT_PAGE: Final = 100
 CANCELLED: Final = "cancelled before a worker began"
 
 
 @dataclass(frozen=True, slots=True)
 class OperationQuery:
-    """What a list is asked for; empty is any."""
+    """What a list is asked for. An empty field matches any value."""
 
     namespace: str = "*"
     status: str = ""
@@ -34,7 +34,7 @@ class OperationQuery:
 
 @dataclass
 class OperationPage:
-    """One page, the newest first; `next_token` is the ID of the first operation of the next page."""
+    """One page, the newest operation first. `next_token` is the ID of the first operation of the next page."""
 
     index: int
     operations: list[Operation] = field(default_factory=list)
@@ -42,7 +42,7 @@ class OperationPage:
 
 
 def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
-    """One operation; with `wait`, as it is when its outcome is known or the seconds are over. Raises NotFound."""
+    """Return one operation, at once or when its outcome is known, at most `wait` seconds later. Raises NotFound."""
     found = deps.operations.get(operation_id)
     if found is None:
         raise NotFound(f"operation {operation_id} not found: finished ones are kept for a week")
@@ -54,7 +54,7 @@ def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
 
 
 def list_operations(deps: Deps, query: OperationQuery) -> OperationPage:
-    """A page of what is kept: open operations, those in doubt, and a week of finished ones."""
+    """Return a page of the operations that are kept: open ones, those in doubt, and a week of finished ones."""
     if query.status and query.status not in {s.value for s in Status}:
         known = ", ".join(s.value for s in Status)
         raise RequestError(f"status must be one of: {known}")
@@ -69,8 +69,9 @@ def list_operations(deps: Deps, query: OperationQuery) -> OperationPage:
 
 
 def resume(deps: Deps, operation_id: str) -> Operation:
-    """Try one again that was given up in doubt, or one now that waits for its next try; raises RequestError 409 for
-    any other.
+    """Resume an operation that is in doubt, or start the next try of one that waits for it.
+
+    Raises NotFound, and RequestError 409 for any other.
     """
     found = read(deps, operation_id)
     if found.status is not Status.IN_DOUBT and not found.backs_off(deps.clock.now()):
@@ -83,9 +84,10 @@ def resume(deps: Deps, operation_id: str) -> Operation:
 
 
 def cancel(deps: Deps, operation_id: str) -> Operation:
-    """End one that no worker has begun, and free what it held; raises RequestError 409 for any other.
+    """Cancel an operation that no worker has begun, and free what it holds.
 
-    The condition is the record's own: a worker that acquires it at the same moment wins, or finds it over.
+    The write is conditional on that, so a worker that acquires it at the same moment wins, or finds it over. Raises
+    NotFound, and RequestError 409 for an operation that was begun or is about a claim.
     """
     found = read(deps, operation_id)
     if found.status is not Status.PENDING or found.attempt:

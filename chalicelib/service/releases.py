@@ -1,4 +1,4 @@
-"""Giving claims up: release, detach, and what the sweeper releases (docs/protocols.md, section 2).
+"""Release claims: for their owners, for operators (detach) and for the sweeper (docs/protocols.md, section 2).
 
 A past claim counts until it is free. An operation takes the volume off the node, and only then frees the claim.
 """
@@ -23,8 +23,9 @@ from chalicelib.store.index import volume_scope
 
 
 def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str, budget: Budget) -> int:
-    """Give the claim up and wait until it is free; returns the index. Raises NotFound when there is none, and Refused
-    when nothing proves that its node has stopped writing.
+    """Release the claim, wait until it is free, and return the index.
+
+    Raises NotFound when there is none, and Refused when nothing proves that its node has stopped writing.
     """
     claim = existing(deps, namespace, volume_id, allocation_id)
     node = deps.plugins.node(claim.node_id)
@@ -38,10 +39,11 @@ def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str, budg
 
 
 def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget, *, force: bool) -> int:
-    """Release the past claims of a node and wait; live ones of a node that is up are refused. Returns the index.
+    """Release the claims that a node has on the volume, wait until they are free, and return the index.
 
-    `node` may be the beginning of an ID if only one node has it. With `force` the operator says that the node is off:
-    what nothing else proves to have stopped writing is then let go.
+    `node` is an ID, or the beginning of one node's ID. With `force`, an operator says that the node is off, so claims
+    are freed though nothing else proves that they stopped writing. Raises Refused when the node is up and one of its
+    claims is live.
     """
     volume = deps.volumes.get(namespace, volume_id)
     if volume is None or not volume.exists:
@@ -53,7 +55,7 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     up = known is not None and known.healthy
     if any(claim.live for claim in on_node) and up:
         raise Refused(f"volume in use: {volume_id}")
-    # A node that is back unmounts what the worker mounted there; what somebody else mounted it knows nothing of.
+    # A node that is back can unmount what the worker mounted there. It knows nothing of what others mounted.
     started = [let_go(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
     index = finished(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
@@ -61,24 +63,24 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
 
 
 def _refuse_lost(deps: Deps, claims: Sequence[Claim]) -> None:
-    """Say so, and what can be done, when one of these is still there because nothing could be proven."""
+    """Raise Refused, and say what to do, when one of these claims is lost: it stays, since nothing proves its end."""
     for claim in claims:
         found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
         if found is not None and found.create_index == claim.create_index and found.node_lost:
             raise Refused(
                 f"node lost: nothing proves that allocation {claim.allocation_id} on node {claim.node_id} has stopped "
-                "writing; when the machine is surely off, detach with force=true"
+                "writing; when the machine is off for certain, detach with force=true"
             )
 
 
 def let_go(
     deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = True, lease: Lease | None = None
 ) -> Operation | None:
-    """Start whatever frees the claim; the operation that does it, or None when there is none.
+    """Start to free the claim, and return the operation that does it, or None if there is none.
 
-    A claim that writes alone, on a node that is not up, without a controller that could take the volume away from it,
-    is only marked as lost: another writer may come when the node is back, or when an operator says that it is off
-    (`force`). With `lease`, nothing happens if the claim was renewed since that was read.
+    A claim that writes alone is only marked as lost if its node is not up and no controller can take the volume away
+    from the node. Another writer may come when the node is back, or when an operator says that it is off (`force`).
+    With `lease`, nothing happens if the claim was renewed since the lease was read.
     """
 
     def build(refused: RefusedWrites) -> Change[_Release]:
@@ -110,14 +112,14 @@ def let_go(
 
 @dataclass(frozen=True, slots=True)
 class _Release:
-    """The operation that frees a claim, if there is one, and the ID of the one that had the claim until now."""
+    """The operation that frees a claim, if one does, and the ID of the operation that had the claim until now."""
 
     operation: Operation | None = None
     instead_of: str = ""
 
 
 def _still_there(deps: Deps, claim: Claim, lease: Lease | None) -> Claim | None:
-    """The claim as it is now; None when it is gone, or was renewed since `lease` was read."""
+    """Return the claim as it is now, or None if it is gone or was renewed since `lease` was read."""
     found = deps.claims.get(claim.namespace, claim.volume_id, claim.allocation_id)
     if found is None or found.create_index != claim.create_index:
         return None
@@ -132,10 +134,10 @@ def _end(deps: Deps, operation_id: str) -> None:
 
 
 def finished(deps: Deps, operations: Sequence[Operation], budget: Budget) -> int:
-    """Wait until their claims are free; the highest index, 0 if none is known. Raises Refused with the last error of
-    one that was given up, or OperationPending.
+    """Wait until the claims of these operations are free. Return the highest index, or 0 if none is known.
 
-    A publish that failed has answered its client long before the claim is free: here only the end counts.
+    Raises Refused with the last error of an operation in doubt, and OperationPending. A publish that failed has
+    answered its client before its claim is free, so an error is not the end here.
     """
     done = waiting.wait(deps, operations, budget, over=_is_over).values()
     given_up = next((o for o in done if o.status is Status.IN_DOUBT), None)
@@ -164,7 +166,7 @@ def _release_writes(
 
 
 def _resumed(deps: Deps, operation_id: str) -> Operation | None:
-    """Return the operation that frees the claim, resumed."""
+    """Resume the operation that frees the claim, and return it."""
     found = deps.operations.get(operation_id)
     return found and starting.resume(deps, found)
 

@@ -1,4 +1,4 @@
-"""Snapshots and external volumes: what the provider knows, which no record of ours repeats (as in Nomad)."""
+"""Create, delete and list snapshots, and list external volumes. Only the provider has records of them, as in Nomad."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from chalicelib.service.deps import Budget, Deps
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest:
-    """A snapshot as a request asks for it."""
+    """One snapshot that a request asks for."""
 
     source_volume_id: str
     plugin_id: str
@@ -25,7 +25,10 @@ class SnapshotRequest:
 
 
 def create(deps: Deps, namespace: str, wanted: Sequence[SnapshotRequest], budget: Budget) -> list[Snapshot]:
-    """Take the snapshots side by side; each stands alone: if one fails, the others exist."""
+    """Take the snapshots side by side. If one fails, the others exist.
+
+    Raises Refused with all errors in one text, and OperationPending.
+    """
     errors: list[str] = []
     started: list[Operation] = []
     for item in wanted:
@@ -49,7 +52,7 @@ def create(deps: Deps, namespace: str, wanted: Sequence[SnapshotRequest], budget
 
 
 def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, str], budget: Budget) -> None:
-    """Delete a snapshot at its provider; one that is not there is deleted."""
+    """Delete a snapshot at its provider. This succeeds if it is not there. Raises Refused, OperationPending."""
     try:
         plugin = _known(deps, plugin_id)
         if not plugin.controllers_healthy or not plugin.can("CREATE_DELETE_SNAPSHOT"):
@@ -72,7 +75,7 @@ def delete(deps: Deps, plugin_id: str, snapshot_id: str, secrets: Mapping[str, s
 def list_snapshots(
     deps: Deps, plugin_id: str, *, per_page: int, next_token: str, secrets: Mapping[str, str]
 ) -> Page[Snapshot]:
-    """One page of the provider's snapshots; paging is the plugin's own."""
+    """Return one page of the provider's snapshots. The token is the plugin's. Raises Refused."""
     plugin = _known(deps, plugin_id)
     if not plugin.controllers_healthy or not plugin.can("LIST_SNAPSHOTS"):
         raise Refused("plugin does not support listing snapshots")
@@ -83,7 +86,7 @@ def list_snapshots(
 
 
 def list_external(deps: Deps, plugin_id: str, *, per_page: int, next_token: str) -> Page[ExternalVolume]:
-    """One page of what the provider has, registered or not; paging is the plugin's own."""
+    """Return one page of the provider's volumes, registered or not. The token is the plugin's. Raises Refused."""
     plugin = _known(deps, plugin_id)
     if not plugin.controllers_healthy or not plugin.can("LIST_VOLUMES"):
         raise Refused("unimplemented for this plugin")

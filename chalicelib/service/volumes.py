@@ -1,4 +1,4 @@
-"""What the API does with volumes: one public function for each action."""
+"""Read, delete and deregister volumes. service/definitions.py creates, registers and updates them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class VolumeRead:
 
 
 def read(deps: Deps, namespace: str, volume_id: str) -> VolumeRead:
-    """One volume, read strongly, and its index: that of the tombstone when it is gone."""
+    """Return one volume, read consistently, with its index. If it is gone, the index is that of its tombstone."""
     found, floor = deps.volumes.get(namespace, volume_id), 0
     if found is None or not found.modify_index:
-        # An ID that never was has no index of its own: one that its create will be above, read before it is looked for.
+        # An ID that was never used has no index. Take one that its create will exceed, before looking for the ID again.
         floor = deps.index.watch().floor(volume_scope(namespace))
         found = deps.volumes.get(namespace, volume_id)
     if found is None or not found.exists:
@@ -44,10 +44,10 @@ def read(deps: Deps, namespace: str, volume_id: str) -> VolumeRead:
 
 
 def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
-    """What a blocked read of this volume waits on: its own index.
+    """Return the index that a blocked read of this volume waits on: the volume's own.
 
-    A larger `index` than that came from a list, or from a read before the ID was ever used: a change that is under way
-    may bear a smaller number, so the scope's publications count too.
+    An `index` above that came from a list, or from a read before the ID was ever used. A change that is under way may
+    have a smaller number, so the publications of the volume's scope count, too.
     """
     found = deps.volumes.get(namespace, volume_id, consistent=False)
     own = found.modify_index if found else 0
@@ -55,8 +55,9 @@ def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
 
 
 def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str], budget: Budget) -> int:
-    """Destroy the volume at its provider, then forget it; returns the index. Refused before anything is touched if it
-    is in use.
+    """Delete the volume at its provider, then its record, and return the index.
+
+    Raises NotFound, OperationInProgress, OperationPending, and Refused, before anything is touched, if it is in use.
     """
 
     def build(_: RefusedWrites) -> Change[Started]:
@@ -72,9 +73,10 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
 
 
 def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = False) -> int:
-    """Forget the volume and leave its storage alone; returns the index.
+    """Delete the volume's record, leave its storage alone, and return the index.
 
-    `force` drops past claims, never a live one; what is under way to detach them goes on without the volume.
+    `force` drops past claims, but never a live one. Operations that detach them go on without the volume. Raises
+    NotFound, OperationInProgress, and Refused when the volume is in use.
     """
 
     def is_kept(volume: Volume) -> bool:
@@ -99,7 +101,7 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
 
 
 def _deletable(deps: Deps, found: Volume) -> Volume:
-    """Return the volume if nothing speaks against its deletion. Raises Refused."""
+    """Return the volume if it may be deleted. Raises Refused when it is in use or its plugin cannot be called."""
     if found.in_use and counters.repair(deps, found):
         found = _existing(deps, found.namespace, found.id)
     if found.in_use:

@@ -1,4 +1,4 @@
-"""Waiting for the outcome of operations that a request has started."""
+"""Wait for the outcome of the operations that a request has started."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -14,7 +14,7 @@ POLL_GROWTH: Final = 1.5
 
 
 def answered(operation: Operation) -> bool:
-    """Whether there is something to tell; an undo may still go on."""
+    """Return whether the client can be answered, though an undo may still go on."""
     return operation.answered
 
 
@@ -25,10 +25,10 @@ def wait(
     *,
     over: Callable[[Operation], bool] = answered,
 ) -> dict[str, Operation]:
-    """The operations as they stand when all are `over` or the budget is spent.
+    """Wait until all operations are `over` or the budget is spent, and return them as they are then, by their IDs.
 
-    Polls grow from 10 ms to 1 s and may be eventually consistent: half a read unit each. A message that seems lost,
-    or a step that is to be repeated, is sent again from here, so a waiting client never waits for the sweeper.
+    Polls are 10 ms apart at first and 1 s at last. They are eventually consistent, for half a read unit each. A message
+    that seems lost, or a step that is due again, is sent from here, so a waiting client never waits for the sweeper.
     """
     found = {operation.id: operation for operation in operations}
     now = deps.clock.monotonic()
@@ -53,7 +53,7 @@ def wait(
 def unanswered(
     operations: Iterable[Operation], *, over: Callable[[Operation], bool] = answered
 ) -> OperationPending | None:
-    """What to tell about operations that are still running, None if there is none."""
+    """Return the error for operations that are still running, or None if none is."""
     waiting = [o for o in operations if not over(o)]
     if not waiting:
         return None
