@@ -217,7 +217,7 @@ def free(ctx: StepContext, operation: Operation, error: str) -> None:
 
 
 def refused(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """Retry later, since the volume may still be there. The claim stays. After the last try, an operator has to look."""
+    """Retry later, since the volume may still be there. The claim stays. After the last try, an operator must look."""
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 

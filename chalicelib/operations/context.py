@@ -75,7 +75,8 @@ class StepContext(Stores):
     def record_claim(self, operation: Operation, *, build: Callable[[], Writes]) -> None:
         """Commit what the operation did to its claim, and its own record with it.
 
-        `build` runs again after each refusal, so it reads what it needs anew. Raises LeaseLost when a later attempt owns the operation, and ClaimLost when another operation has the claim.
+        `build` runs again after each refusal, so it reads what it needs anew. Raises LeaseLost when a later attempt
+        owns the operation, and ClaimLost when another operation has the claim.
         """
 
         def again(refused: RefusedWrites) -> Change[None]:

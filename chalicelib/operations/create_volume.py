@@ -8,7 +8,7 @@ at the provider.
 
 After a crash
 - before the call: the operation is pending, or its lease ends. The provider has nothing.
-- after the call, before the record: the volume exists under `storage_name`. The CreateVolume of the next attempt answers
+- after the call, before the record: the volume exists under `storage_name`. CreateVolume of the next attempt answers
 the same volume.
 - after the record: done.
 

@@ -246,7 +246,7 @@ def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> _P
 
 
 def _published(deps: Deps, publication: _Publication, budget: Budget) -> IndexedClaim:
-    """Wait until the volume can be used, and return the claim. Raises Refused with the plugin's error when it cannot."""
+    """Wait until the volume can be used, and return the claim. Raises Refused with the plugin's error."""
     claim, operation = publication.claim, publication.operation
     if operation is None:
         return IndexedClaim(publication.index or claim.create_index, claim)
