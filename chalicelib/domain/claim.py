@@ -23,8 +23,8 @@ EXCLUDES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("single-node-writer", WRITE): frozenset({"readers", "writers"}),
     ("multi-node-single-writer", WRITE): frozenset({"writers"}),
 }
-"""Access mode and claim mode, and the volume's counters that must be zero for such a claim. A pair without a row excludes
-no other claim. `has_room` and the condition of the write (store/claims.py) both read this table.
+"""Access mode and claim mode, and the volume's counters that must be zero for such a claim. A pair without a row
+excludes no other claim. `has_room` and the condition of the write (store/claims.py) both read this table.
 """
 READ_ONLY: Final = frozenset({"single-node-reader-only", "multi-node-reader-only"})
 """Access modes that no claim writes in."""
@@ -102,8 +102,8 @@ class Claim:
     """Where the worker mounts the volume on the node. Empty when the orchestrator mounts it itself."""
     lease_seconds: int = 0
     node_lost: bool = False
-    """Whether the claim is kept because its node is down and nothing proves that it has stopped writing. It is freed when
-    something does, or when an operator says that the node is off.
+    """Whether the claim is kept because its node is down and nothing proves that it has stopped writing. It is freed
+    when something does, or when an operator says that the node is off.
     """
     operation_id: str = ""
     volume_index: int = 0

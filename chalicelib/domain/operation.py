@@ -124,7 +124,7 @@ class Operation:
         return not self.open or bool(self.error) or self.status is Status.IN_DOUBT
 
     def backs_off(self, now: float) -> bool:
-        """Return whether it waits only because tries failed, so that it may be tried earlier. No call may still land."""
+        """Return whether it waits only because tries failed, and may be tried earlier: no call may still land."""
         return self.status is Status.PENDING and self.tries > 0 and self.not_before > now and not self.in_flight(now)
 
     def in_flight(self, now: float) -> int:
