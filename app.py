@@ -8,10 +8,10 @@ from chalice.app import Chalice, Response
 
 from chalicelib.routes import endpoint
 from chalicelib.routes.endpoint import METHODS
-from chalicelib.workers import workers
+from chalicelib.functions import functions
 
 app = Chalice(app_name="moorage", configure_logs=False)
-app.register_blueprint(workers)
+app.register_blueprint(functions)
 
 GATEWAY_PATHS = (
     "/v1/volumes",

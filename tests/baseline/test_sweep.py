@@ -2,7 +2,7 @@
 
 import json
 
-from chalicelib import workers
+from chalicelib import functions
 from chalicelib.domain.claim import ClaimState
 from chalicelib.domain.operation import TRY_LIMIT, Status
 from chalicelib.domain.plugin import LEFT, Node
@@ -34,7 +34,7 @@ def sweep(system: System, times: int) -> list[int]:
         for node in system.deps.plugins.nodes():
             if is_up(node):
                 beat(system, node)
-        workers.sweep_operations(CALLED, None)
+        functions.sweep_operations(CALLED, None)
         sent.append(len(system.queue.messages))
         system.pump()
     return sent

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 OURS: dict[str, set[str]] = {
-    "app": {"routes", "workers"},
+    "app": {"routes", "functions"},
     "routes": {"errors", "domain", "service", "wire", "wiring", "log", "identity"},
-    "workers": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
+    "functions": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
     "questions": {"ask", "csi", "domain", "errors", "sealing", "store", "tracing", "worker"},
     "wiring": {
         "ask", "clock", "csi", "errors", "log", "operations", "sealing", "service", "settings", "sqs", "store",
@@ -47,7 +47,7 @@ ACROSS: dict[tuple[str, str], str] = {
 THIRD: dict[str, set[str]] = {
     "app": {"chalice"},
     "routes": {"chalice"},
-    "workers": {"chalice"},
+    "functions": {"chalice"},
     "wire": {"lark", "re2"},
     "store": {"boto3", "botocore", "pynamodb"},
     "csi": {"grpc", "google"},

@@ -11,11 +11,11 @@ from chalice.app import Blueprint
 from chalicelib import log, wiring
 from chalicelib.settings import Settings
 
-workers = Blueprint(__name__)
+functions = Blueprint(__name__)
 _settings = Settings.from_env()
 
 
-@workers.on_sqs_message(queue=_settings.operations_queue, batch_size=1, maximum_concurrency=20, name="run_operation")
+@functions.on_sqs_message(queue=_settings.operations_queue, batch_size=1, maximum_concurrency=20, name="run_operation")
 def run_operation(event: Any) -> None:
     """Work on the operation that a message names."""
     from chalicelib.operations import engine
@@ -40,7 +40,7 @@ def run_operation(event: Any) -> None:
             started = time.monotonic()
 
 
-@workers.lambda_function(name="ask_plugin")
+@functions.lambda_function(name="ask_plugin")
 def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Answer one question to a plugin (chalicelib/ask.py)."""
     from chalicelib import questions
@@ -57,7 +57,7 @@ def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     return answer
 
 
-@workers.schedule("rate(1 minute)", name="sweep_operations")
+@functions.schedule("rate(1 minute)", name="sweep_operations")
 def sweep_operations(_event: Any) -> None:
     """Rescue what stands still; look after nodes that are silent, and what is claimed on them."""
     from chalicelib.operations.sweep import sweep
@@ -83,7 +83,7 @@ def sweep_operations(_event: Any) -> None:
     )
 
 
-@workers.schedule("rate(1 day)", name="audit_volumes")
+@functions.schedule("rate(1 day)", name="audit_volumes")
 def audit_volumes(event: Any) -> None:
     """Compare what the providers have with what is registered: all of them, or the one that a request asked for."""
     from chalicelib.service import audit
@@ -95,7 +95,7 @@ def audit_volumes(event: Any) -> None:
         audit.run_all(wiring.deps())
 
 
-@workers.on_sqs_message(queue=_settings.dead_letter_queue, batch_size=1, name="bury_operation")
+@functions.on_sqs_message(queue=_settings.dead_letter_queue, batch_size=1, name="bury_operation")
 def bury_operation(event: Any) -> None:
     """A message that was delivered too often: the record says when to go on, so the sweeper will; a dead letter does
     not mean nobody works on it.
