@@ -6,9 +6,9 @@ from typing import Any
 
 from chalice.app import Chalice, Response
 
+from chalicelib.functions import functions
 from chalicelib.routes import endpoint
 from chalicelib.routes.endpoint import METHODS
-from chalicelib.functions import functions
 
 app = Chalice(app_name="moorage", configure_logs=False)
 app.register_blueprint(functions)
