@@ -1,9 +1,11 @@
-"""The functions that are not the API: parse the event, call, log one line, nothing else.
+"""Entry points of the Lambda functions other than the API: each parses its event, makes one call and logs one line.
 
-Chalice loads this module as their entry, so app.py and its middleware are not in play here.
+Chalice names this module in each function's handler. So app.py, which serves the API, is not imported by them.
 """
 
+import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 from chalice.app import Blueprint
@@ -17,20 +19,21 @@ _settings = Settings.from_env()
 
 @functions.on_sqs_message(queue=_settings.operations_queue, batch_size=1, maximum_concurrency=20, name="run_operation")
 def run_operation(event: Any) -> None:
-    """Work on the operation that a message names."""
+    """Run the operation that a message names, and then those that were waiting for its turn."""
     from chalicelib.operations import engine
 
     started = time.monotonic()
     for record in event:
-        for found in engine.work(wiring.context(), _body(record.body)["operation_id"]):
-            after = wiring.stores().operations.get(found.id, consistent=False) or found
+        for operation in engine.work(wiring.context(), _body(record.body)["operation_id"]):
+            # The engine yields the record as it was before; the line says what became of it.
+            after = wiring.stores().operations.get(operation.id, consistent=False) or operation
             log.line(
                 "operation",
-                operation_id=found.id,
-                kind=found.kind.value,
-                namespace=found.namespace,
-                volume_id=found.volume_id,
-                plugin_id=found.plugin_id,
+                operation_id=operation.id,
+                kind=operation.kind.value,
+                namespace=operation.namespace,
+                volume_id=operation.volume_id,
+                plugin_id=operation.plugin_id,
                 outcome=after.status.value,
                 attempt=after.attempt,
                 step=after.step,
@@ -42,7 +45,7 @@ def run_operation(event: Any) -> None:
 
 @functions.lambda_function(name="ask_plugin")
 def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Answer one question to a plugin (chalicelib/ask.py)."""
+    """Return a plugin's answer to one question of the API (chalicelib/ask.py)."""
     from chalicelib import questions
 
     started = time.monotonic()
@@ -59,61 +62,43 @@ def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @functions.schedule("rate(1 minute)", name="sweep_operations")
 def sweep_operations(_event: Any) -> None:
-    """Rescue what stands still; look after nodes that are silent, and what is claimed on them."""
-    from chalicelib.operations.sweep import sweep
-    from chalicelib.service import claim_sweep, counters
-    from chalicelib.service.silence import silence
+    """Run every sweep (chalicelib/sweeps/jobs.py); the function's name is older than the other sweeps."""
+    from chalicelib.sweeps import jobs
 
-    stores = wiring.stores()
-    swept = sweep(wiring.clock(), stores.operations, stores.index, wiring.queue())
-    nodes = silence(wiring.deps())
-    claims = claim_sweep.sweep(wiring.deps(), down=nodes.down, fresh_since=nodes.fresh_since)
-    repaired = counters.check_some(wiring.deps())
-    log.line(
-        "sweep",
-        sent=swept.sent,
-        published=swept.published,
-        failed=swept.failed + claims.failed,
-        nodes_down=nodes.down,
-        nodes_forgotten=nodes.forgotten,
-        claims_run_out=claims.run_out,
-        claims_from_down_nodes=claims.from_down_nodes,
-        claims_lost=claims.lost,
-        repaired=repaired,
-    )
+    for job, report in jobs.run(wiring.deps()):
+        log.line("sweep", job=job, **asdict(report))
 
 
 @functions.schedule("rate(1 day)", name="audit_volumes")
 def audit_volumes(event: Any) -> None:
-    """Compare what the providers have with what is registered: all of them, or the one that a request asked for."""
+    """Audit all plugins, or, if a request invoked the function, the plugin that its event names."""
     from chalicelib.service import audit
 
-    wanted = event.detail
-    if wanted:
-        audit.run(wiring.deps(), wanted["plugin_id"], wanted["run"])
+    request = event.detail
+    if request:
+        audit.run(wiring.deps(), request["plugin_id"], request["run"])
     else:
         audit.run_all(wiring.deps())
 
 
 @functions.on_sqs_message(queue=_settings.dead_letter_queue, batch_size=1, name="bury_operation")
 def bury_operation(event: Any) -> None:
-    """A message that was delivered too often: the record says when to go on, so the sweeper will; a dead letter does
-    not mean nobody works on it.
+    """Log a message that was delivered too often, and leave its operation alone.
+
+    The record says when the operation is due, so the sweeper sends it again without this message.
     """
     for record in event:
         body = _body(record.body)
-        found = wiring.stores().operations.get(body["operation_id"])
+        operation = wiring.stores().operations.get(body["operation_id"])
         log.line(
             "dead letter",
             operation_id=body["operation_id"],
             kind=body.get("kind"),
-            outcome=found.status.value if found else "unknown operation",
-            attempt=found.attempt if found else None,
+            outcome=operation.status.value if operation else "unknown operation",
+            attempt=operation.attempt if operation else None,
         )
 
 
 def _body(text: str) -> dict[str, Any]:
-    import json
-
     body: dict[str, Any] = json.loads(text)
     return body

@@ -36,7 +36,7 @@ def delete(ctx: Context, operation: Operation, until: float) -> None:
 
     def writes(index: int) -> list[Write]:
         return [
-            *volumes.deleted(
+            *volumes.delete(
                 operation.namespace,
                 operation.volume_id,
                 operation.plugin_id,

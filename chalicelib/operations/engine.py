@@ -25,6 +25,7 @@ from chalicelib.operations import (
     unpublish_volume,
 )
 from chalicelib.operations.context import ClaimLost, Context, Definition, Step
+from chalicelib.store.operations import Reason
 from chalicelib.store.turns import Turn, of_storage
 
 KINDS: Final[Mapping[Kind, Definition]] = {
@@ -103,7 +104,7 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
     # Everything counts from here: what is read and opened before the call is made is taken off its deadline.
     now, until = ctx.clock.now(), ctx.clock.monotonic() + seconds
     if not shift.has_time_for(lease_seconds(seconds)):
-        ctx.operations.defer(operation, until=now, now=now)
+        ctx.operations.reschedule(operation, Reason.YIELD, at=now, now=now)
         return None
     held_until = now + max(lease_seconds(seconds), seconds + grace)
     taken = [Turn(subject, operation.id, operation.attempt + 1, held_until) for subject in subjects(operation, plugin)]
@@ -143,8 +144,9 @@ def subjects(operation: Operation, plugin: Plugin | None) -> list[str]:
 def _wait_for(shift: _Shift, turn: Turn, operation: Operation, busy_until: float) -> None:
     """Due when the turn must be over, or when its holder calls; who held it may have left in this very moment."""
     ctx, now = shift.ctx, shift.ctx.clock.now()
-    ctx.operations.defer(operation, until=busy_until, now=now)
-    if ctx.turns.is_free(turn, now=now) and ctx.operations.call_up(operation.id, now=now):
+    if not ctx.operations.reschedule(operation, Reason.YIELD, at=busy_until, now=now):
+        return
+    if ctx.turns.is_free(turn, now=now) and ctx.operations.wake(operation.id, now=now):
         shift.following.append(operation.id)
 
 
@@ -157,7 +159,7 @@ def _leave(shift: _Shift, taken: Sequence[Turn], *, until: float = 0.0) -> None:
     for turn in taken:
         over = set()
         for operation_id in ctx.turns.leave(turn, until=until):
-            if ctx.operations.call_up(operation_id, now=ctx.clock.now()):
+            if ctx.operations.wake(operation_id, now=ctx.clock.now()):
                 shift.following.append(operation_id)
                 break
             over.add(operation_id)

@@ -90,7 +90,7 @@ def detach(ctx: Context, operation: Operation, until: float) -> None:
     claim = the_claim(ctx, operation)
     answers = node_answers(ctx, claim)
     # A node that is down loses what else is claimed there, too: only taking the volume away proves anything.
-    needed = _others_on_node(ctx, claim) and (answers or node_is_spared(ctx, claim))
+    needed = _others_on_node(ctx, claim) and (answers or node_keeps_claims(ctx, claim))
     unpublishes = operation.params["attachable"] and not needed
     if unpublishes:
         ctx.calls.unpublish(
@@ -164,10 +164,10 @@ def node_answers(ctx: Context, claim: Claim) -> bool:
     return node is not None and node.healthy
 
 
-def node_is_spared(ctx: Context, claim: Claim) -> bool:
+def node_keeps_claims(ctx: Context, claim: Claim) -> bool:
     """Whether the node fell silent with too many others for it to be its own fault: what is claimed there is kept."""
     node = ctx.plugins.node(claim.node_id)
-    return node is not None and node.spared
+    return node is not None and node.claims_kept
 
 
 def remember(operation: Operation, **fields: Any) -> str:

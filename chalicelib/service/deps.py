@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chalicelib.ask import Asker
-from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
+from chalicelib.domain.plugin import DEFAULT_LIVENESS, LivenessPolicy
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
 from chalicelib.store.stores import Stores
@@ -20,7 +20,7 @@ class Deps(Stores):
     waits: WaitStore
     wait_seconds: float
     """The longest that any request may wait."""
-    patience: Patience = USUAL_PATIENCE
+    liveness: LivenessPolicy = DEFAULT_LIVENESS
 
     @classmethod
     def on(
@@ -32,7 +32,7 @@ class Deps(Stores):
         asker: Asker,
         waits: WaitStore,
         wait_seconds: float,
-        patience: Patience = USUAL_PATIENCE,
+        liveness: LivenessPolicy = DEFAULT_LIVENESS,
     ) -> "Deps":
         """Return the dependencies on these stores."""
         return cls(
@@ -50,7 +50,7 @@ class Deps(Stores):
             asker=asker,
             waits=waits,
             wait_seconds=wait_seconds,
-            patience=patience,
+            liveness=liveness,
         )
 
 

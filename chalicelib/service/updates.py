@@ -5,7 +5,7 @@ for together.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from chalicelib.domain.merge import Merged, merge
+from chalicelib.domain.merge import VolumeUpdate, merge
 from chalicelib.domain.operation import UPDATE, Kind, Operation, updates
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.secrets import encryption_context
@@ -129,7 +129,9 @@ def begin(deps: Deps, read: Volume, item: Wanted) -> Done | Running:
     return replace(begun, index=index) if isinstance(begun, Done) else begun
 
 
-def _expand(deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, sealed: bytes) -> Change[Done | Running]:
+def _expand(
+    deps: Deps, read: Volume, merged: VolumeUpdate, plugin: Plugin | None, sealed: bytes
+) -> Change[Done | Running]:
     wanted, now, operation_id = merged.volume, deps.clock.now(), deps.clock.new_id()
     before, after = read.definition, wanted.definition
     if merged.expansion is None:

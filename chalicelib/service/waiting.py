@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.errors import LeaseLost, OperationInProgress, OperationPending, StoreUnavailable
 from chalicelib.service.deps import Budget, Deps
+from chalicelib.store.operations import Reason
 
 FIRST_POLL: Final = 0.01
 LONGEST_POLL: Final = 1.0
@@ -64,10 +65,8 @@ def taken_up(deps: Deps, found: Operation, *, secrets: bytes = b"") -> Operation
     """
     now = deps.clock.now()
     try:
-        if found.status is Status.IN_DOUBT:
+        if found.status is Status.IN_DOUBT or found.backs_off(now):
             again = deps.operations.resume(found, now=now, secrets=secrets)
-        elif found.backs_off(now):
-            again = deps.operations.bring_forward(found, now=now, secrets=secrets)
         else:
             return found
     except LeaseLost:
@@ -102,7 +101,7 @@ def wait(
                 continue
             found[operation.id] = seen
             now = deps.clock.now()
-            if not over(seen) and seen.due_at <= now and deps.operations.hurry(seen, now=now):
+            if not over(seen) and seen.due_at <= now and deps.operations.reschedule(seen, Reason.SEND, now=now):
                 send(deps, seen)
                 pause = FIRST_POLL
     return found

@@ -1,11 +1,13 @@
-"""What time does to claims: leases that run out, nodes that are down, nodes that are back.
+"""Release claims whose lease ran out and claims on nodes that are down.
 
-Silence is no proof of death (protocols, sections 2 and 5). What is released here still has to be taken off its node, by
-the controller or by the node itself; what neither can do stays as `node lost`.
+A missing heartbeat is no proof of death (docs/protocols.md, section 2). What is released here must still be taken off
+its node, by the controller or by the node itself. A claim for which neither is possible stays, as `node lost`.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from chalicelib.domain.claim import Claim
@@ -15,14 +17,15 @@ from chalicelib.errors import StoreError
 from chalicelib.service import claims
 from chalicelib.service.deps import Deps
 from chalicelib.store.claims import Lease
+from chalicelib.sweeps import liveness
 
 SECONDS: Final = 30.0
-"""How long one sweep of claims may take: its function has a minute for everything."""
+"""How long one sweep of claims may take: its function has a minute for all sweeps."""
 
 
-@dataclass
-class Swept:
-    """What one sweep did with claims."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How many claims were released, and why. `lost` ones of them are `node lost`; `failed` ones are tried again."""
 
     run_out: int = 0
     from_down_nodes: int = 0
@@ -30,65 +33,64 @@ class Swept:
     failed: int = 0
 
 
-def sweep(deps: Deps, *, down: Iterable[str], fresh_since: float) -> Swept:
-    """Release what ran out and what is on nodes that are `down`; what there is no time for, the next sweep finds.
+def sweep(deps: Deps, nodes: liveness.Report) -> Report:
+    """Release the claims whose lease ran out and those on nodes that are down, for at most `SECONDS`.
 
-    `fresh_since` is the moment since which the control plane has been judging leases without a gap: before it nobody
-    could renew for certain, so every lease lasts at least its length from then on.
+    What there is no time for is released by the next sweep.
     """
-    swept, end = Swept(), deps.clock.monotonic() + SECONDS
-    for lease in deps.claims.run_out(deps.clock.now()):
+    counts: Counter[str] = Counter()
+    end = deps.clock.monotonic() + SECONDS
+    for release in _releases(deps, nodes, counts):
         if deps.clock.monotonic() > end:
-            return swept
-        _run_out(deps, lease, fresh_since, swept)
-    for node_id in down:
-        for place in deps.claims.on_node(node_id):
-            if deps.clock.monotonic() > end:
-                return swept
-            claim = deps.claims.get(*place)
-            if claim is not None and claim.live:
-                _let_go(deps, claim, swept, node_up=False)
-                swept.from_down_nodes += 1
-    return swept
+            break
+        release()
+    return Report(**counts)
 
 
-def returned(deps: Deps, node_id: str) -> list[Claim]:
-    """The node is back: what it lost is taken off it by its own plugin. Returns what is no longer its own."""
-    past = []
-    for place in deps.claims.on_node(node_id):
-        claim = deps.claims.get(*place)
-        if claim is None or claim.live:
-            continue
-        past.append(claim)
-        if claim.node_lost and claim.target_path:
-            claims.let_go(deps, claim)
-    return past
+def _releases(deps: Deps, nodes: liveness.Report, counts: Counter[str]) -> Iterator[Callable[[], None]]:
+    """Yield the releases of this sweep; each reads its claim when it is called."""
+    for lease in deps.claims.run_out(deps.clock.now()):
+        yield partial(_run_out, deps, lease, nodes.leases_since, counts)
+    for node_id in nodes.down:
+        for key in deps.claims.on_node(node_id):
+            yield partial(_from_down_node, deps, key, counts)
 
 
-def _run_out(deps: Deps, lease: Lease, fresh_since: float, swept: Swept) -> None:
-    if max(lease.until, fresh_since + lease.seconds) > deps.clock.now():
+def _run_out(deps: Deps, lease: Lease, leases_since: float, counts: Counter[str]) -> None:
+    """Release the claim of a lease that ran out, unless it was renewed or its node is not judged yet."""
+    # No renewal could be taken before `leases_since`, so each lease lasts at least its length from then on.
+    if max(lease.until, leases_since + lease.seconds) > deps.clock.now():
         return
     claim = deps.claims.get(lease.namespace, lease.volume_id, lease.allocation_id)
     if claim is None or not claim.live:
         return
     node = deps.plugins.node(claim.node_id)
-    if node is not None and (node.spared or _late(deps, node)):
-        return  # whether it is down is decided for all nodes together (service/silence.py)
-    # Renewed since the index was read?
+    if node is not None and (node.claims_kept or _late(deps, node)):
+        # Which nodes are down is decided for all of them together (sweeps/liveness.py).
+        return
+    # The lease came from an index that is late by moments. Read strongly, it may have been renewed.
     stored = deps.claims.lease(claim)
     if stored is None or stored.until != lease.until:
         return
-    _let_go(deps, claim, swept, node_up=node is not None and node.healthy, lease=stored)
-    swept.run_out += 1
+    _let_go(deps, claim, counts, node_up=node is not None and node.healthy, lease=stored)
+    counts["run_out"] += 1
+
+
+def _from_down_node(deps: Deps, key: tuple[str, str, str], counts: Counter[str]) -> None:
+    claim = deps.claims.get(*key)
+    if claim is not None and claim.live:
+        _let_go(deps, claim, counts, node_up=False)
+        counts["from_down_nodes"] += 1
 
 
 def _late(deps: Deps, node: Node) -> bool:
     return node.healthy and deps.clock.now() - node.seen_at > LATE_AFTER
 
 
-def _let_go(deps: Deps, claim: Claim, swept: Swept, *, node_up: bool, lease: Lease | None = None) -> None:
+def _let_go(deps: Deps, claim: Claim, counts: Counter[str], *, node_up: bool, lease: Lease | None = None) -> None:
+    """Release one claim; with `lease`, only if it was not renewed since that was read."""
     try:
         if claims.let_go(deps, claim, node_up=node_up, lease=lease) is None:
-            swept.lost += 1
+            counts["lost"] += 1
     except StoreError:
-        swept.failed += 1  # the next sweep finds it again
+        counts["failed"] += 1  # the next sweep finds it again

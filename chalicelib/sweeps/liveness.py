@@ -1,13 +1,15 @@
-"""Nodes whose bridge is silent: marked down with all that runs on them, and forgotten after a day.
+"""Mark nodes down whose bridge sends no heartbeat, with all that runs on them, and forget them after a day.
 
-Silence is no proof of death, and it is judged only by who listened (protocols, section 5): after a gap in the sweeping,
-and after a heartbeat that could not be taken, every node has a fresh period. When many nodes miss their heartbeats
-together the fault is more likely on this side: they are down all the same, since nothing can be done on them, but what
-is claimed there is kept (the nodes are spared), and every lease has a fresh period. The next registration of a node
-brings it back; those that stay away when most are back are spared no more.
+A missing heartbeat is no proof of death, and it counts only while the control plane could have taken one
+(docs/protocols.md, section 5). After a gap in the sweeping, and after a heartbeat that the control plane missed, every
+node has a fresh period.
 
-The node is marked first and its instances after it, each only while the node is as it was marked: so a registration
-that comes in between has the last word, and what a crash left undone the next sweep finds and does.
+When many nodes miss their heartbeats together, the fault is more likely on this side. They are marked down all the
+same, since nothing can be done on them. But the claims on them are kept, and every lease has a fresh period. The next
+registration of a node brings it back. Nodes that stay away when most are back lose their claims as any other.
+
+The node is marked first and its instances after it, each write only while the node is as it was marked. So a
+registration that comes in between has the last word, and the next sweep completes what a crash left undone.
 """
 
 from collections.abc import Sequence
@@ -16,10 +18,11 @@ from typing import Final
 
 from chalicelib import log
 from chalicelib.domain.deadlines import LATE_AFTER
-from chalicelib.domain.plugin import Node, Patience
+from chalicelib.domain.plugin import LivenessPolicy, Node
 from chalicelib.errors import WriteConflict
 from chalicelib.service import nodes
 from chalicelib.service.deps import Deps
+from chalicelib.service.liveness import mark_unhealthy
 from chalicelib.store import plugins as plugin_store
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import NODES
@@ -28,89 +31,104 @@ from chalicelib.store.plugins import MovedOn
 SWEEP_SECONDS: Final = 60
 """How often the sweeper is called."""
 GAP: Final = 2 * SWEEP_SECONDS
-"""Seconds between two sweeps above which nobody is held to have listened."""
+"""Seconds between two sweeps above which the control plane counts as not listening in between."""
 FORGET_AFTER: Final = 24 * 3600
-DESCRIPTION: Final = "the bridge does not answer"
+REASON: Final = "the bridge does not answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
-    """What one sweep found. IDs of nodes in order; `fresh_since` in seconds since the epoch."""
+class Report:
+    """The IDs of nodes, in order, and `leases_since` in seconds since the epoch."""
 
-    down: tuple[str, ...]
-    """Every node that is marked down now and is not spared: what is claimed there is to be let go."""
-    marked: tuple[str, ...]
-    """Those that were marked down by this sweep."""
-    spared: tuple[str, ...]
-    """Down, with too many others: what is claimed there is kept."""
-    forgotten: tuple[str, ...]
-    fresh_since: float
-    """Since when leases have been judged without a gap: no lease's period began earlier."""
+    down: tuple[str, ...] = ()
+    """Every node that is down now and whose claims must be released."""
+    marked: tuple[str, ...] = ()
+    """Nodes that this sweep marked down, with claims kept or not."""
+    claims_kept: tuple[str, ...] = ()
+    """Every node that is down together with too many others: its claims are kept."""
+    forgotten: tuple[str, ...] = ()
+    leases_since: float = 0.0
+    """Since when renewals could be taken without a gap: no lease's period began earlier."""
 
 
-def silence(deps: Deps) -> Silence:
-    """Mark the nodes that are silent, finish those that are marked, forget those that stay away."""
+def sweep(deps: Deps) -> Report:
+    """Mark nodes that are silent, complete what was marked before, and forget nodes that stay away."""
     now = deps.clock.now()
-    watched, leases = deps.plugins.watched_since(now, gap=GAP)
-    deaf = deps.plugins.deaf_at()
-    fresh, leases = max(watched, deaf), max(leases, deaf)
+    nodes_since, leases_since = deps.plugins.record_sweep(now, gap=GAP)
+    missed = deps.plugins.missed_heartbeat_at()
+    listening_since, leases_since = max(nodes_since, missed), max(leases_since, missed)
     known = list(deps.plugins.nodes())
-    too_many = _too_many(deps.patience, known, now, fresh)
-    if too_many:
-        leases = now
-        deps.plugins.judge_leases_anew(now)
-    silent = [node for node in known if node.healthy and now - max(node.seen_at, fresh) > deps.patience.seconds]
-    marked = list(filter(None, (_mark(deps, node, spared=too_many) for node in silent)))
+    keep_claims = _is_outage(deps.liveness, known, now, listening_since)
+    if keep_claims:
+        leases_since = now
+        deps.plugins.restart_leases(now)
+    marked = _mark_silent(deps, known, now, listening_since, keep_claims=keep_claims)
     before = [node for node in known if not node.healthy]
-    if not too_many:
-        before = [_spared_no_more(deps, node) for node in before]
+    if not keep_claims:
+        before = [_stop_keeping_claims(deps, node) for node in before]
     down = sorted([*marked, *before], key=lambda node: node.id)
-    spared = [node for node in down if node.spared]
-    if spared:
+    kept = [node for node in down if node.claims_kept]
+    if kept:
         log.line(
-            "alarm", what="many nodes fell silent together: their claims are kept", nodes=_ids(spared), of=len(known)
+            "alarm", what="many nodes fell silent together: their claims are kept", nodes=_ids(kept), of=len(known)
         )
+    # While the control plane did not listen a node had no chance to be heard: it gets a whole period first.
+    may_forget = now - listening_since > deps.liveness.silent_after
     forgotten = []
     for node in down:
-        _settle(deps, node)
-        # Whoever was away while nobody listened has had no chance to say so yet.
-        if now - max(node.down_since, node.seen_at) > FORGET_AFTER and now - fresh > deps.patience.seconds:
-            forgotten += [node] if _forget(deps, node) else []
-    left = [node for node in down if node not in forgotten]
-    return Silence(
-        down=_ids([node for node in left if not node.spared]),
+        _mark_instances(deps, node)
+        if may_forget and now - max(node.down_since, node.seen_at) > FORGET_AFTER and _forget(deps, node):
+            forgotten.append(node)
+    remaining = [node for node in down if node not in forgotten]
+    return Report(
+        down=_ids([node for node in remaining if not node.claims_kept]),
         marked=_ids(marked),
-        spared=_ids([node for node in left if node.spared]),
+        claims_kept=_ids([node for node in remaining if node.claims_kept]),
         forgotten=_ids(forgotten),
-        fresh_since=leases,
+        leases_since=leases_since,
     )
 
 
-def _too_many(patience: Patience, nodes: Sequence[Node], now: float, fresh: float) -> bool:
-    """Whether so many are away together that it is no accident of theirs.
+def _is_outage(policy: LivenessPolicy, nodes: Sequence[Node], now: float, listening_since: float) -> bool:
+    """Return whether so many nodes are away together that the fault is more likely on this side.
 
-    Those that missed a heartbeat count, though they are not silent for long enough yet: heartbeats are spread over
-    their period, so of a hundred nodes that were cut off in one moment a third are silent before the others. And those
-    that were marked a moment ago, or are spared.
+    Nodes that are late count, though they are not silent yet. Heartbeats are spread over their period, so of a hundred
+    nodes that are cut off in one moment a third are silent before the others. Nodes that were marked within the last
+    period count too, and those whose claims are kept.
     """
-    late = sum(node.healthy and now - max(node.seen_at, fresh) > LATE_AFTER for node in nodes)
-    away = sum(not node.healthy and (node.spared or now - node.down_since <= patience.seconds) for node in nodes)
-    up = sum(node.healthy for node in nodes) + away
-    return late + away > patience.few and late + away > patience.share * up
+    late = sum(node.healthy and now - max(node.seen_at, listening_since) > LATE_AFTER for node in nodes)
+    away = sum(
+        not node.healthy and (node.claims_kept or now - node.down_since <= policy.silent_after) for node in nodes
+    )
+    total = sum(node.healthy for node in nodes) + away
+    return late + away > policy.outage_count and late + away > policy.outage_share * total
 
 
-def _spared_no_more(deps: Deps, node: Node) -> Node:
-    return replace(node, spared=False) if node.spared and deps.plugins.spare_no_more(node) else node
+def _mark_silent(
+    deps: Deps, known: Sequence[Node], now: float, listening_since: float, *, keep_claims: bool
+) -> list[Node]:
+    """Mark the silent nodes down; return those that were marked, as they are stored then."""
+    silent = [
+        node for node in known if node.healthy and now - max(node.seen_at, listening_since) > deps.liveness.silent_after
+    ]
+    marked = [_mark(deps, node, claims_kept=keep_claims) for node in silent]
+    return [node for node in marked if node is not None]
 
 
-def _mark(deps: Deps, node: Node, *, spared: bool) -> Node | None:
-    """The node as it is marked; None if it was heard of meanwhile."""
+def _stop_keeping_claims(deps: Deps, node: Node) -> Node:
+    if node.claims_kept and deps.plugins.stop_keeping_claims(node):
+        return replace(node, claims_kept=False)
+    return node
+
+
+def _mark(deps: Deps, node: Node, *, claims_kept: bool) -> Node | None:
+    """Mark the node down; return it as it is marked, or None if it was heard of since it was read."""
     now = deps.clock.now()
 
     def build(refused: RefusedWrites) -> Change[bool]:
         if refused:
             return Change(False)  # it was heard of
-        return Change(True, lambda index: [plugin_store.mark_down(node, index, since=now, spared=spared)])
+        return Change(True, lambda index: [plugin_store.mark_down(node, index, since=now, claims_kept=claims_kept)])
 
     index, marked = deps.committer.commit(NODES, build=build, what=f"node {node.id}")
     if not marked:
@@ -120,35 +138,31 @@ def _mark(deps: Deps, node: Node, *, spared: bool) -> Node | None:
         node_id=node.id,
         address=node.address,
         silent_for=round(now - node.seen_at),
-        spared=spared or None,
+        claims_kept=claims_kept or None,
     )
-    return replace(node, healthy=False, down_since=now, spared=spared, modify_index=index)
+    return replace(node, healthy=False, down_since=now, claims_kept=claims_kept, modify_index=index)
 
 
-def _settle(deps: Deps, node: Node) -> None:
-    """What runs on a node that is down is not healthy; of no effect where that is said already."""
+def _mark_instances(deps: Deps, node: Node) -> None:
+    """Mark what runs on a node that is down unhealthy; has no effect where that is done already."""
     for plugin_id in node.plugin_ids:
-        found = deps.plugins.instance(plugin_id, node.id)
-        if found is None or not found.healthy:
-            continue
-        unhealthy = replace(found, healthy=False, health_description=DESCRIPTION, update_time=deps.clock.now_ns())
         try:
-            deps.plugins.change(plugin_id, node.id, unhealthy, now=deps.clock.now(), read=node)
+            mark_unhealthy(deps, node, plugin_id, reason=REASON, overwrite=False)
         except MovedOn:
             return  # it is back
-        except WriteConflict as exc:  # the next sweep finds it again
+        except WriteConflict as exc:  # the next sweep tries again; the other nodes must not wait for this one
             log.line("node not settled", node_id=node.id, plugin_id=plugin_id, error=exc.text)
 
 
 def _forget(deps: Deps, node: Node) -> bool:
-    """Remove the node with its instances, unless something is claimed on it: a claim must not lose its node's name."""
+    """Remove the node with its instances; return False if a claim names it or if it was heard of."""
     if next(deps.claims.on_node(node.id), None) is not None:
         return False
     try:
         nodes.forget(deps, node)
     except MovedOn:
         return False
-    except WriteConflict as exc:  # the next sweep goes on here
+    except WriteConflict as exc:  # the next sweep continues here
         log.line("node not forgotten", node_id=node.id, error=exc.text)
         return False
     log.line("node forgotten", node_id=node.id, address=node.address)

@@ -1,43 +1,42 @@
-"""The sweeper: makes every rescue happen that nobody else makes. Called on a schedule; safe at any time."""
+"""Send each operation again that is due and that no worker has: its message was lost, or its worker died.
+
+The sweeper is called on a schedule. It is safe to run at any time, and any number of times at once.
+"""
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from chalicelib.clock import Clock
 from chalicelib.errors import StoreUnavailable
-from chalicelib.store.index import IndexStore
-from chalicelib.store.operations import OperationStore
+from chalicelib.service.deps import Deps
+from chalicelib.store.operations import Reason
 
 BATCH: Final = 100
 ROUNDS: Final = 10
 
 
-class Queue(Protocol):
-    def send(self, operation_id: str, kind: str) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What one sweep did."""
+class Report:
+    """How many messages were sent, and how many could not be."""
 
     sent: int = 0
-    published: int = 0
     failed: int = 0
 
 
-def sweep(clock: Clock, operations: OperationStore, index: IndexStore, queue: Queue) -> Swept:
-    """Send every operation again that is due and stands still; publish for writes that died before they could."""
+def sweep(deps: Deps) -> Report:
+    """Send the due operations, at most `ROUNDS` batches of them; the next sweep sends the others."""
     sent = failed = 0
     for _ in range(ROUNDS):
-        due = operations.due(clock.now(), limit=BATCH)
+        due = deps.operations.due(deps.clock.now(), limit=BATCH)
         for operation in due:
-            if not operations.hurry(operation, now=clock.now()):
+            # A request that waits for the operation may have sent it since it was read.
+            if not deps.operations.reschedule(operation, Reason.SEND, now=deps.clock.now()):
                 continue
             try:
-                queue.send(operation.id, operation.kind.value)
+                deps.queue.send(operation.id, operation.kind.value)
                 sent += 1
             except StoreUnavailable:
                 failed += 1
+        # A queue that does not answer will not answer the next batch either.
         if len(due) < BATCH or failed:
             break
-    return Swept(sent=sent, published=index.repair(clock.now()), failed=failed)
+    return Report(sent=sent, failed=failed)

@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib import ask, functions, wiring
 from chalicelib.ask import Asker
-from chalicelib.domain.audit import Finding, Verdict, What
+from chalicelib.domain.audit import Finding, StorageKind, Verdict
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.errors import PluginInDoubt, PluginUnreachable, StoreUnavailable
@@ -318,7 +318,7 @@ def test_an_older_run_does_not_overwrite_a_newer_ones_report(system: System) -> 
     audits, now = AuditStore(system.deps.dynamo), system.clock.now()
     old, new = (Report(run, "directory", AuditStatus.DONE, began) for run, began in (("b", now - 1), ("a", now)))
     audits.write(new, now=now)
-    finding = Finding(What.VOLUME, Verdict.ORPHAN, "vol-1")
+    finding = Finding(StorageKind.VOLUME, Verdict.ORPHAN, "vol-1")
     audits.write(old, [finding], now=now)
     assert audits.last("directory") == new
     assert audits.part(new, 0) == []

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 OURS: dict[str, set[str]] = {
     "app": {"routes", "functions"},
     "routes": {"errors", "domain", "service", "wire", "wiring", "log", "identity"},
-    "functions": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
+    "functions": {"settings", "wiring", "operations", "errors", "log", "questions", "service", "sweeps"},
+    "sweeps": {"domain", "errors", "log", "service", "store"},
     "questions": {"ask", "csi", "domain", "errors", "sealing", "store", "tracing", "worker"},
     "wiring": {
         "ask", "clock", "csi", "errors", "log", "operations", "sealing", "service", "settings", "sqs", "store",
@@ -109,7 +110,6 @@ SHARED: Final = {
     "context": "what steps are given",
     "engine": "the table of kinds, and what runs them",
     "release": "the way out of a claim, which publish (its undo) and unpublish share",
-    "sweep": "sends again what stands still, of any kind",
 }
 """Modules of operations/ that are no kind of operation."""
 
