@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chalicelib.sealing import Sealer
     from chalicelib.service.deps import Deps
     from chalicelib.sqs import OperationQueue
-    from chalicelib.store.commit import Committed
+    from chalicelib.store.commit import Commit
     from chalicelib.store.stores import Stores
 
 
@@ -39,7 +39,7 @@ def stores() -> "Stores":
     return open_stores(settings().table, region=settings().region, clock=clock(), listeners=[_log_change])
 
 
-def _log_change(change: "Committed") -> None:
+def _log_change(change: "Commit") -> None:
     """Write one line for each change that clients can see: the place for events and metrics of changes."""
     volumes = ["/".join((pk.partition("#")[2], sk)) for pk, sk in change.items("volume")]
     log.line("change", index=change.index, scopes=change.scopes, volumes=volumes, tries=change.tries)
@@ -79,7 +79,7 @@ def deps() -> "Deps":
         ),
         waits=WaitStore(stores().dynamo, limit=settings().max_waits),
         wait_seconds=settings().wait_seconds,
-        patience=settings().patience,
+        liveness=settings().liveness,
     )
 
 

@@ -18,7 +18,6 @@ from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
 from chalicelib.operations.context import StepContext
-from chalicelib.operations.sweep import Swept, sweep
 from chalicelib.routes import endpoint
 from chalicelib.sealing import Sealer
 from chalicelib.service.deps import Budget, Deps
@@ -26,6 +25,7 @@ from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store.turns import TurnStore
 from chalicelib.store.waits import WaitStore
+from chalicelib.sweeps import index, operations
 from tests.emulated import STAGE, Place
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import FakeProvider
@@ -117,8 +117,11 @@ class System:
         while self.pumping and self.queue.messages:
             engine.run(self.context, self.queue.messages.pop(0))
 
-    def sweep(self) -> Swept:
-        return sweep(self.clock, self.context.operations, self.context.index, self.queue)
+    def sweep(self) -> operations.Report:
+        """Send what is due and publish for writers that died."""
+        report = operations.sweep(self.deps)
+        index.sweep(self.deps)
+        return report
 
     def rest(self, rounds: int = 60) -> None:
         """Let sweeper and workers run, with time passing, until nothing is due."""

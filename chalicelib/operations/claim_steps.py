@@ -163,7 +163,7 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> None:
     claim, params = the_claim(ctx, operation), Params.decode(operation.params)
     answers = node_answers(ctx, claim)
     # Other claims on a node that is down are lost with it. Only taking the volume away proves that it stopped writing.
-    needed = _others_on_node(ctx, claim) and (answers or node_is_spared(ctx, claim))
+    needed = _others_on_node(ctx, claim) and (answers or node_keeps_claims(ctx, claim))
     unpublishes = params.attachable and not needed
     if unpublishes:
         ctx.calls.controller_unpublish_volume(
@@ -227,10 +227,10 @@ def node_answers(ctx: StepContext, claim: Claim) -> bool:
     return node is not None and node.healthy
 
 
-def node_is_spared(ctx: StepContext, claim: Claim) -> bool:
+def node_keeps_claims(ctx: StepContext, claim: Claim) -> bool:
     """Whether the node fell silent with too many others for it to be its own fault: what is claimed there is kept."""
     node = ctx.plugins.node(claim.node_id)
-    return node is not None and node.spared
+    return node is not None and node.claims_kept
 
 
 def _others_on_node(ctx: StepContext, claim: Claim) -> bool:

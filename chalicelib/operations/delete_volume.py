@@ -93,7 +93,7 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
 
     def writes(index: int) -> list[Write]:
         return [
-            *volumes.deleted(
+            *volumes.delete(
                 operation.namespace,
                 operation.volume_id,
                 operation.plugin_id,

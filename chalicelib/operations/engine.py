@@ -16,6 +16,7 @@ from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUn
 from chalicelib.operations.context import ClaimLost, StepContext
 from chalicelib.operations.kinds import KINDS
 from chalicelib.operations.spec import ClaimHold, KindSpec, Step
+from chalicelib.store.operations import Reason
 from chalicelib.store.turns import Turn, of_storage
 
 
@@ -83,7 +84,7 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
     # The deadline counts from here, so what is read and decrypted before the call shortens the call.
     now, until = ctx.clock.now(), ctx.clock.monotonic() + seconds
     if not shift.has_time_for(lease_seconds(seconds)):
-        ctx.operations.defer(operation, until=now, now=now)
+        ctx.operations.reschedule(operation, Reason.YIELD, at=now, now=now)
         return None
     held_until = now + max(lease_seconds(seconds), seconds + grace)
     attempt = operation.attempt + 1
@@ -129,8 +130,9 @@ def _wait_for(shift: _Shift, turn: Turn, operation: Operation, busy_until: float
     The holder may have left just before this operation joined the list of those who wait, so check once more.
     """
     ctx, now = shift.ctx, shift.ctx.clock.now()
-    ctx.operations.defer(operation, until=busy_until, now=now)
-    if ctx.turns.is_free(turn, now=now) and ctx.operations.call_up(operation.id, now=now):
+    if not ctx.operations.reschedule(operation, Reason.YIELD, at=busy_until, now=now):
+        return
+    if ctx.turns.is_free(turn, now=now) and ctx.operations.wake(operation.id, now=now):
         shift.following.append(operation.id)
 
 
@@ -144,7 +146,7 @@ def _leave(shift: _Shift, taken: Sequence[Turn], *, until: float = 0.0) -> None:
     for turn in taken:
         over = set()
         for operation_id in ctx.turns.leave(turn, until=until):
-            if ctx.operations.call_up(operation_id, now=ctx.clock.now()):
+            if ctx.operations.wake(operation_id, now=ctx.clock.now()):
                 shift.following.append(operation_id)
                 break
             over.add(operation_id)

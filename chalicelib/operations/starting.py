@@ -138,12 +138,9 @@ def resume(api: Api, found: Operation, *, secrets: bytes = b"") -> Operation:
     """
     now = api.clock.now()
     try:
-        if found.status is Status.IN_DOUBT:
-            again = api.operations.resume(found, now=now, secrets=secrets)
-        elif found.backs_off(now):
-            again = api.operations.bring_forward(found, now=now, secrets=secrets)
-        else:
+        if not (found.status is Status.IN_DOUBT or found.backs_off(now)):
             return found
+        again = api.operations.resume(found, now=now, secrets=secrets)
     except LeaseLost:
         return api.operations.get(found.id) or found  # Another request or a worker was faster.
     send(api, again)

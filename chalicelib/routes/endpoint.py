@@ -80,7 +80,7 @@ class Call:
         return "respond-async" in self._preferences
 
     @property
-    def patience(self) -> float | None:
+    def wait_preference(self) -> float | None:
         """Seconds that the client wants to wait for the work at most (RFC 7240, wait); None: as long as may be."""
         given = self._preferences.get("wait", "")
         return float(given) if given.isascii() and given.isdigit() and len(given) < 10 else None
@@ -125,10 +125,10 @@ class Endpoint:
 
     def __call__(self, event: Mapping[str, Any], raw_body: bytes) -> Response:
         """Answer one API Gateway event; whatever goes wrong is an answer too, and one log line is written."""
-        from chalicelib.store.dynamo import Consumed, consumed
+        from chalicelib.store.dynamo import ConsumedCapacity, consumed_capacity
 
-        started, used = time.monotonic(), Consumed()
-        token = consumed.set(used)
+        started, used = time.monotonic(), ConsumedCapacity()
+        token = consumed_capacity.set(used)
         call = _call(event, raw_body)
         text = ""
         try:
@@ -147,7 +147,7 @@ class Endpoint:
             log.line("fault", path=call.path, method=call.method, error=text, trace=_trace())
             response = _error(call, VolumesError("internal error: the log of the control plane says what happened"))
         finally:
-            consumed.reset(token)
+            consumed_capacity.reset(token)
         log.line(
             "request",
             method=call.method,

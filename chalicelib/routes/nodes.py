@@ -36,7 +36,7 @@ def _register(call: Call, node_id: str) -> Answer:
         signer = _verified(call, trust, node_id, body.get("CertificatePEM"))
         registered = nodes.register(deps, nodes.parse(node_id, body, serial=signer.serial), key=signer.key)
     except StoreUnavailable:
-        _could_not_hear(deps)
+        _record_missed_heartbeat(deps)
         raise
     return Answer(
         {
@@ -59,10 +59,10 @@ def _object(call: Call) -> dict[str, Any]:
     return body
 
 
-def _could_not_hear(deps: Deps) -> None:
-    """Nobody's silence counts that may be our own deafness."""
+def _record_missed_heartbeat(deps: Deps) -> None:
+    """Record that a heartbeat was lost on this side, so that no node counts as silent for it."""
     with contextlib.suppress(StoreError):  # a store that takes nothing stops the sweeper, too
-        deps.plugins.could_not_hear(deps.clock.now())
+        deps.plugins.record_missed_heartbeat(deps.clock.now())
 
 
 def _deregister(call: Call, node_id: str) -> Answer:

@@ -47,7 +47,7 @@ def region(call: Call) -> None:
 
 def budget(call: Call, deps: Deps) -> Budget:
     """Return how long a write may wait: as long as the client's `Prefer: wait` says (RFC 7240), within the limits."""
-    wait = call.patience
+    wait = call.wait_preference
     if wait is None:
         wait = 0.0 if call.asynchronous else deps.wait_seconds
     return Budget(min(wait, deps.wait_seconds), deps.clock.monotonic() + WAIT_LIMIT)

@@ -28,7 +28,7 @@ def fuzzy(call: Call) -> Answer:
     if (length := len(body["Text"].encode("utf-8", "surrogatepass"))) < service.SHORTEST_TEXT:
         raise Refused(f"fuzzy search query must be at least {service.SHORTEST_TEXT} characters, got {length}")
     found = service.by_text(wiring.deps(), _contexts(body), body["Text"], namespace=namespace)
-    matches = {context: [wire.fuzzy_match(m.found, m.scope) for m in found.fuzzy[context]] for context in found.fuzzy}
+    matches = {context: [wire.fuzzy_match(m.name, m.scope) for m in found.fuzzy[context]] for context in found.fuzzy}
     return Answer(wire.answer(found.index, matches, found.truncated), index=found.index)
 
 

@@ -58,7 +58,7 @@ def collection(call: Call) -> Answer:
         wait=given.wait,
         current=lambda: listing.current(deps, call.namespace),
     )
-    query = listing.Query(
+    query = listing.VolumeQuery(
         namespace=call.namespace,
         prefix=call.parameter("prefix"),
         plugin_id=call.parameter("plugin_id"),

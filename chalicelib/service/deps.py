@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chalicelib.ask import Asker
-from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
+from chalicelib.domain.plugin import DEFAULT_LIVENESS, LivenessPolicy
 from chalicelib.operations.starting import Api
 from chalicelib.store.waits import WaitStore
 
@@ -16,7 +16,7 @@ class Deps(Api):
     waits: WaitStore
     wait_seconds: float
     """Seconds that any request may wait at most."""
-    patience: Patience = USUAL_PATIENCE
+    liveness: LivenessPolicy = DEFAULT_LIVENESS
 
 
 @dataclass(frozen=True, slots=True)

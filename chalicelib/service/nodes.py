@@ -16,7 +16,7 @@ from chalicelib.domain.claim import Claim
 from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE, SILENT_AFTER
 from chalicelib.domain.plugin import LEFT, Instance, Node
 from chalicelib.errors import RequestError, WriteConflict
-from chalicelib.service import claim_sweep
+from chalicelib.service import liveness
 from chalicelib.service.deps import Deps
 from chalicelib.store import plugins as plugin_store
 from chalicelib.store.commit import Change, RefusedWrites
@@ -176,11 +176,7 @@ def _stopped(deps: Deps, node: Node, sequence: int) -> int:
         deps, node, lambda index: plugin_store.put_node(replace(left, modify_index=index), digest="", read=node)
     )
     for plugin_id in node.plugin_ids:
-        found = deps.plugins.instance(plugin_id, node.id)
-        if found is not None:
-            gone = replace(found, healthy=False, health_description=left.trouble, update_time=deps.clock.now_ns())
-            changed = deps.plugins.change(plugin_id, node.id, gone, now=now, read=left)
-            index = max(index, changed)
+        index = max(index, liveness.mark_unhealthy(deps, left, plugin_id, reason=left.trouble, overwrite=True))
     return index
 
 
@@ -218,7 +214,7 @@ def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, dig
             # A message of the same node that came meanwhile has the last word.
             raise RequestError(f"a later message of node {node.id} is known already", status=409) from None
         index = max(index, changed)
-    lost = claim_sweep.returned(deps, node.id)
+    lost = liveness.release_lost_claims(deps, node.id)
     # With the same words: a later message's digest is not overwritten.
     deps.plugins.put_node(replace(node, plugin_ids=ids), digest=digest, read=node)
     return Registered(index, tuple(lost))

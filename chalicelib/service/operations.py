@@ -47,7 +47,7 @@ def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
     if found is None:
         raise NotFound(f"operation {operation_id} not found: finished ones are kept for a week")
     if wait > 0 and not found.answered:
-        with blocking.placed(deps, min(wait, deps.wait_seconds)) as seconds:
+        with blocking.reserve_wait(deps, min(wait, deps.wait_seconds)) as seconds:
             budget = Budget(seconds, deps.clock.monotonic() + WAIT_LIMIT)
             found = waiting.wait(deps, [found], budget)[found.id]
     return found

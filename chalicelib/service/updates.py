@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chalicelib.domain.merge import Merged, merge
+from chalicelib.domain.merge import VolumeUpdate, merge
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Volume
@@ -64,7 +64,7 @@ def update(deps: Deps, read: Volume, request: VolumeRequest) -> VolumeResult | P
 
 
 def _expand(
-    deps: Deps, read: Volume, merged: Merged, plugin: Plugin | None, secrets: bytes
+    deps: Deps, read: Volume, merged: VolumeUpdate, plugin: Plugin | None, secrets: bytes
 ) -> Change[VolumeResult | PendingVolume]:
     if merged.expansion is None:
         raise starting.in_progress(read)

@@ -93,7 +93,7 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
         for claim in its_claims(deps, found):
             let_go(deps, claim, force=True)
         expires_at = int(deps.clock.now()) + TOMBSTONE_SECONDS
-        return Change(None, lambda index: volume_store.deregistered(found, index, expires_at=expires_at, force=force))
+        return Change(None, lambda index: volume_store.deregister(found, index, expires_at=expires_at, force=force))
 
     scopes = (volume_scope(namespace), MEMBERS)
     index, _ = deps.committer.commit(*scopes, build=build, what=f"volume {volume_id}")

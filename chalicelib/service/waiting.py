@@ -7,6 +7,7 @@ from chalicelib.domain.operation import Operation
 from chalicelib.errors import OperationPending
 from chalicelib.operations import starting
 from chalicelib.service.deps import Budget, Deps
+from chalicelib.store.operations import Reason
 
 FIRST_POLL: Final = 0.01
 LONGEST_POLL: Final = 1.0
@@ -44,7 +45,7 @@ def wait(
                 continue
             found[operation.id] = seen
             now = deps.clock.now()
-            if not over(seen) and seen.due_at <= now and deps.operations.hurry(seen, now=now):
+            if not over(seen) and seen.due_at <= now and deps.operations.reschedule(seen, Reason.SEND, now=now):
                 starting.send(deps, seen)
                 pause = FIRST_POLL
     return found

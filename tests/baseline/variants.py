@@ -19,9 +19,9 @@ from chalicelib.store.tables import (
     NodeRow,
     OperationRow,
     PluginRow,
+    TrustRow,
     TurnRow,
     VolumeRow,
-    WorkerRow,
 )
 from tests.baseline.rows import Rows
 
@@ -193,8 +193,8 @@ VARIANTS: Final[Mapping[str, Callable[[Rows], bool]]] = {
     "instance of a node only": _instance(lambda row, _: row.node and not row.controller),
     "instance that is not healthy": _instance(lambda row, body: not row.healthy and bool(body["health_description"])),
     "node that is up": _node(lambda row, _: row.healthy and row.down_since is None),
-    "node that is down": _node(lambda row, _: not row.healthy and not row.spared),
-    "node that is spared": _node(lambda row, _: bool(row.spared)),
+    "node that is down": _node(lambda row, _: not row.healthy and not row.claims_kept),
+    "node that is spared": _node(lambda row, _: bool(row.claims_kept)),
     "node whose bridge was stopped": _node(lambda row, _: row.instance_id == LEFT),
     "node whose registration is half done": _node(lambda row, body: not body["digest"] and row.instance_id != LEFT),
     "node that is half forgotten": lambda rows: any(
@@ -214,5 +214,5 @@ VARIANTS: Final[Mapping[str, Callable[[Rows], bool]]] = {
         {o.kind for o in rows.items[OperationRow] for lock in rows.items[LockRow] if lock.operation_id == o.sk}
         == {Kind.CREATE_SNAPSHOT.value, Kind.DELETE_SNAPSHOT.value}
     ),
-    "serials that are refused": lambda rows: any(row.refused for row in rows.items[WorkerRow]),
+    "serials that are refused": lambda rows: any(row.refused for row in rows.items[TrustRow]),
 }

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib import ask, wiring, workers
+from chalicelib import ask, functions, wiring
 from chalicelib.ask import Asker
-from chalicelib.domain.audit import Finding, Verdict, What
+from chalicelib.domain.audit import Finding, StorageKind, Verdict
 from chalicelib.domain.call import CallOptions
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Definition, Volume
@@ -313,7 +313,7 @@ def test_an_older_run_does_not_overwrite_a_newer_ones_report(system: System) -> 
     audits, now = AuditStore(system.deps.dynamo), system.clock.now()
     old, new = (Report(run, "directory", AuditStatus.DONE, began) for run, began in (("b", now - 1), ("a", now)))
     audits.write(new, now=now)
-    finding = Finding(What.VOLUME, Verdict.ORPHAN, "vol-1")
+    finding = Finding(StorageKind.VOLUME, Verdict.ORPHAN, "vol-1")
     audits.write(old, [finding], now=now)
     assert audits.last("directory") == new
     assert audits.part(new, 0) == []
@@ -324,7 +324,7 @@ def test_every_plugin_that_lists_is_audited_once_a_day(system: System, capsys: p
     system.add_plugin("mute", controller_capabilities=frozenset())
     name = f"data-{system.clock.new_id()}"
     system.asker.answers["list_volumes"] = lambda plugin_id, **_: entries(name if plugin_id == "second" else "vol-1")
-    workers.audit_volumes({**_scheduled(), "detail": {}}, None)
+    functions.audit_volumes({**_scheduled(), "detail": {}}, None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     findings = [(n["plugin_id"], n["verdict"], n["external_id"]) for n in lines if n["event"] == "audit finding"]
     assert findings == [("second", "orphan", name)]
@@ -346,7 +346,7 @@ class FakeLambda:
     def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> None:  # noqa: N803 - AWS's names
         assert InvocationType == "Event"
         self.called.append(FunctionName)
-        workers.audit_volumes(json.loads(Payload), None)
+        functions.audit_volumes(json.loads(Payload), None)
 
 
 def test_the_function_understands_what_the_api_sends(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

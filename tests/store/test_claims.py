@@ -172,7 +172,7 @@ def test_the_rule_and_the_condition_of_the_write_agree_at_every_count(deps: Deps
     claim = replace(wanted(0, mode, access_mode), volume_index=volume.create_index)
     for readers, writers in itertools.product(range(3), repeat=2):
         ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-        counts = store.corrected(read(deps), ticket.index, readers=readers, writers=writers, past=0)
+        counts = store.correct_counters(read(deps), ticket.index, readers=readers, writers=writers, past=0)
         deps.dynamo.transact([counts], token=ticket.id)
         counted = read(deps)
         late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())

@@ -202,27 +202,26 @@ def test_one_of_several_sends_the_message_again(stores: Stores) -> None:
     found = opened(stores)
     now = found.due_at
 
-    results = together(*(lambda: stores.operations.hurry(found, now=now) for _ in range(6)))
+    results = together(*(lambda: stores.operations.reschedule(found, writes.Reason.SEND, now=now) for _ in range(6)))
 
     assert sorted(results) == [False] * 5 + [True]
     assert stored(stores).due_at == now + MESSAGE_GRACE
 
 
-def test_only_a_waiting_operation_is_called_up(stores: Stores) -> None:
+def test_only_a_waiting_operation_is_woken(stores: Stores) -> None:
     found = opened(stores)
-    stores.operations.defer(found, until=NOW + 500, now=NOW)
+    assert stores.operations.reschedule(found, writes.Reason.YIELD, at=NOW + 500, now=NOW)
     assert stored(stores).due_at == NOW + 500
 
-    assert stores.operations.call_up(found.id, now=NOW + 1)
+    assert stores.operations.wake(found.id, now=NOW + 1)
     assert stored(stores).due_at == NOW + 1
     running = acquire(stores, stored(stores), NOW + 2)
-    assert not stores.operations.call_up(found.id, now=NOW + 3)
+    assert not stores.operations.wake(found.id, now=NOW + 3)
     RESULTS["succeed"](stores, running)
-    assert not stores.operations.call_up(found.id, now=NOW + 3)
-    assert not stores.operations.call_up("nobody", now=NOW + 3)
+    assert not stores.operations.wake(found.id, now=NOW + 3)
+    assert not stores.operations.wake("nobody", now=NOW + 3)
     assert stores.operations.get("nobody") is None
-    with pytest.raises(LeaseLost):
-        stores.operations.defer(stored(stores), until=NOW + 500, now=NOW)
+    assert not stores.operations.reschedule(stored(stores), writes.Reason.YIELD, at=NOW + 500, now=NOW)
 
 
 def test_a_subject_is_locked_by_one_open_operation_and_only_it_unlocks(stores: Stores) -> None:

@@ -11,10 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 OURS: dict[str, set[str]] = {
-    "app": {"routes", "workers"},
+    "app": {"routes", "functions"},
     "routes": {"errors", "domain", "service", "wire", "wiring", "log", "identity"},
     "workers": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
     "questions": {"ask", "csi", "domain", "errors", "sealing", "store"},
+    "functions": {"settings", "wiring", "operations", "errors", "log", "questions", "service", "sweeps"},
+    "sweeps": {"domain", "errors", "log", "service", "store"},
     "wiring": {
         "ask", "clock", "csi", "errors", "log", "operations", "sealing", "service", "settings", "sqs", "store",
         "tracing",
@@ -46,7 +48,7 @@ ACROSS: dict[tuple[str, str], str] = {
 THIRD: dict[str, set[str]] = {
     "app": {"chalice"},
     "routes": {"chalice"},
-    "workers": {"chalice"},
+    "functions": {"chalice"},
     "wire": {"lark", "re2"},
     "store": {"boto3", "botocore", "pynamodb"},
     "csi": {"grpc", "google"},
@@ -111,7 +113,6 @@ SHARED: Final = {
     "context": "what steps are given",
     "engine": "what runs operations",
     "claim_steps": "the way out of a claim, which publish (its undo) and unpublish share",
-    "sweep": "sends again what stands still, of any kind",
 }
 """Modules of operations/ that are no kind of operation."""
 
@@ -125,7 +126,7 @@ def test_no_operation_imports_a_sibling(path: Path) -> None:
     assert names & kinds == set()
 
 
-FOR_WORKERS: Final = {"context", "engine", "sweep"}
+FOR_WORKERS: Final = {"context", "engine"}
 """What of operations/ runs in the workers' functions alone: a request only starts operations."""
 
 
