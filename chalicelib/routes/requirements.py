@@ -45,6 +45,8 @@ class Source(Enum):
     BODY = auto()
     """Each definition in the body names its own; without one it is the query's."""
     PATH = auto()
+    RECORD = auto()
+    """The thing's own, which is known once it is read; a list is filtered by each entry's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,10 @@ DETACH_VOLUME: Final = _one_of("csi-mount-volume", plugin="read")
 MOUNT_VOLUME: Final = _one_of("csi-mount-volume")
 """Take, renew and release a claim."""
 LIST_EXTERNAL: Final = LIST_VOLUMES
-"""What a provider has, and its snapshots."""
+"""List a provider's volumes or snapshots."""
 WRITE_SNAPSHOT: Final = DELETE_VOLUME
+
+READ_OPERATION: Final = _one_of("csi-read-volume", "csi-mount-volume", "read-job", source=Source.RECORD)
 
 READ_HOST_VOLUME: Final = _one_of("host-volume-read")
 DELETE_HOST_VOLUME: Final = _one_of("host-volume-delete")
