@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.errors import PluginRejected
@@ -17,11 +17,11 @@ from chalicelib.store.dynamo import Write
 if TYPE_CHECKING:
     from chalicelib.operations.context import StepContext
 
-Run = Callable[["StepContext", Operation, float], Operation | None]
+Run: TypeAlias = "Callable[[StepContext, Operation, float], Operation | None]"
 """Makes the call of a step, by a deadline on the monotonic clock. Returns the operation when another step follows at
 once.
 """
-Rejected = Callable[["StepContext", Operation, PluginRejected], Operation | None]
+Rejected: TypeAlias = "Callable[[StepContext, Operation, PluginRejected], Operation | None]"
 """Decides what follows from a final error, when no other call of the operation is in flight. Returns the operation when
 its undo can begin at once.
 """

@@ -35,6 +35,10 @@ class Namespace:
     modify_index: int = 0
 
 
+BUILT_IN = Namespace(DEFAULT, {"Description": "Default shared namespace"}, create_index=1, modify_index=1)
+"""The default namespace until it is written."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
     """The certificate and the sealed key with which the worker connects to bridges, and the CA that it trusts."""
