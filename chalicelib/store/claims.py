@@ -93,12 +93,12 @@ class ClaimStore:
             after = page.next_key
 
     def lease(self, claim: Claim) -> Lease | None:
-        """Return the claim's lease, read strongly; None if it has none."""
+        """Return the claim's lease, read strongly, or None if it has none."""
         row = self._dynamo.get(LeaseRow, _lease_pk(claim), "-")
         return None if row is None else _lease(row)
 
     def renew(self, claim: Claim, *, until: float, seconds: int) -> bool:
-        """Extend the claim's lease; return False if it is over. No reader is woken: a renewal changes nothing shown."""
+        """Extend the claim's lease, and return False if it is over. No reader is woken."""
         actions: list[Action] = [LeaseRow.due_at.set(until), LeaseRow.seconds.set(seconds)]
         try:
             self._dynamo.update(LeaseRow, _lease_pk(claim), "-", actions, LeaseRow.pk.exists())
@@ -237,7 +237,7 @@ def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, 
 
 
 def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Delete the claim, and count it off its volume; the last claim clears the volume's modes in use."""
+    """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use."""
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
@@ -286,7 +286,7 @@ def claim_of(raw: Raw | None) -> Claim | None:
 
 
 def _room(claim: Claim, volume: Volume, index: int) -> Condition:
-    """Hold while the volume has room for the claim; `domain/claim.py` has the rule."""
+    """Hold while the volume has room for the claim. `domain/claim.py` has the rule."""
     ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
     idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
     # The claim was checked against the definition that was read: topologies, capabilities.

@@ -16,7 +16,7 @@ from chalicelib.store.dynamo import ConditionFailed, Dynamo, load
 from chalicelib.store.tables import TurnRow
 
 WAITING_LIMIT: Final = 500
-"""Operations on one waiting list; those beyond it are found when they are due."""
+"""Operations on one waiting list. Those beyond it are found when they are due."""
 KEEP_SECONDS: Final = 24 * 3600
 """How long the item of an unused turn is kept."""
 _SK: Final = "-"
@@ -103,7 +103,7 @@ class TurnStore:
         self._dynamo.update(TurnRow, pk, _SK, [TurnRow.waiting.delete(operation_ids)], TurnRow.pk.exists())
 
     def _wait(self, pk: str, holder: TurnRow, operation_id: str) -> bool:
-        """Add the operation to the waiting list; return False if the turn changed hands meanwhile."""
+        """Add the operation to the waiting list, and return False if the turn changed hands meanwhile."""
         if len(holder.waiting or ()) >= WAITING_LIMIT:
             return True
         same: Condition = (TurnRow.holder == holder.holder) & (TurnRow.until == holder.until)

@@ -40,7 +40,7 @@ class WaitStore:
         self._dynamo, self._limit = store, limit
 
     def take(self, holder: str, *, seconds: float, at: float, now: float) -> WaitPlace | None:
-        """Take a place for a wait of at most `seconds`; return None if there is none in the sample.
+        """Take a place for a wait of at most `seconds`, and return None if there is none in the sample.
 
         `at`, in [0, 1), is where the sample begins.
         """
