@@ -286,7 +286,7 @@ def claim_of(raw: Raw | None) -> Claim | None:
 
 
 def _room(claim: Claim, volume: Volume, index: int) -> Condition:
-    """Hold while the volume has room for the claim. `domain/claim.py` has the rule."""
+    """Hold while the volume has room for the claim; `domain/claim.py` has the rule."""
     ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
     idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
     # The claim was checked against the definition that was read: topologies, capabilities.
