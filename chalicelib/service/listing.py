@@ -19,8 +19,8 @@ from chalicelib.service.deps import Deps
 from chalicelib.store.index import PLUGINS
 
 READ_BUDGET: Final = 5_000
-"""Records that one page may read beside those it shows: tombstones, and what a filter drops. A page that has read so
-many ends there, with its token.
+"""Records that a page with a filter may read, and that any other may read beside those it shows: tombstones are read
+too. A page that has read so many ends there, with its token.
 """
 QUERY_COST: Final = 10
 """What one more call of Query costs, in records: that of an empty namespace, or of one volume's claims."""

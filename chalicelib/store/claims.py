@@ -118,7 +118,7 @@ class ClaimStore:
             "ExpressionAttributeValues": {":leases": {"S": tables.LEASE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
         }
         while True:
-            with dynamo.translated():
+            with dynamo.translate_errors():
                 answer = self._dynamo.client.query(**arguments)
             for item in answer["Items"]:
                 row = dynamo.load(LeaseRow, item)

@@ -119,7 +119,7 @@ class Dynamo:
         """Return the item, or None. The read is strongly consistent by default."""
         if not _possible(pk, sk):
             return None
-        with translated():
+        with translate_errors():
             answer = self.client.get_item(TableName=row.Meta.table_name, Key=key(pk, sk), ConsistentRead=consistent)
         return load(row, answer.get("Item"))
 
@@ -181,7 +181,7 @@ class Dynamo:
 
     def _query(self, row: type[R], arguments: dict[str, Any]) -> tuple[list[R], str | None]:
         """Return the rows of one page, and the sort key after which there may be more."""
-        with translated():
+        with translate_errors():
             answer = self.client.query(**arguments)
         rows = [loaded for item in answer["Items"] if (loaded := load(row, item)) is not None]
         last = answer.get("LastEvaluatedKey")
@@ -210,7 +210,7 @@ class Dynamo:
     def _batch(self, row: type[R], asked: list[Any], rows: dict[tuple[str, str], R], consistent: bool) -> list[Any]:
         """Read one batch into `rows`, and return the keys that were left unprocessed."""
         table = row.Meta.table_name
-        with translated():
+        with translate_errors():
             answer = self.client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": consistent}})
         for item in answer["Responses"].get(table, []):
             loaded = load(row, item)
@@ -243,7 +243,7 @@ class Dynamo:
         """
         for attempt in range(CONFLICT_TRIES):
             try:
-                with translated():
+                with translate_errors():
                     return send()
             except _Cancelled:
                 self._pause(attempt)
@@ -276,7 +276,7 @@ class Dynamo:
         throttled = False
         for attempt in range(CONFLICT_TRIES):
             try:
-                with translated():
+                with translate_errors():
                     self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
             except _Cancelled as exc:
                 failed = {
@@ -300,7 +300,7 @@ class Dynamo:
             raise Throttled("the store is busy: try again in a moment")
         raise WriteConflict(CONFLICT_TEXT)
 
-    def written(self, write: Write) -> bool:
+    def try_write(self, write: Write) -> bool:
         """Make one write. Returns False if its condition was false."""
         try:
             self.write([write], token="")
@@ -381,7 +381,7 @@ class _Cancelled(WriteConflict):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Raise botocore's errors as the store's own. Their texts never repeat AWS's, which hold request IDs."""
     try:
         yield

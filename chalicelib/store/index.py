@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chalicelib.domain.deadlines import LONGEST_WRITER
-from chalicelib.store.dynamo import Dynamo, key, translated
+from chalicelib.store.dynamo import Dynamo, key, translate_errors
 from chalicelib.store.tables import SCHEMA, IndexRow
 
 VOLUME_SCOPES: Final = 16
@@ -121,7 +121,7 @@ class IndexStore:
 
     def watch(self, *, consistent: bool = True) -> Watch:
         """Read the index item. A strongly consistent read costs one read unit, a poll half of one."""
-        with translated():
+        with translate_errors():
             item = self._dynamo.client.get_item(
                 TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=consistent
             ).get("Item", {})
@@ -139,7 +139,7 @@ class IndexStore:
         It publishes a fresh number each time. A published number that is larger already proves nothing: it may be of an
         older change.
         """
-        with translated():
+        with translate_errors():
             item = self._dynamo.client.get_item(TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=True).get(
                 "Item", {}
             )
@@ -156,7 +156,7 @@ class IndexStore:
         self, expression: str, names: dict[str, str], values: dict[str, Any], returns: str = "UPDATED_NEW"
     ) -> dict[str, Any]:
         arguments: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
-        with translated():
+        with translate_errors():
             answer = self._dynamo.client.update_item(
                 TableName=IndexRow.Meta.table_name,
                 Key=_KEY,

@@ -85,7 +85,7 @@ class NamespaceStore:
 
     def put(self, namespace: Namespace, *, read: Namespace | None) -> bool:
         """Write a mark, which no client sees. Returns False if the namespace changed since it was `read`."""
-        return self._dynamo.written(put(namespace, read=read))
+        return self._dynamo.try_write(put(namespace, read=read))
 
     def worker_identity(self) -> WorkerIdentity | None:
         """Return the worker's certificate, or None before `moorage certs publish-worker`."""

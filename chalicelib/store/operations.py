@@ -182,7 +182,7 @@ class OperationStore:
 
         They come from an index (GSI), which is late by moments: one that is missed is due at the next sweep too.
         """
-        with dynamo.translated():
+        with dynamo.translate_errors():
             answer = self._dynamo.client.query(
                 TableName=OperationRow.Meta.table_name,
                 IndexName=tables.DUE_GSI,

@@ -94,17 +94,17 @@ class PluginStore:
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
         """Write the node's digest, which clients do not see. Returns False if the node changed since it was `read`."""
-        return self._dynamo.written(put_node(node, digest=digest, read=read))
+        return self._dynamo.try_write(put_node(node, digest=digest, read=read))
 
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
         """Record a heartbeat that changes nothing, for one write unit. Returns False if the row changed meanwhile."""
         actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
         # A node that was marked down meanwhile must register in full.
-        return self._dynamo.written(_mark(node, actions, NodeRow.healthy.is_in(True)))
+        return self._dynamo.try_write(_mark(node, actions, NodeRow.healthy.is_in(True)))
 
     def stop_keeping_claims(self, node: Node) -> bool:
         """Let the claims on a node that is down be released. Returns False if it was heard of since it was read."""
-        return self._dynamo.written(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
+        return self._dynamo.try_write(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
 
     def record_sweep(self, now: float, *, gap: float) -> tuple[float, float]:
         """Record a sweep of the nodes, and return since when nodes and leases were swept without a longer `gap`.

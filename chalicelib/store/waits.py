@@ -63,7 +63,7 @@ class WaitStore:
         row = WaitRow(tables.wait_pk(place.number), _SK)
         arguments = row.get_delete_kwargs_from_instance(condition=WaitRow.holder == place.holder)
         try:
-            with dynamo.translated():
+            with dynamo.translate_errors():
                 self._dynamo.client.delete_item(**arguments)
         except ConditionFailed:
             return
