@@ -62,7 +62,7 @@ def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @functions.schedule("rate(1 minute)", name="sweep_operations")
 def sweep_operations(_event: Any) -> None:
-    """Run every sweep (chalicelib/sweeps/jobs.py); the function's name is older than the other sweeps."""
+    """Run every sweep (chalicelib/sweeps/jobs.py). The function's name is older than the other sweeps."""
     from chalicelib.sweeps import jobs
 
     for job, report in jobs.run(wiring.deps()):

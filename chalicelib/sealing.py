@@ -11,7 +11,7 @@ from typing import Any, Final
 from chalicelib.errors import StoreUnavailable
 
 WORKER_KEY_CONTEXT: Final = {"moorage": "worker-key"}
-"""The encryption context of the worker's private key; those of secrets are in domain/secrets.py."""
+"""The encryption context of the worker's private key. Those of secrets are in domain/secrets.py."""
 
 CLIENT: Final[Mapping[str, Any]] = {
     "connect_timeout": 1,
@@ -32,7 +32,7 @@ class Sealer:
         self.session: Any = None
 
     def seal_secrets(self, secrets: Mapping[str, str] | None, context: Mapping[str, str]) -> bytes:
-        """Encrypt a map of secrets; return empty bytes for an empty one, without a call."""
+        """Encrypt a map of secrets, and return empty bytes for an empty one, without a call."""
         return self.seal(json.dumps(dict(secrets)).encode(), context) if secrets else b""
 
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]:
@@ -40,7 +40,7 @@ class Sealer:
         return dict(json.loads(self.open(sealed, context))) if sealed else {}
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
-        """Encrypt, bound to `context`; raise StoreUnavailable when KMS does not answer or refuses."""
+        """Encrypt bytes, bound to `context`. Raises StoreUnavailable when KMS does not answer or refuses."""
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
         from botocore.exceptions import BotoCoreError
 
@@ -54,7 +54,7 @@ class Sealer:
         return bytes(sealed)
 
     def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt; raise StoreUnavailable when KMS refuses or the ciphertext is bound to another context."""
+        """Decrypt bytes. Raises StoreUnavailable when KMS refuses or the ciphertext is bound to another context."""
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
         from botocore.exceptions import BotoCoreError
 

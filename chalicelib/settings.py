@@ -15,7 +15,7 @@ MAX_WAITS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The names and limits of one deployment; every name follows from the stage (docs/interfaces.md, section 1)."""
+    """The names and limits of one deployment. Every name follows from the stage (docs/interfaces.md, section 1)."""
 
     stage: str = "dev"
     wait_seconds: float = WAIT_LIMIT
@@ -28,7 +28,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
-        """Read the settings from environment variables; raise ValueError that names a variable with a wrong value."""
+        """Read the settings from environment variables. Raises ValueError that names a variable with a wrong value."""
         env = os.environ if env is None else env
         wait = env.get("MOORAGE_WAIT_SECONDS", str(WAIT_LIMIT))
         try:
@@ -78,7 +78,7 @@ class Settings:
 
 
 def _liveness(env: Mapping[str, str]) -> LivenessPolicy:
-    """Read when silent nodes are marked down; raise ValueError that names the variable."""
+    """Read the liveness policy. Raises ValueError that names a variable with a wrong value."""
     usual = DEFAULT_LIVENESS
     limits = {
         # Below two heartbeats one lost message would mark a node down.

@@ -21,7 +21,7 @@ FUNCTION_TIMEOUT: Final = LONGEST_CALL + 2 * LEASE_MARGIN
 QUEUE_VISIBILITY: Final = FUNCTION_TIMEOUT + 30
 
 GRACE: Final = 5
-"""How long after its deadline a call may still land at the provider; a plugin can set another value."""
+"""How long after its deadline a call may still land at the provider. A plugin can set another value."""
 LONGEST_GRACE: Final = 3600
 
 GATEWAY_TIMEOUT: Final = 29

@@ -17,7 +17,7 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """The capacity range to ask the provider for, in bytes; 0 means no limit."""
+    """The capacity range to ask the provider for, in bytes. 0 is no limit."""
 
     required: int
     limit: int
@@ -32,7 +32,7 @@ class VolumeUpdate:
 
 
 def merge(old: Volume, new: Volume) -> VolumeUpdate:
-    """Return the update of `old` by `new`; raise Refused with Nomad's text when something may not change."""
+    """Return the update of `old` by `new`. Raises Refused with Nomad's text when something may not change."""
     problems = [*_identity_problems(old, new), *_use_problems(old, new.definition)]
     if problems:
         raise Refused(joined(problems))

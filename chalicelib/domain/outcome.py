@@ -1,4 +1,4 @@
-"""The outcome of a gRPC status for each RPC; no other module compares codes.
+"""The outcome of a gRPC status for each RPC. No other module compares codes.
 
 `REJECTED`: the plugin answered, and does nothing more for this call. `IN_DOUBT`: the call may have had its effect, or
 may still have it. `GONE`: what the call should remove is not there, which is success. Whether a rejection proves
@@ -75,7 +75,7 @@ UNUSABLE: Final = "INTERNAL"
 
 
 def outcome(rpc: str, code: str) -> Outcome:
-    """Return the outcome of `code` (gRPC's name, upper case) after `rpc`; an unknown code is in doubt."""
+    """Return the outcome of `code` (gRPC's name, upper case) after `rpc`. An unknown code is in doubt."""
     if code in _GONE_OF.get(rpc, ()):
         return Outcome.GONE
     if code in _IN_DOUBT or code in _IN_DOUBT_OF.get(rpc, ()) or code not in GO_NAMES:

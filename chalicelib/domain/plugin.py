@@ -113,7 +113,7 @@ class Node:
     healthy: bool = True
     """Whether its bridge sends heartbeats. While it does not, no call to the node is made."""
     down_since: float = 0.0
-    """Seconds since the epoch; 0 while the node is not down."""
+    """Seconds since the epoch. It is 0 while the node is not down."""
     claims_kept: bool = False
     """Whether it is down together with too many others for it to be its own fault."""
     plugin_ids: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class Node:
 
     @property
     def trouble(self) -> str:
-        """Why no call to the node can be made; empty while calls can be made."""
+        """Why no call to the node can be made. It is empty while calls can be made."""
         if self.instance_id == LEFT:
             return "the bridge was stopped"
         return "" if self.healthy else "the bridge does not answer"

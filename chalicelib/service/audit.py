@@ -27,7 +27,7 @@ _LISTS: Final = {StorageKind.VOLUME: "LIST_VOLUMES", StorageKind.SNAPSHOT: "LIST
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """A report with one part of its findings; `next_token` is empty after the last part."""
+    """A report with one part of its findings. `next_token` is empty after the last part."""
 
     report: Report
     findings: Sequence[Finding] = ()
@@ -35,7 +35,7 @@ class ReportPage:
 
 
 def start(deps: Deps, plugin_id: str) -> Report:
-    """Start an audit of the plugin, or join the one that runs; raise Refused when the plugin cannot be audited."""
+    """Start an audit of the plugin, or join the one that runs. Raises Refused when the plugin cannot be audited."""
     _auditable(deps, plugin_id)
     audits, now = AuditStore(deps.dynamo), deps.clock.now()
     last = audits.last(plugin_id)
@@ -81,7 +81,7 @@ def _ended(deps: Deps, audits: AuditStore, report: Report, seconds: float) -> Re
 
 
 def run(deps: Deps, plugin_id: str, run_id: str) -> Report:
-    """Audit one plugin; write the report, a log line for each fault and one for the whole run."""
+    """Audit one plugin. Write the report, a log line for each fault and one for the whole run."""
     audits, started = AuditStore(deps.dynamo), deps.clock.now()
     report = Report(run_id, plugin_id, AuditStatus.RUNNING, started)
     try:
@@ -128,7 +128,7 @@ def _auditable(deps: Deps, plugin_id: str) -> Plugin:
 
 
 def _confirm(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
-    """Compare both sides, and compare again if something is wrong; return the counts and the findings.
+    """Compare both sides, and once more if something is wrong. Returns the counts and the findings.
 
     The lists change while they are read. A volume that is created or deleted between two reads seems wrong in one
     comparison, and not, or otherwise, in the next. Only what is wrong in both is reported.
@@ -144,7 +144,7 @@ def _confirm(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]
 
 
 def _compare(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
-    """Compare both sides once; return the counts, and the findings without those that are registered."""
+    """Compare both sides once. Returns the counts, and the findings that are not `registered`."""
     entries = [e for what, needed in _LISTS.items() if plugin.can(needed) for e in _entries(deps, plugin.id, what)]
     # The provider's lists were read first: what they have is in the records, or held, by the time these are read.
     inventory = Inventory()
@@ -183,7 +183,7 @@ def _entries(deps: Deps, plugin_id: str, what: StorageKind) -> Iterator[Entry]:
 
 
 def _page(deps: Deps, plugin_id: str, what: StorageKind, token: str) -> Page[Entry]:
-    """Return one page; ask again, with growing delays, while the plugin or the worker does not answer."""
+    """Return one page. Ask again, with growing delays, while the plugin or the worker does not answer."""
     for attempt in range(PAGE_TRIES):
         try:
             return _PAGES[what](deps, plugin_id, token)

@@ -35,7 +35,7 @@ def until_changed(deps: Deps, *, index: int, wait: float, current: Callable[[], 
 
 @contextmanager
 def reserve_wait(deps: Deps, seconds: float) -> Iterator[float]:
-    """Hold a place to wait in for this block; yield how many seconds may be waited, 0 if no place is free."""
+    """Hold a place to wait in for this block, and yield how many seconds may be waited: 0 if no place is free."""
     place = _take(deps, seconds) if seconds > 0 else None
     if place is None:
         yield 0.0

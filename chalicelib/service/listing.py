@@ -19,8 +19,8 @@ from chalicelib.service.deps import Deps
 from chalicelib.store.index import PLUGINS
 
 READ_BUDGET: Final = 5_000
-"""Records that one page may read beside those it shows: tombstones, and what a filter drops. A page that has read so
-many ends there, with its token.
+"""Records that a page with a filter may read, and that any other may read beside those it shows: tombstones are read
+too. A page that has read so many ends there, with its token.
 """
 QUERY_COST: Final = 10
 """What one more call of Query costs, in records: that of an empty namespace, or of one volume's claims."""
@@ -70,7 +70,7 @@ def current(deps: Deps, namespace: str) -> int:
 
 
 def list_volumes(deps: Deps, query: VolumeQuery) -> VolumePage:
-    """Return one page; raise RequestError 413 when an unpaged list is too large or takes too long."""
+    """Return one page. Raises RequestError 413 when an unpaged list is too large or takes too long."""
     page = VolumePage(deps.index.watch().now)
     budget = _Budget(deps, query, page)
     for volume, plugin in _existing(deps, query, page, budget):
@@ -97,7 +97,7 @@ class _Budget:
         self._unread -= records
 
     def ends_at(self, namespace: str, volume_id: str) -> bool:
-        """Return whether the page ends before this volume; if so, set its token to it.
+        """Return whether the page ends before this volume. If it does, its token names the volume.
 
         An unpaged list must be complete, so it raises RequestError when the time is over.
         """
@@ -110,7 +110,7 @@ class _Budget:
         return True
 
     def has_room_for(self, volume: Volume) -> bool:
-        """Count the volume's entry; return whether the answer is still small enough.
+        """Count the volume's entry, and return whether the answer is still small enough.
 
         An unpaged list must be complete, so it raises RequestError when it is not.
         """
@@ -142,7 +142,7 @@ def _text_bytes(volume: Volume) -> int:
 def _existing(
     deps: Deps, query: VolumeQuery, answer: VolumePage, budget: _Budget
 ) -> Iterator[tuple[Volume, Plugin | None]]:
-    """Yield the volumes that exist, each with its plugin; raise the answer's index to that of each record read."""
+    """Yield the volumes that exist, each with its plugin. The answer's index rises to that of each record read."""
     plugins: dict[str, Plugin | None] = {}
     for page in _pages(deps, query, budget):
         missing = {v.plugin_id for v in page if v.exists} - plugins.keys()

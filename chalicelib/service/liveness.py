@@ -12,7 +12,7 @@ from chalicelib.service.deps import Deps
 
 
 def release_lost_claims(deps: Deps, node_id: str) -> list[Claim]:
-    """Begin to unmount what the returned node has lost; return the claims on it that are no longer its own.
+    """Begin to unmount what the returned node has lost. Returns the claims on it that are no longer its own.
 
     Its own plugin can unmount now what nothing could prove to be unmounted while the node was down.
     """
@@ -29,7 +29,7 @@ def release_lost_claims(deps: Deps, node_id: str) -> list[Claim]:
 
 
 def mark_unhealthy(deps: Deps, node: Node, plugin_id: str, *, reason: str, overwrite: bool) -> int:
-    """Mark the node's instance of the plugin unhealthy; return the index, 0 if nothing changed.
+    """Mark the node's instance of the plugin unhealthy. Returns the index, or 0 if nothing changed.
 
     With `overwrite`, an instance that is unhealthy already is given the new `reason` too. Raises MovedOn when the node
     was heard of since it was read.

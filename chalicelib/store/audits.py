@@ -29,7 +29,7 @@ class AuditStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. Times are in seconds since the epoch; the keys of `counts` are `<what> <verdict>`."""
+    """One run. Times are in seconds since the epoch. The keys of `counts` are `<what> <verdict>`."""
 
     run: str
     plugin_id: str
@@ -56,7 +56,7 @@ class AuditStore:
         return Report(**{**body, "status": AuditStatus(body["status"])})
 
     def write(self, report: Report, findings: Sequence[Finding] = (), *, now: float) -> Report:
-        """Write the report and its findings, unless a newer run has written its own; return the report.
+        """Write the report and its findings, unless a newer run has written its own, and return the report.
 
         The parts are written first, so a reader that sees the report finds them.
         """
@@ -72,7 +72,7 @@ class AuditStore:
         return written
 
     def part(self, report: Report, number: int) -> list[Finding]:
-        """Return the findings of one part; none for a number beyond the last part."""
+        """Return the findings of one part. A number beyond the last part has none."""
         row = self._dynamo.get(AuditRow, tables.audits_pk(report.plugin_id), _part(report.run, number))
         return [] if row is None else [_finding(body) for body in json.loads(row.body)]
 

@@ -92,12 +92,12 @@ class ClaimStore:
             after = page.next_key
 
     def lease(self, claim: Claim) -> Lease | None:
-        """Return the claim's lease, read strongly; None if it has none."""
+        """Return the claim's lease, read strongly, or None if it has none."""
         row = self._dynamo.get(LeaseRow, _lease_pk(claim), "-")
         return None if row is None else _lease(row)
 
     def renew(self, claim: Claim, *, until: float, seconds: int) -> bool:
-        """Extend the claim's lease; return False if it is over. No reader is woken: a renewal changes nothing shown."""
+        """Extend the claim's lease, and return False if it is over. No reader is woken."""
         actions: list[Action] = [LeaseRow.due_at.set(until), LeaseRow.seconds.set(seconds)]
         try:
             self._dynamo.update(LeaseRow, _lease_pk(claim), "-", actions, LeaseRow.pk.exists())
@@ -117,7 +117,7 @@ class ClaimStore:
             "ExpressionAttributeValues": {":leases": {"S": tables.LEASE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
         }
         while True:
-            with dynamo.translated():
+            with dynamo.translate_errors():
                 answer = self._dynamo.client.query(**arguments)
             for item in answer["Items"]:
                 row = dynamo.load(LeaseRow, item)
@@ -239,7 +239,7 @@ def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, 
 
 
 def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Delete the claim, and count it off its volume; the last claim clears the volume's modes in use."""
+    """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use."""
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),

@@ -65,7 +65,7 @@ class Committer:
     def commit(
         self, *scopes: str, build: Callable[[RefusedWrites], Change[T]], what: str, tries: int = TRIES
     ) -> tuple[int, T]:
-        """Make one change and wake the readers of `scopes`; return its index and the result that `build` gave.
+        """Make one change and wake the readers of `scopes`. Returns its index and the result that `build` gave.
 
         `build` is called before each try, with the refused writes of the try before, and reads anew what it needs. It
         raises to give up. When it gives nothing to write, the index is 0. Raises WriteConflict after `tries`; its text
@@ -87,7 +87,7 @@ class Committer:
         raise WriteConflict(f"{what} is being changed by others: try again in a moment")
 
     def _publish(self, scopes: tuple[str, ...], build: Writes, number: int) -> tuple[int, RefusedWrites]:
-        """Make one try under a new index; return the index and the refused writes, none if all were made."""
+        """Make one try under a new index. Returns the index and the refused writes, none if all were made."""
         if not scopes:
             raise ValueError("a change that clients see must name the scopes of its readers")
         name = self._clock.new_id()

@@ -26,7 +26,7 @@ Raw = Mapping[str, Any]
 CONFIG: Final = Config(
     connect_timeout=1, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 4}, max_pool_connections=50
 )
-"""A request has 29 s in all. A lost connection is noticed in one second, a missing answer in five; each call is tried
+"""A request has 29 s in all. A lost connection is noticed in one second, a missing answer in five. Each call is tried
 at most four times, with jitter.
 """
 CONFLICT_TRIES: Final = 8
@@ -87,12 +87,12 @@ class ConsumedCapacity:
 
 
 consumed_capacity: ContextVar[ConsumedCapacity | None] = ContextVar("consumed_capacity", default=None)
-"""Where the calls of the current request are counted; None outside of a request."""
+"""The counter of the current request. It is None outside of a request."""
 
 
 @dataclass
 class Page:
-    """One page of a Query. The next page begins after the sort key `next_key`; None at the end."""
+    """One page of a Query. The next page begins after the sort key `next_key`. It is None on the last page."""
 
     rows: list[Any] = field(default_factory=list)
     next_key: str | None = None
@@ -116,10 +116,10 @@ class Dynamo:
             row.Meta.table_name = table(row.Meta.table_name.rsplit("-", 1)[-1])
 
     def get(self, row: type[R], pk: str, sk: str, *, consistent: bool = True) -> R | None:
-        """Return the item, or None; the read is strongly consistent by default."""
+        """Return the item, or None. The read is strongly consistent by default."""
         if not _possible(pk, sk):
             return None
-        with translated():
+        with translate_errors():
             answer = self.client.get_item(TableName=row.Meta.table_name, Key=key(pk, sk), ConsistentRead=consistent)
         return load(row, answer.get("Item"))
 
@@ -181,7 +181,7 @@ class Dynamo:
 
     def _query(self, row: type[R], arguments: dict[str, Any]) -> tuple[list[R], str | None]:
         """Return the rows of one page, and the sort key after which there may be more."""
-        with translated():
+        with translate_errors():
             answer = self.client.query(**arguments)
         rows = [loaded for item in answer["Items"] if (loaded := load(row, item)) is not None]
         last = answer.get("LastEvaluatedKey")
@@ -190,7 +190,7 @@ class Dynamo:
     def batch_get(
         self, row: type[R], keys: Sequence[tuple[str, str]], *, consistent: bool = True
     ) -> dict[tuple[str, str], R]:
-        """Return those of the items that exist, by key; the read is strongly consistent by default.
+        """Return those of the items that exist, by key. The read is strongly consistent by default.
 
         Keys that DynamoDB leaves unprocessed are asked for again, with growing delays. Raises Throttled when some are
         left after `CONFLICT_TRIES`.
@@ -208,9 +208,9 @@ class Dynamo:
         return rows
 
     def _batch(self, row: type[R], asked: list[Any], rows: dict[tuple[str, str], R], consistent: bool) -> list[Any]:
-        """Read one batch into `rows`; return the keys that were left unprocessed."""
+        """Read one batch into `rows`, and return the keys that were left unprocessed."""
         table = row.Meta.table_name
-        with translated():
+        with translate_errors():
             answer = self.client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": consistent}})
         for item in answer["Responses"].get(table, []):
             loaded = load(row, item)
@@ -221,7 +221,7 @@ class Dynamo:
     def update(
         self, row: type[R], pk: str, sk: str, actions: Sequence[Action], condition: Condition | None = None
     ) -> R:
-        """Update one item; return it as it is then. Raises ConditionFailed with the old item."""
+        """Update one item, and return it as it is then. Raises ConditionFailed with the old item."""
         arguments = _update_arguments(row, pk, sk, actions, condition)
         answer = self._alone(lambda: self.client.update_item(**arguments, ReturnValues="ALL_NEW"))
         loaded = load(row, answer["Attributes"])
@@ -243,14 +243,14 @@ class Dynamo:
         """
         for attempt in range(CONFLICT_TRIES):
             try:
-                with translated():
+                with translate_errors():
                     return send()
             except _Cancelled:
                 self._pause(attempt)
         raise WriteConflict(CONFLICT_TEXT)
 
     def write(self, writes: Sequence[Write], *, token: str) -> None:
-        """Make all writes or none; raise TransactionRefused with the old items by label.
+        """Make all writes or none. Raises TransactionRefused with the old items by label.
 
         A single write is made without a transaction, for half of the capacity units. It needs no `token`: its own
         condition tells whether it was made before.
@@ -267,7 +267,7 @@ class Dynamo:
         self._tell_watchers(writes)
 
     def transact(self, writes: Sequence[Write], *, token: str) -> None:
-        """Make all writes or none, in one transaction; raise TransactionRefused with the old items by label.
+        """Make all writes or none, in one transaction. Raises TransactionRefused with the old items by label.
 
         `token` makes a repeat after a lost answer count once (AWS: ClientRequestToken, ten minutes). A transaction that
         conflicts with another is repeated; WriteConflict or Throttled is raised after `CONFLICT_TRIES`.
@@ -276,7 +276,7 @@ class Dynamo:
         throttled = False
         for attempt in range(CONFLICT_TRIES):
             try:
-                with translated():
+                with translate_errors():
                     self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
             except _Cancelled as exc:
                 failed = {
@@ -300,8 +300,8 @@ class Dynamo:
             raise Throttled("the store is busy: try again in a moment")
         raise WriteConflict(CONFLICT_TEXT)
 
-    def written(self, write: Write) -> bool:
-        """Make one write; return False if its condition was false."""
+    def try_write(self, write: Write) -> bool:
+        """Make one write. Returns False if its condition was false."""
         try:
             self.write([write], token="")
         except TransactionRefused:
@@ -326,7 +326,7 @@ def _possible(pk: str, sk: str) -> bool:
 
 
 def load(row: type[R], item: Raw | None) -> R | None:
-    """Return the row of a raw item, None of none; raise StoreUnavailable for one that a newer version wrote."""
+    """Return the row of a raw item, or None. Raises StoreUnavailable for an item that a newer version wrote."""
     if not item:
         return None
     loaded = row()
@@ -381,8 +381,8 @@ class _Cancelled(WriteConflict):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise botocore's errors as the store's own; their texts never repeat AWS's, which hold request IDs."""
+def translate_errors() -> Iterator[None]:
+    """Raise botocore's errors as the store's own. Their texts never repeat AWS's, which hold request IDs."""
     try:
         yield
     except botocore.exceptions.ClientError as exc:

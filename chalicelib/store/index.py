@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chalicelib.domain.deadlines import LONGEST_WRITER
-from chalicelib.store.dynamo import Dynamo, key, translated
+from chalicelib.store.dynamo import Dynamo, key, translate_errors
 from chalicelib.store.tables import SCHEMA, IndexRow
 
 VOLUME_SCOPES: Final = 16
@@ -75,11 +75,11 @@ class Watch:
         return max(min((number - 1 for scopes, number in self.writing if scope in scopes), default=self.seq), 1)
 
     def of(self, scope: str) -> int:
-        """Return the number that the readers of the scope wait to see surpassed; 0 before the first publication."""
+        """Return the number that was published last for the scope. It is 0 before the first publication."""
         return self.published.get(scope, 0)
 
     def of_volumes(self, namespace: str) -> int:
-        """Return the same for the volumes of a namespace; `*` is all namespaces."""
+        """Return the number that was published last for the volumes of a namespace, or of all (`*`)."""
         if namespace == "*":
             return max((n for scope, n in self.published.items() if scope.startswith("volumes-")), default=0)
         return self.of(volume_scope(namespace))
@@ -92,7 +92,7 @@ class IndexStore:
         self._dynamo = dynamo
 
     def allocate(self, *scopes: str, name: str, now: float) -> Ticket:
-        """Allocate a number for one write that must wake the readers of `scopes`; costs one write unit."""
+        """Allocate a number for one write that must wake the readers of `scopes`. It costs one write unit."""
         answer = self._update(
             # The first number is 2: a reader that came before it has index 1, since 0 means "do not block". And `seq`
             # rises to one above the number: a list's index is `seq`, and must not equal that of a change it missed.
@@ -109,7 +109,7 @@ class IndexStore:
         return Ticket(int(answer[f"at#{name}"]["N"]), name, scopes)
 
     def publish(self, ticket: Ticket) -> int:
-        """Wake the readers of the ticket's scopes; return the number published. It is safe to repeat."""
+        """Wake the readers of the ticket's scopes, and return the number published. It is safe to repeat."""
         names = _entry(ticket) | {f"#s{i}": f"pub#{scope}" for i, scope in enumerate(ticket.scopes)}
         sets = ", ".join(["seq = seq + :one"] + [f"#s{i} = seq + :one" for i in range(len(ticket.scopes))])
         answer = self._update(f"SET {sets} REMOVE #pend, #at", names, {":one": {"N": "1"}})
@@ -120,8 +120,8 @@ class IndexStore:
         self._update("REMOVE #pend, #at", _entry(ticket), {}, returns="NONE")
 
     def watch(self, *, consistent: bool = True) -> Watch:
-        """Read the index item; a strongly consistent read costs one read unit, a poll half of one."""
-        with translated():
+        """Read the index item. A strongly consistent read costs one read unit, a poll half of one."""
+        with translate_errors():
             item = self._dynamo.client.get_item(
                 TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=consistent
             ).get("Item", {})
@@ -134,12 +134,12 @@ class IndexStore:
         return Watch(int(item.get("seq", {"N": "0"})["N"]), published, writing)
 
     def repair(self, now: float) -> int:
-        """Publish for each write that allocated long ago and never published; return how many there were.
+        """Publish for each write that allocated long ago and never published, and return how many there were.
 
         It publishes a fresh number each time. A published number that is larger already proves nothing: it may be of an
         older change.
         """
-        with translated():
+        with translate_errors():
             item = self._dynamo.client.get_item(TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=True).get(
                 "Item", {}
             )
@@ -156,7 +156,7 @@ class IndexStore:
         self, expression: str, names: dict[str, str], values: dict[str, Any], returns: str = "UPDATED_NEW"
     ) -> dict[str, Any]:
         arguments: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
-        with translated():
+        with translate_errors():
             answer = self._dynamo.client.update_item(
                 TableName=IndexRow.Meta.table_name,
                 Key=_KEY,

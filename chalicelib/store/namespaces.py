@@ -66,19 +66,19 @@ class NamespaceStore:
         self._dynamo = store
 
     def exists(self, name: str) -> bool:
-        """Return whether volumes may be created in the namespace, read strongly; `default` always exists."""
+        """Return whether volumes may be created in the namespace, read strongly. `default` always exists."""
         if name == DEFAULT:
             return True
         row = self._dynamo.get(NamespaceRow, tables.NAMESPACES_PK, name)
         return row is not None and row.state == NamespaceState.ACTIVE.value
 
     def get(self, name: str) -> Namespace | None:
-        """Return the stored namespace, one that is being deleted too; None for `default` without a description."""
+        """Return the stored namespace, or None. `default` is stored only with a description."""
         row = self._dynamo.get(NamespaceRow, tables.NAMESPACES_PK, name)
         return None if row is None else _namespace(row)
 
     def all(self, *, prefix: str = "", start: str | None = None) -> Iterator[Namespace]:
-        """Yield the stored namespaces by name; `default` is among them only when it has a description."""
+        """Yield the stored namespaces by name. `default` is among them only when it has a description."""
         after = None
         while True:
             page = self._dynamo.query(NamespaceRow, tables.NAMESPACES_PK, prefix=prefix, after=after, start=start)
@@ -88,8 +88,8 @@ class NamespaceStore:
             after = page.next_key
 
     def put(self, namespace: Namespace, *, read: Namespace | None) -> bool:
-        """Write a mark, which no client sees; return False if the namespace changed since it was `read`."""
-        return self._dynamo.written(put(namespace, read=read))
+        """Write a mark, which no client sees. Returns False if the namespace changed since it was `read`."""
+        return self._dynamo.try_write(put(namespace, read=read))
 
     def worker_identity(self) -> WorkerIdentity | None:
         """Return the worker's certificate, or None before `moorage certs publish-worker`."""

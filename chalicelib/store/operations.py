@@ -43,7 +43,7 @@ LABEL: Final = "operation"
 
 
 class Reason(Enum):
-    """Why an operation is due at another time; `OperationStore.reschedule` has the conditions."""
+    """Why an operation is due at another time. `OperationStore.reschedule` has the conditions."""
 
     SEND = "its message is about to be sent"
     YIELD = "its worker cannot make its call now: another call has the turn, or no time is left"
@@ -57,7 +57,7 @@ class OperationStore:
         store.watchers[LABEL] = self._changed
 
     def changes(self, *, consistent: bool = True) -> int:
-        """Return the index of what is read strongly after this call; at least 1."""
+        """Return the index, at least 1, of what is read strongly after this call."""
         row = self._dynamo.get(ChangesRow, "operations", "changes", consistent=consistent)
         return 1 if row is None else int(row.number) + 1
 
@@ -103,7 +103,7 @@ class OperationStore:
         return self._fenced(operation, actions, _mine(operation))
 
     def postpone(self, operation: Operation, *, now: float, until: float, last_error: str, answered: bool) -> None:
-        """End this attempt; another may begin at `until` (epoch seconds).
+        """End this attempt. Another may begin at `until` (epoch seconds).
 
         A request that waits for the operation sends it then, or the sweeper does.
         """
@@ -131,7 +131,7 @@ class OperationStore:
         self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def resume(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
-        """Make an operation that is in doubt, or that waits for its next try, due now; return it as it is then.
+        """Make an operation due that is in doubt or waits for its next try. Returns it as it is then.
 
         One that was in doubt has fresh tries; attempt numbers never begin again. `secrets` (sealed), if given, replace
         the stored ones. Raises LeaseLost if the operation changed since it was read.
@@ -178,7 +178,7 @@ class OperationStore:
         return True
 
     def wake(self, operation_id: str, *, now: float) -> bool:
-        """Make an operation that waited for a turn due now; return False if it is over or a worker has it.
+        """Make an operation due that waited for a turn. Returns False if it is over or a worker has it.
 
         The record need not be read for this. A request that waits for the operation sends its message, or the next
         sweep does.
@@ -196,7 +196,7 @@ class OperationStore:
 
         They come from an index (GSI), which is late by moments: one that is missed is due at the next sweep too.
         """
-        with dynamo.translated():
+        with dynamo.translate_errors():
             answer = self._dynamo.client.query(
                 TableName=OperationRow.Meta.table_name,
                 IndexName=tables.DUE_GSI,
@@ -207,7 +207,7 @@ class OperationStore:
         return [operation for item in answer["Items"] if (operation := operation_of(item)) is not None]
 
     def newest(self, *, start: str | None = None) -> Iterator[Operation]:
-        """Yield every record, the newest first, from the ID `start` on; partitions are read only as far as needed."""
+        """Yield every record, the newest first, from the ID `start` on. Partitions are read only as far as needed."""
         streams = [self._partition(tables.operation_pk(letter), start) for letter in string.ascii_lowercase]
         return heapq.merge(*streams, key=lambda o: o.id, reverse=True)
 
@@ -221,7 +221,7 @@ class OperationStore:
             after, limit = page.next_key, NEXT_PAGE
 
     def _seen(self, operation: Operation) -> Operation:
-        """Raise the counter of changes; return the operation."""
+        """Raise the counter of changes, and return the operation."""
         self._changed()
         return operation
 
@@ -249,7 +249,7 @@ def operation_of(raw: Raw | None) -> Operation | None:
 
 
 def open_operation(operation: Operation, *, now: float) -> Write:
-    """Put the record of a new operation; its message is sent after this is written."""
+    """Put the record of a new operation. Its message is sent after this is written."""
     return dynamo.put(LABEL, _row(operation, due_at=now + MESSAGE_GRACE), OperationRow.pk.does_not_exist())
 
 
@@ -315,7 +315,7 @@ def undo(operation: Operation, *, now: float, step: str, error: str, until: floa
 
 
 def cancel(operation: Operation, *, now: float, error: str) -> Write:
-    """Close an operation that no worker has acquired; the write is refused once one has."""
+    """Close an operation that no worker has acquired. The write is refused once one has."""
     return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
 
 

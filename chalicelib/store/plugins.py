@@ -38,7 +38,10 @@ class PluginStore:
         return None if row is None else _plugin(row)
 
     def get_many(self, plugin_ids: Iterable[str]) -> dict[str, Plugin]:
-        """Return the plugins that have a record, by ID; read strongly, since lists show and wait for their counts."""
+        """Return the plugins that have a record, by ID.
+
+        They are read strongly, since lists show their counts and wait for them.
+        """
         ids = sorted(set(plugin_ids))
         if len(ids) == 1:
             plugin = self.get(ids[0])
@@ -85,30 +88,29 @@ class PluginStore:
             after = page.next_key
 
     def digest(self, node_id: str) -> str:
-        """Return the digest of what the node registered last; empty while a registration is incomplete."""
+        """Return the digest of what the node registered last. It is empty while a registration is incomplete."""
         row = self._dynamo.get(NodeRow, tables.NODES_PK, node_id)
         return "" if row is None else str(json.loads(row.body).get("digest", ""))
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
-        """Write the node's digest, which clients do not see; return False if the node changed since it was `read`."""
-        return self._dynamo.written(put_node(node, digest=digest, read=read))
+        """Write the node's digest, which clients do not see. Returns False if the node changed since it was `read`."""
+        return self._dynamo.try_write(put_node(node, digest=digest, read=read))
 
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
-        """Record a heartbeat that changes nothing, for one write unit; return False if the row changed meanwhile."""
+        """Record a heartbeat that changes nothing, for one write unit. Returns False if the row changed meanwhile."""
         actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
         # A node that was marked down meanwhile must register in full.
-        return self._dynamo.written(_mark(node, actions, NodeRow.healthy.is_in(True)))
+        return self._dynamo.try_write(_mark(node, actions, NodeRow.healthy.is_in(True)))
 
     def stop_keeping_claims(self, node: Node) -> bool:
-        """Let the claims on a node that is down be released; return False if it was heard of since it was read."""
-        return self._dynamo.written(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
+        """Let the claims on a node that is down be released. Returns False if it was heard of since it was read."""
+        return self._dynamo.try_write(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
 
     def record_sweep(self, now: float, *, gap: float) -> tuple[float, float]:
-        """Record a sweep of the nodes; return since when nodes, and since when leases, were swept without a longer
-        `gap`.
+        """Record a sweep of the nodes, and return since when nodes and leases were swept without a longer `gap`.
 
-        Both are seconds since the epoch. A node's silence and a lease's period count from these moments at the
-        earliest: during a gap nobody listened. `gap` is in seconds.
+        Both moments are in seconds since the epoch, `gap` in seconds. A node's silence and a lease's period count from
+        them at the earliest: during a gap the control plane did not listen.
         """
         row = self._dynamo.get(SweepRow, "sweep", "nodes")
         since = now if row is None or now - row.swept_at > gap else float(row.fresh_since)
@@ -125,14 +127,14 @@ class PluginStore:
         self._dynamo.put(MissedHeartbeatRow("sweep", "deaf", at=now))
 
     def missed_heartbeat_at(self) -> float:
-        """Return when the control plane missed a heartbeat the last time, in seconds since the epoch; 0 for never."""
+        """Return when the control plane missed a heartbeat the last time (epoch seconds), or 0 for never."""
         row = self._dynamo.get(MissedHeartbeatRow, "sweep", "deaf")
         return 0.0 if row is None else float(row.at)
 
     def change(
         self, plugin_id: str, node_id: str, instance: Instance | None, *, now: float, read: Node | None = None
     ) -> int:
-        """Replace the node's instance of the plugin (None removes it); return the index, 0 if nothing changed.
+        """Replace the node's instance of the plugin (None removes it). Returns the index, or 0 if nothing changed.
 
         The write is repeated against other nodes that change the plugin at the same time. With `read`, it is made only
         while the node is as it was read, up or down. Raises MovedOn when it is not.

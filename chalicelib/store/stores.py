@@ -37,7 +37,7 @@ class Stores:
 def open_stores(
     table: Callable[[str], str], *, region: str, clock: Clock, listeners: Iterable[Callable[[Commit], None]] = ()
 ) -> Stores:
-    """Build the stores on the tables that `table` names; `listeners` are called after each change that clients see."""
+    """Build the stores on the tables that `table` names. `listeners` are called after each change that clients see."""
     dynamo = Dynamo(table, region=region, sleep=clock.sleep, jitter=clock.jitter)
     index = IndexStore(dynamo)
     committer = Committer(dynamo, index, clock, listeners=listeners)

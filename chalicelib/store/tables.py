@@ -1,4 +1,4 @@
-"""The shapes and keys of the items of every table; no other module spells them.
+"""The shapes and keys of the items of every table. No other module spells them.
 
 | table | pk | sk | item |
 |---|---|---|---|
@@ -51,7 +51,7 @@ DUE_GSI: Final = "due"
 
 
 def _name(namespace: str) -> str:
-    """Return the namespace as it stands in keys; one with a `#`, which no namespace has, becomes the key of no item."""
+    """Return the namespace as it stands in keys. One with a `#`, which no namespace has, becomes the key of no item."""
     return namespace.replace("#", "%23")
 
 
@@ -76,7 +76,7 @@ def node_claims_pk(node_id: str) -> str:
 
 
 def node_claims_sk(namespace: str, volume_id: str, allocation_id: str) -> str:
-    """Return the sort key of a claim in its node's list; `\n` separates, since IDs have no control characters."""
+    """Return the sort key of a claim in its node's list. `\n` separates, since IDs have no control characters."""
     return f"{_name(namespace)}#{volume_id}\n{allocation_id}"
 
 

@@ -16,7 +16,7 @@ from chalicelib.store.dynamo import ConditionFailed, Dynamo, load
 from chalicelib.store.tables import TurnRow
 
 WAITING_LIMIT: Final = 500
-"""Operations on one waiting list; those beyond it are found when they are due."""
+"""Operations on one waiting list. Those beyond it are found when they are due."""
 KEEP_SECONDS: Final = 24 * 3600
 """How long the item of an unused turn is kept."""
 _SK: Final = "-"
@@ -68,13 +68,13 @@ class TurnStore:
             try:
                 self._dynamo.update(TurnRow, pk, _SK, actions, free)
             except ConditionFailed as exc:
-                holder = load(TurnRow, exc.old)
+                row = load(TurnRow, exc.old)
             else:
                 return None
-            if holder is None:
-                continue  # its item expired between the refusal and now
-            if self._wait(pk, holder, turn.operation_id):
-                return float(holder.until)
+            if row is None:
+                continue  # the item was deleted in this moment, so the turn is free
+            if self._wait(pk, row, turn.operation_id):
+                return float(row.until)
         return now + 1.0
 
     def is_free(self, turn: Turn, *, now: float) -> bool:
@@ -102,11 +102,11 @@ class TurnStore:
         pk = tables.turn_pk(subject)
         self._dynamo.update(TurnRow, pk, _SK, [TurnRow.waiting.delete(operation_ids)], TurnRow.pk.exists())
 
-    def _wait(self, pk: str, holder: TurnRow, operation_id: str) -> bool:
-        """Add the operation to the waiting list; return False if the turn changed hands meanwhile."""
-        if len(holder.waiting or ()) >= WAITING_LIMIT:
+    def _wait(self, pk: str, row: TurnRow, operation_id: str) -> bool:
+        """Add the operation to the waiting list, and return False if the turn changed hands meanwhile."""
+        if len(row.waiting or ()) >= WAITING_LIMIT:
             return True
-        same: Condition = (TurnRow.holder == holder.holder) & (TurnRow.until == holder.until)
+        same: Condition = (TurnRow.holder == row.holder) & (TurnRow.until == row.until)
         try:
             self._dynamo.update(TurnRow, pk, _SK, [TurnRow.waiting.add({operation_id})], same)
         except ConditionFailed:

@@ -19,7 +19,7 @@ from chalicelib.store.dynamo import Dynamo, Raw, Write
 from chalicelib.store.tables import CheckRow, MemberRow, VolumeRow
 
 PAGE: Final = 500
-"""Items read at once; DynamoDB ends a page at 1 MB in any case."""
+"""Items read at once. DynamoDB ends a page at 1 MB in any case."""
 
 _ABSENT: Final = VolumeRow.pk.does_not_exist() | (VolumeRow.state == VolumeState.GONE.value)
 
@@ -31,7 +31,7 @@ class VolumeStore:
         self._dynamo = store
 
     def get(self, namespace: str, volume_id: str, *, consistent: bool = True) -> Volume | None:
-        """Return the record in any state, tombstones included; None if there is none or its tombstone expired."""
+        """Return the record in any state, a tombstone too, or None if there is none."""
         row = self._dynamo.get(VolumeRow, tables.volumes_pk(namespace), volume_id, consistent=consistent)
         return None if row is None else _volume(row)
 
@@ -67,7 +67,7 @@ class VolumeStore:
         start: str | None = None,
         limit: int = PAGE,
     ) -> Iterator[list[Volume]]:
-        """Yield pages of the plugin's records by namespace and ID, read strongly; their sizes grow as above.
+        """Yield pages of the plugin's records by namespace and ID, read strongly. Their sizes grow as above.
 
         With a namespace, `start` is an ID in it. Without one, it is `<namespace>#<id>`.
         """
@@ -84,7 +84,7 @@ class VolumeStore:
             after, limit = page.next_key, min(2 * limit, PAGE)
 
     def some_of_plugin(self, plugin_id: str, *, after: str | None, limit: int) -> tuple[list[Volume], str | None]:
-        """Return at most `limit` of the plugin's records, and the key after which to continue; None at the end."""
+        """Return at most `limit` of the plugin's records, and the key after which to continue (None at the end)."""
         page = self._dynamo.query(MemberRow, tables.members_pk(plugin_id), after=after, limit=limit)
         return self._members(page.rows), page.next_key
 
@@ -189,7 +189,7 @@ def expand(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> 
 
 
 def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, unclaimed: bool) -> Write:
-    """Hold a ready volume for an operation; with `unclaimed`, only if it has no claim, live or past."""
+    """Hold a ready volume for an operation. With `unclaimed`, only if it has no claim, live or past."""
     actions: list[Action] = [
         VolumeRow.state.set(state.value),
         VolumeRow.operation_id.set(operation_id),
@@ -360,7 +360,7 @@ def as_json(definition: Definition) -> dict[str, Any]:
 
 
 def decode(text: str) -> Definition:
-    """Return the definition that `encode` wrote; a field that is absent is empty."""
+    """Return the definition that `encode` wrote. A field that is absent is empty."""
     body = json.loads(text)
     mount, request = None, None
     if "mount" in body:

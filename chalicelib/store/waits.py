@@ -40,7 +40,7 @@ class WaitStore:
         self._dynamo, self._limit = store, limit
 
     def take(self, holder: str, *, seconds: float, at: float, now: float) -> WaitPlace | None:
-        """Take a place for a wait of at most `seconds`; return None if there is none in the sample.
+        """Take a place for a wait of at most `seconds`, and return None if there is none in the sample.
 
         `at`, in [0, 1), is where the sample begins.
         """
@@ -63,7 +63,7 @@ class WaitStore:
         row = WaitRow(tables.wait_pk(place.number), _SK)
         arguments = row.get_delete_kwargs_from_instance(condition=WaitRow.holder == place.holder)
         try:
-            with dynamo.translated():
+            with dynamo.translate_errors():
                 self._dynamo.client.delete_item(**arguments)
         except ConditionFailed:
             return

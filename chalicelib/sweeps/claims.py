@@ -25,7 +25,7 @@ SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How many claims were released, and why. `lost` ones of them are `node lost`; `failed` ones are tried again."""
+    """How many claims the sweep handled, and why. `lost` ones became `node lost`, `failed` ones are tried again."""
 
     run_out: int = 0
     from_down_nodes: int = 0
@@ -48,7 +48,7 @@ def sweep(deps: Deps, nodes: liveness.Report) -> Report:
 
 
 def _releases(deps: Deps, nodes: liveness.Report, counts: Counter[str]) -> Iterator[Callable[[], None]]:
-    """Yield the releases of this sweep; each reads its claim when it is called."""
+    """Yield the releases of this sweep. Each reads its claim when it is called."""
     for lease in deps.claims.run_out(deps.clock.now()):
         yield partial(_run_out, deps, lease, nodes.leases_since, counts)
     for node_id in nodes.down:
@@ -88,7 +88,7 @@ def _late(deps: Deps, node: Node) -> bool:
 
 
 def _let_go(deps: Deps, claim: Claim, counts: Counter[str], *, node_up: bool, lease: Lease | None = None) -> None:
-    """Release one claim; with `lease`, only if it was not renewed since that was read."""
+    """Release one claim. With `lease`, only if it was not renewed since that was read."""
     try:
         if releases.let_go(deps, claim, node_up=node_up, lease=lease) is None:
             counts["lost"] += 1

@@ -18,7 +18,7 @@ class Report:
 
 
 def sweep(deps: Deps) -> Report:
-    """Repair the counters of the next volumes, plugin by plugin; after the last one, begin with the first again."""
+    """Repair the counters of the next volumes, plugin by plugin. After the last one, begin with the first again."""
     begin, after = deps.volumes.last_check()
     plugin_ids = [i for i in sorted(plugin.id for plugin in deps.plugins.all()) if i >= begin]
     repaired, unread = 0, VOLUMES

@@ -12,7 +12,7 @@ Report = operations.Report | index.Report | liveness.Report | claims.Report | co
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One sweep; `needs` is the name of the job whose report it is given."""
+    """One sweep. `needs` is the name of the job whose report it is given."""
 
     name: str
     sweep: Callable[..., Report]
@@ -29,7 +29,7 @@ JOBS: Final = (
 
 
 def run(deps: Deps) -> Iterator[tuple[str, Report]]:
-    """Run every job; yield each one's name and report when it is done."""
+    """Run every job, and yield its name and its report when it is done."""
     reports: dict[str, Report] = {}
     for job in JOBS:
         given = [reports[job.needs]] if job.needs else []

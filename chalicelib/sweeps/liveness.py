@@ -107,7 +107,7 @@ def _is_outage(policy: LivenessPolicy, nodes: Sequence[Node], now: float, listen
 def _mark_silent(
     deps: Deps, known: Sequence[Node], now: float, listening_since: float, *, keep_claims: bool
 ) -> list[Node]:
-    """Mark the silent nodes down; return those that were marked, as they are stored then."""
+    """Mark the silent nodes down. Returns those that were marked, as they are stored then."""
     silent = [
         node for node in known if node.healthy and now - max(node.seen_at, listening_since) > deps.liveness.silent_after
     ]
@@ -122,7 +122,7 @@ def _stop_keeping_claims(deps: Deps, node: Node) -> Node:
 
 
 def _mark(deps: Deps, node: Node, *, claims_kept: bool) -> Node | None:
-    """Mark the node down; return it as it is marked, or None if it was heard of since it was read."""
+    """Mark the node down. Returns it as it is marked, or None if it was heard of since it was read."""
     now = deps.clock.now()
 
     def build(refused: RefusedWrites) -> Change[bool]:
@@ -144,7 +144,7 @@ def _mark(deps: Deps, node: Node, *, claims_kept: bool) -> Node | None:
 
 
 def _mark_instances(deps: Deps, node: Node) -> None:
-    """Mark what runs on a node that is down unhealthy; has no effect where that is done already."""
+    """Mark the instances on a node that is down unhealthy, where that is not done yet."""
     for plugin_id in node.plugin_ids:
         try:
             mark_unhealthy(deps, node, plugin_id, reason=REASON, overwrite=False)
@@ -155,7 +155,7 @@ def _mark_instances(deps: Deps, node: Node) -> None:
 
 
 def _forget(deps: Deps, node: Node) -> bool:
-    """Remove the node with its instances; return False if a claim names it or if it was heard of."""
+    """Remove the node with its instances. Returns False if a claim is on it or if it was heard of."""
     if next(deps.claims.on_node(node.id), None) is not None:
         return False
     try:

@@ -23,7 +23,7 @@ class Report:
 
 
 def sweep(deps: Deps) -> Report:
-    """Send the due operations, at most `ROUNDS` batches of them; the next sweep sends the others."""
+    """Send the due operations, at most `ROUNDS` batches of them. The next sweep sends the others."""
     sent = failed = 0
     for _ in range(ROUNDS):
         due = deps.operations.due(deps.clock.now(), limit=BATCH)

@@ -710,7 +710,7 @@ def test_nobody_is_refused_because_of_a_wrong_counter(cluster: System) -> None:
 
 
 def test_every_volume_is_looked_at_in_turn(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "CHECKED", 2)
+    monkeypatch.setattr(counters, "VOLUMES", 2)
     cluster.add_plugin("another", node_id="node-a")
     for volume_id in ("a", "b", "z"):
         volume(cluster, volume_id=volume_id)

@@ -171,6 +171,35 @@ def test_what_is_given_up_stays_for_ever_out_of_sight_and_can_be_resumed_once(st
         stores.operations.resume(given_up, now=NOW + 101)
 
 
+def test_an_operation_that_waits_for_its_next_try_is_resumed_once_with_its_tries_and_other_secrets(
+    stores: Stores,
+) -> None:
+    stores.operations.postpone(
+        acquire(stores, opened(stores)), now=NOW + 1, until=NOW + 500, last_error="busy", answered=True
+    )
+    waiting = stored(stores)
+
+    resumed = stores.operations.resume(waiting, now=NOW + 2, secrets=b"others")
+
+    assert resumed == replace(
+        waiting, not_before=0, due_at=NOW + 2 + MESSAGE_GRACE, update_time=NOW + 2, sealed_secrets=b"others"
+    )
+    with pytest.raises(LeaseLost):
+        stores.operations.resume(waiting, now=NOW + 3)
+    assert stored(stores) == resumed
+
+
+def test_a_worker_that_yields_gives_up_its_lease_and_a_stale_one_changes_nothing(stores: Stores) -> None:
+    running = acquire(stores, opened(stores))
+
+    assert stores.operations.reschedule(running, writes.Reason.YIELD, at=NOW + 40, now=NOW + 1)
+
+    found = stored(stores)
+    assert found == replace(running, status=Status.PENDING, lease_until=0, due_at=NOW + 40, update_time=NOW + 1)
+    assert not stores.operations.reschedule(running, writes.Reason.YIELD, at=NOW + 50, now=NOW + 2)
+    assert stored(stores) == found
+
+
 def item(stores: Stores) -> dict[str, Any]:
     return raw(stores, "operations", "op#p", NEW.id)
 
