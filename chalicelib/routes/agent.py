@@ -113,7 +113,7 @@ def delete_host_volume(_call: Call, volume_id: str) -> Answer:
     raise Refused(f"no such volume: {volume_id}")
 
 
-def create_host_volume(call: Call) -> Answer:
+def create_host_volume(call: Call, _action: str) -> Answer:
     if not call.body:
         raise RequestError("Request body is empty")
     raise Refused("host volumes are not served here: make a csi volume")

@@ -4,8 +4,9 @@ Paths are matched as Go's http.ServeMux does: exactly, or below a path that ends
 last slash, `//` and dot segments are redirected. A path is unescaped before it is split, so an ID with a slash cannot
 be reached, as in Nomad.
 
-In a pattern `:name` captures one segment and `:name?` one that may be empty; `:name+` captures all that is left and
-`:name*` what is left, if anything.
+In a pattern `:name` captures one segment, `:name?` one that may be empty and `:name(word)` that word only; `:name+`
+captures all that is left and `:name*` what is left, if anything. A subtree begins at the first capture: Go's mux knows
+`/v1/volume/host/:action(create)` as `/v1/volume/host/`, and a path without captures as itself.
 """
 
 import posixpath
@@ -144,11 +145,17 @@ def _captured(pattern: Sequence[str], path: Sequence[str]) -> list[str] | None:
         if part.endswith(("+", "*")):
             rest = "/".join(path[position:])
             return [*captured, rest] if rest or part.endswith("*") else None
-        if not part.startswith(":"):
-            if path[position] != part:
-                return None
-        elif path[position] or part.endswith("?"):
-            captured.append(path[position])
-        else:
+        segment = path[position]
+        if not _fits(part, segment):
             return None
+        if part.startswith(":"):
+            captured.append(segment)
     return captured if len(pattern) == len(path) else None
+
+
+def _fits(part: str, segment: str) -> bool:
+    if not part.startswith(":"):
+        return segment == part
+    if part.endswith(")"):
+        return segment == part[part.index("(") + 1 : -1]
+    return segment != "" or part.endswith("?")

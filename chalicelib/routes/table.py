@@ -101,8 +101,8 @@ ROUTES: Final = (
     ),
     Route("GET", "/v1/volume/host/:volume_id", agent.read_host_volume, READ_HOST_VOLUME, options),
     Route("DELETE", "/v1/volume/host/:volume_id", agent.delete_host_volume, DELETE_HOST_VOLUME),
-    Route("PUT POST", "/v1/volume/host/create", agent.create_host_volume, CREATE_HOST_VOLUME),
-    Route("PUT POST", "/v1/volume/host/register", agent.create_host_volume, REGISTER_HOST_VOLUME),
+    Route("PUT POST", "/v1/volume/host/:action(create)", agent.create_host_volume, CREATE_HOST_VOLUME),
+    Route("PUT POST", "/v1/volume/host/:action(register)", agent.create_host_volume, REGISTER_HOST_VOLUME),
     Route(ANY, "/v1/volumes/claims", agent.host_claims, READ_HOST_VOLUME),
     Route("DELETE", "/v1/volumes/claim/:claim_id*", agent.delete_host_claim, DELETE_HOST_VOLUME),
     Route(
@@ -199,8 +199,6 @@ REFUSALS: Final = (
     # Nomad looks for the word after the ID only with these two methods.
     Refusal("PUT DELETE", "/v1/volume/csi/:volume_id/:action?", resource_not_found),
     Refusal(ANY, "/v1/volume/csi/:volume_id/:action/:path*", resource_not_found),
-    Refusal(ANY, "/v1/volume/host/create", resource_not_found),
-    Refusal(ANY, "/v1/volume/host/register", resource_not_found),
     Refusal(ANY, "/v1/volume/host/:path*", resource_not_found),
     Refusal("GET", "/v1/plugin/csi/", partial(Refused, "missing plugin ID")),
     Refusal("GET", "/v1/plugin/csi/:path*", resource_not_found),

@@ -19,16 +19,19 @@ from chalicelib.routes.table import REFUSALS, ROUTES
 TYPES: tuple[str | None, ...] = (None, "csi", "host", "other")
 """Values of `type`, on which some rows depend."""
 
+CAPTURE = re.compile(r":(\w+)(?:\((\w+)\)|[?+*])?")
+
 
 def requests(rule: Rule) -> Iterator[tuple[str, str, str | None]]:
     """Method, path and `type` of requests that a row may be there for."""
     for method in METHODS if rule.methods == ANY else rule.methods.split():
         for kind in TYPES:
-            yield method, re.sub(r":(\w+)[?+*]?", r"\1", rule.pattern), kind
+            yield method, CAPTURE.sub(lambda found: found[2] or found[1], rule.pattern), kind
 
 
 def captured(rule: Rule) -> list[str]:
-    return re.findall(r":(\w+)", rule.pattern)
+    """What the pattern captures of that path: each name, or the one word that may stand in its place."""
+    return [word or name for name, word in CAPTURE.findall(rule.pattern)]
 
 
 def event(method: str, path: str, kind: str | None) -> dict[str, Any]:

@@ -41,7 +41,8 @@ DESCRIBED_AS = {
 
 def served() -> set[tuple[str, str]]:
     """Method and path template of every row of the route table."""
-    templates = [(route.methods, re.sub(r":(\w+)[?+*]?", r"{\1}", route.pattern)) for route in ROUTES]
+    literal = [(route.methods, re.sub(r":\w+\((\w+)\)", r"\1", route.pattern)) for route in ROUTES]
+    templates = [(methods, re.sub(r":(\w+)[?+*]?", r"{\1}", pattern)) for methods, pattern in literal]
     return {(method, DESCRIBED_AS.get(path, path)) for methods, path in templates for method in methods.split()}
 
 
