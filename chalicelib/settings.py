@@ -22,7 +22,7 @@ class Settings:
     region: str = "us-east-1"
     in_lambda: bool = False
     max_waits: int = MAX_WAITS
-    """How many blocking queries may wait at once: a share of the function's concurrency (docs/decisions/030)."""
+    """How many blocking queries may wait at once: a share of the function's concurrency (docs/decisions/010)."""
     key_arn: str = ""
     liveness: LivenessPolicy = DEFAULT_LIVENESS
 

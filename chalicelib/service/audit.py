@@ -1,7 +1,7 @@
 """The audit: compare what a provider has with what the records and open operations name. It changes nothing.
 
 It is the last line of defence behind every protocol (docs/protocols.md, section 3). Both sides are read whole, in
-pages, by a function of its own that has fifteen minutes (docs/decisions/040). A request only starts it.
+pages, by a function of its own that has fifteen minutes (docs/decisions/009). A request only starts it.
 """
 
 from collections import Counter

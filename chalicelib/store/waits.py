@@ -2,7 +2,7 @@
 
 One container serves one request, so waits in flight can only be counted in a table. Each place is an item of its own,
 so no item is hot. A request that wants to wait reads a sample of the places and takes a free one under a condition. The
-sample also measures how crowded the places are (docs/decisions/030).
+sample also measures how crowded the places are (docs/decisions/010).
 """
 
 from dataclasses import dataclass

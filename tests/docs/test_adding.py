@@ -1,0 +1,137 @@
+"""The pages docs/adding-*.md are right: their steps work in a copy of the tree, and none of them can be left out."""
+
+import json
+import queue
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from infra.local.settings import tool_environment
+from tests.docs import steps
+from tests.docs.steps import Edit, Page
+
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+EXECUTED: Final = ("adding-a-field.md", "adding-a-route.md")
+LANES: Final = 2
+COPIED: Final = ("app.py", "pyproject.toml", "requirements*", "chalicelib", "docs", "infra", "tests", ".chalice")
+# Bytecode comes along: it spares each run the compilation of what no step changes.
+LEFT_OUT: Final = shutil.ignore_patterns("corpus", "conformance", ".*cache")
+ENVIRONMENTS: Final = (".venv-emulator", ".venv-functions")
+ARGUMENTS: Final = ("-q", "-x", "-n0", "-p", "no:cacheprovider", "--assert=plain")
+
+
+@dataclass
+class Lane:
+    """A copy of the tree, and the process that runs tests in it."""
+
+    tree: Path
+    process: subprocess.Popen[str]
+
+    def run(self, edits: Sequence[tuple[Edit, ...]], checks: Sequence[str]) -> tuple[int, str]:
+        """Apply the edits, run the checks, and take the edits back; returns pytest's exit code and what it printed."""
+        before = {edit.file: _text(self.tree / edit.file) for step in edits for edit in step}
+        try:
+            for step in edits:
+                steps.apply(step, self.tree)
+            return self._pytest([*ARGUMENTS, *checks])
+        except (OSError, ValueError) as exc:  # a step has no place: the one before it is missing
+            return 1, str(exc)
+        finally:
+            for file, text in before.items():
+                _restore(self.tree / file, text)
+
+    def _pytest(self, arguments: list[str]) -> tuple[int, str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        return code, (self.tree / "lane.log").read_text()
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text() if file.exists() else None
+
+
+def _restore(file: Path, text: str | None) -> None:
+    if text is None:
+        file.unlink(missing_ok=True)
+    else:
+        file.write_text(text)
+
+
+@contextmanager
+def lane(tree: Path) -> Iterator[Lane]:
+    """Copy the tree, and start its process."""
+    tree.mkdir()
+    for path in (path for name in COPIED for path in ROOT.glob(name)):
+        if path.is_dir():
+            shutil.copytree(path, tree / path.name, ignore=LEFT_OUT)
+        else:
+            shutil.copy2(path, tree / path.name)
+    for name in ENVIRONMENTS:
+        (tree / name).symlink_to(ROOT / name)
+    own = {name: value for name, value in tool_environment().items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, str(Path(__file__).with_name("lane.py")), str(tree)]
+    with subprocess.Popen(
+        command, cwd=tree, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Lane(tree, process)
+        process.communicate()
+
+
+def without_each(page: Page, folder: Path) -> list[tuple[int, str]]:
+    """Run the checks with all steps, and without each: exit codes with what was printed, all steps first."""
+    without = [page.steps[:n] + page.steps[n + 1 :] for n in range(len(page.steps))]
+    free: queue.Queue[Lane] = queue.Queue()
+
+    def attempt(edits: Sequence[tuple[Edit, ...]]) -> tuple[int, str]:
+        taken = free.get()
+        try:
+            return taken.run(edits, page.checks)
+        finally:
+            free.put(taken)
+
+    with ExitStack() as stack:
+        for number in range(LANES):
+            free.put(stack.enter_context(lane(folder / f"tree-{number}")))
+        whole = attempt(page.steps)
+        if whole[0] != 0:
+            return [whole]
+        pool = stack.enter_context(ThreadPoolExecutor(LANES))
+        return [whole, *pool.map(attempt, without)]
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_the_steps_work_and_each_of_them_is_needed(name: str, tmp_path: Path) -> None:
+    page = steps.read(DOCS / name)
+    assert len(page.steps) == 10
+
+    (code, printed), *left_out = without_each(page, tmp_path)
+
+    assert code == 0, printed[-3000:]
+    unseen = [number for number, (code, _) in enumerate(left_out, start=1) if code == 0]
+    assert unseen == [], f"{name} works without these steps: no check sees that they are missing"
+
+
+def test_a_line_that_is_there_twice_is_no_place() -> None:
+    edit = Edit("a.py", "x = 1", "y = 2\n")
+    assert edit.applied("x = 1\nz\n") == "x = 1\ny = 2\nz\n"
+    with pytest.raises(ValueError, match="2 lines"):
+        edit.applied("x = 1\n    x = 1\n")
+
+
+def test_a_step_that_inserts_nothing_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "adding.md"
+    page.write_text("1. Look at `a/b.py`.\n\nCheck: `pytest a`\n")
+    with pytest.raises(ValueError, match=r"steps \[1\]"):
+        steps.read(page)
