@@ -6,12 +6,12 @@ from typing import Any
 
 from chalice.app import Chalice, Response
 
+from chalicelib.functions import functions
 from chalicelib.routes import endpoint
 from chalicelib.routes.endpoint import METHODS
-from chalicelib.workers import workers
 
 app = Chalice(app_name="moorage", configure_logs=False)
-app.register_blueprint(workers)
+app.register_blueprint(functions)
 
 GATEWAY_PATHS = (
     "/v1/volumes",

@@ -1,4 +1,4 @@
-"""Time and identifiers, injected so that tests own them."""
+"""Time and identifiers. They are injected, so that tests control them."""
 
 import secrets
 import time
@@ -10,16 +10,14 @@ _RANDOM_DIGITS: Final = 13  # 61 bits
 
 
 class Clock:
-    """The control plane's clock: every lease, deadline and grace period is measured by this one side (protocols:
-    time).
-    """
+    """The control plane's clock: it measures every lease, deadline and grace period (docs/protocols.md, section 5)."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return time.time()
 
     def now_ns(self) -> int:
-        """Nanoseconds since the epoch, as Nomad's CreateTime and ModifyTime count."""
+        """Return the nanoseconds since the epoch, the unit of Nomad's CreateTime and ModifyTime."""
         return time.time_ns()
 
     def monotonic(self) -> float:
@@ -29,13 +27,13 @@ class Clock:
         time.sleep(seconds)
 
     def jitter(self) -> float:
-        """A number between 0 and 1."""
+        """Return a random number in [0, 1)."""
         return secrets.randbelow(1_000_000) / 1_000_000
 
     def new_id(self) -> str:
-        """An identifier that sorts by time and is made of letters only.
+        """Return a unique identifier that sorts by time and has 22 letters.
 
-        Clients search error texts for status codes ("404" makes Terraform forget a volume), so no digit may be in it.
+        It has no digits, since clients search error texts for status codes: a "404" makes Terraform forget a volume.
         """
         moment, digits = int(self.now() * 1000), []
         for _ in range(_TIME_DIGITS):

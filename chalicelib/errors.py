@@ -1,4 +1,4 @@
-"""Everything that can go wrong, and what a client is told.
+"""The errors of the control plane, and what a client is told.
 
     VolumesError                     never raised itself; .status and .text are the answer (text/plain)
       RequestError            4xx    the request itself: 400 malformed, 405 method, 412 precondition, 413 too large
@@ -8,16 +8,16 @@
       OperationInProgress     409    another request is changing the same volume
       OperationPending        504    accepted, still running: repeat the request to go on waiting
       StoreError
-        WriteConflict         503    somebody else wrote first; retried, seen outside only past the bound
+        WriteConflict         503    another writer was first too often: it is retried, and seen only past the limit
         StoreUnavailable      503    DynamoDB, SQS or KMS does not answer; Throttled 429
       PluginError             500    what a CSI call ended in
-        PluginRejected               the plugin said no, and has said all it will
-        PluginInDoubt                it may have happened: repeat the same call, never a new one
+        PluginRejected               the plugin's answer is final
+        PluginInDoubt                the call may have had its effect: only the same call may be repeated
         PluginUnreachable            no call was made
-      LeaseLost                      another worker owns the operation: stop, undo nothing
+      LeaseLost                      another worker owns the operation: stop, and undo nothing
 
-Status and text belong together to one route, so whoever raises chooses both. No text may hold anything that a client
-could take for a status code: no AWS request ids, no ARNs, and operation ids are letters only
+Status and text belong to one route, so the code that raises an error chooses both. No text may hold anything that a
+client could take for a status code: no AWS request ID, no ARN, and operation IDs are letters only
 (tests/http/test_error_texts.py).
 """
 
@@ -53,7 +53,7 @@ class NotFound(VolumesError):
 
 
 class Refused(VolumesError):
-    """A rule of the domain said no; nothing was changed."""
+    """A rule of the domain forbids it. Nothing was changed."""
 
 
 class OperationInProgress(VolumesError):
@@ -63,7 +63,7 @@ class OperationInProgress(VolumesError):
 
 
 class OperationPending(VolumesError):
-    """The operations go on after the answer; their IDs are the addresses at which they can be asked for."""
+    """The operations go on after the answer. `GET /v1/operation/:id` shows them."""
 
     status = 504
 
@@ -78,11 +78,11 @@ class StoreError(VolumesError):
 
 
 class WriteConflict(StoreError):
-    """A conditional write lost against another writer more often than it may be repeated."""
+    """A conditional write lost against other writers, more often than it may be repeated."""
 
 
 class StoreUnavailable(StoreError):
-    """An AWS service did not do its work; nothing may be believed about the write but what a read shows."""
+    """An AWS service did not answer or failed. Only a read can tell whether the write was made."""
 
 
 class Throttled(StoreUnavailable):
@@ -90,7 +90,7 @@ class Throttled(StoreUnavailable):
 
 
 class PluginError(VolumesError):
-    """A CSI call failed; `code` is the gRPC status name, `text` what is shown."""
+    """A CSI call failed. `code` is the name of its gRPC status, and `text` is what clients are shown."""
 
     def __init__(self, text: str, *, code: str = "UNKNOWN") -> None:
         super().__init__(text)
@@ -114,7 +114,7 @@ class LeaseLost(Exception):
 
 
 def joined(texts: Sequence[str]) -> str:
-    """Several errors in one text, in the form in which Nomad's clients parse them."""
+    """Return several errors in one text, in the form that Nomad's clients parse."""
     count = len(texts)
     head = "1 error occurred:" if count == 1 else f"{count} errors occurred:"
     return head + "".join(f"\n\t* {text}" for text in texts) + "\n\n"

@@ -1,6 +1,4 @@
-"""Structured logs: one JSON line for an event, fields instead of prose, and never a secret, since only named fields
-are written.
-"""
+"""Structured logs: one JSON line for each event. Only named fields are written, so that no secret gets into a line."""
 
 import json
 import sys
@@ -8,7 +6,7 @@ from typing import Any
 
 
 def line(event: str, **fields: Any) -> None:
-    """Write one line; Lambda sends standard output to CloudWatch."""
+    """Write one line without its empty fields. Lambda sends standard output to CloudWatch."""
     body = {"event": event, **{name: value for name, value in fields.items() if value not in (None, "", [])}}
     sys.stdout.write(json.dumps(body, default=str, ensure_ascii=False) + "\n")
     sys.stdout.flush()

@@ -5,32 +5,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
-from chalicelib import tracing
 from chalicelib.ask import DEADLINE, error_answer
-from chalicelib.csi import controller
+from chalicelib.csi.calls import CsiCalls
+from chalicelib.domain.call import CallOptions
 from chalicelib.domain.secrets import encryption_context, plugin_encryption_context
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginError
 from chalicelib.store import volumes
-from chalicelib.worker import Worker
 
 
 class Opener(Protocol):
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
-def answer(worker: Worker, secrets: Opener, event: Mapping[str, Any]) -> dict[str, Any]:
+def answer(calls: CsiCalls, secrets: Opener, event: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one question; a call that failed is an answer too."""
     seconds = min(float(event.get("deadline", DEADLINE)), DEADLINE)
-    until = worker.clock.monotonic() + seconds
+    until = calls.channels.monotonic() + seconds
     try:
-        with tracing.subsegment(str(event["ask"]), plugin_id=str(event["plugin_id"])):
-            return {"ok": QUESTIONS[event["ask"]](worker, secrets, event, until)}
+        return {"ok": QUESTIONS[event["ask"]](calls, secrets, event, until)}
     except PluginError as exc:
         return error_answer(exc)
 
 
-def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], until: float) -> None:
+def _validate_volume(calls: CsiCalls, secrets: Opener, event: Mapping[str, Any], until: float) -> None:
     volume = Volume(
         namespace=event["namespace"],
         id=event["volume_id"],
@@ -38,32 +36,31 @@ def _validate_volume(worker: Worker, secrets: Opener, event: Mapping[str, Any], 
         definition=volumes.decode(event["definition"]),
     )
     opened = secrets.open_secrets(base64.b64decode(event["secrets"]), encryption_context(volume.namespace, volume.id))
-    controller.validate_volume(worker.controller(volume.plugin_id), volume, secrets=opened, until=until)
+    calls.validate_volume_capabilities(volume, call=CallOptions(until, opened))
 
 
-def _list_volumes(worker: Worker, _secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
-    page = controller.list_volumes(
-        worker.controller(event["plugin_id"]),
+def _list_volumes(calls: CsiCalls, _secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
+    page = calls.list_volumes(
+        event["plugin_id"],
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
-        until=until,
+        call=CallOptions(until),
     )
     return asdict(page)
 
 
-def _list_snapshots(worker: Worker, secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
+def _list_snapshots(calls: CsiCalls, secrets: Opener, event: Mapping[str, Any], until: float) -> dict[str, Any]:
     opened = secrets.open_secrets(base64.b64decode(event["secrets"]), plugin_encryption_context(event["plugin_id"]))
-    page = controller.list_snapshots(
-        worker.controller(event["plugin_id"]),
+    page = calls.list_snapshots(
+        event["plugin_id"],
         per_page=int(event["per_page"]),
         next_token=event["next_token"],
-        secrets=opened,
-        until=until,
+        call=CallOptions(until, opened),
     )
     return asdict(page)
 
 
-QUESTIONS: Final[Mapping[str, Callable[[Worker, Opener, Mapping[str, Any], float], Any]]] = {
+QUESTIONS: Final[Mapping[str, Callable[[CsiCalls, Opener, Mapping[str, Any], float], Any]]] = {
     "validate_volume": _validate_volume,
     "list_volumes": _list_volumes,
     "list_snapshots": _list_snapshots,

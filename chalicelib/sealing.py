@@ -1,8 +1,7 @@
-"""Secrets at rest: envelope encryption under the project's KMS key, by the AWS Encryption SDK.
+"""Secrets at rest: envelope encryption under the stage's KMS key, by the AWS Encryption SDK.
 
-The API's role may only seal (kms:GenerateDataKey), the worker's may open. The encryption context binds a ciphertext
-to what it belongs to: copied to another volume it does not open. The SDK does not compare the context by itself, so
-`open` does.
+The API's role may only seal (kms:GenerateDataKey). The worker's role may also open (kms:Decrypt). The encryption
+context binds a ciphertext to its owner: copied to another volume, it does not open (docs/protocols.md, section 4).
 """
 
 import json
@@ -12,18 +11,18 @@ from typing import Any, Final
 from chalicelib.errors import StoreUnavailable
 
 WORKER_KEY_CONTEXT: Final = {"moorage": "worker-key"}
-"""The encryption context of the worker's private key; those of secrets are in domain/secrets.py."""
+"""The encryption context of the worker's private key. Those of secrets are in domain/secrets.py."""
 
 CLIENT: Final[Mapping[str, Any]] = {
     "connect_timeout": 1,
     "read_timeout": 3,
     "retries": {"mode": "standard", "total_max_attempts": 4},
 }
-"""Of the KMS client: throttles and lost connections are tried three times more with jitter, within a request's time."""
+"""Options of the KMS client. Four tries with jitter, for throttling and lost connections, fit into a request's time."""
 
 
 class Sealer:
-    """Seals and opens with one KMS key, named by its ARN or its alias."""
+    """Encryption and decryption with one KMS key, which is named by its ARN or its alias."""
 
     def __init__(self, key: str, *, region: str) -> None:
         self._key, self._region = key, region
@@ -33,14 +32,15 @@ class Sealer:
         self.session: Any = None
 
     def seal_secrets(self, secrets: Mapping[str, str] | None, context: Mapping[str, str]) -> bytes:
-        """Ciphertext of a map of secrets; nothing for an empty one, which costs no call."""
+        """Encrypt a map of secrets, and return empty bytes for an empty one, without a call."""
         return self.seal(json.dumps(dict(secrets)).encode(), context) if secrets else b""
 
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]:
+        """Decrypt what `seal_secrets` returned."""
         return dict(json.loads(self.open(sealed, context))) if sealed else {}
 
     def seal(self, plain: bytes, context: Mapping[str, str]) -> bytes:
-        """Ciphertext bound to `context`; raises StoreUnavailable when KMS does not answer or refuses."""
+        """Encrypt bytes, bound to `context`. Raises StoreUnavailable when KMS does not answer or refuses."""
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
         from botocore.exceptions import BotoCoreError
 
@@ -54,7 +54,7 @@ class Sealer:
         return bytes(sealed)
 
     def open(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
-        """The plain bytes; raises StoreUnavailable when KMS refuses or the ciphertext belongs to something else."""
+        """Decrypt bytes. Raises StoreUnavailable when KMS refuses or the ciphertext is bound to another context."""
         from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
         from botocore.exceptions import BotoCoreError
 
@@ -63,6 +63,7 @@ class Sealer:
             plain, header = self._client.decrypt(source=sealed, key_provider=self._opening)
         except (AWSEncryptionSDKClientError, BotoCoreError) as exc:
             raise StoreUnavailable("the key service does not open the stored secrets") from exc
+        # The SDK checks that the stored context is authentic, not that it is the expected one.
         if any(header.encryption_context.get(name) != value for name, value in context.items()):
             raise StoreUnavailable("the stored secrets belong to something else: they were not used")
         return bytes(plain)
@@ -70,7 +71,7 @@ class Sealer:
     def _prepare(self) -> None:
         if self._client is not None:
             return
-        # Imported on first use: most requests carry no secrets, and the import is a third of a cold start.
+        # Imported on first use: most requests have no secrets, and the import takes a third of a cold start.
         import aws_encryption_sdk
         import botocore.session
         from aws_encryption_sdk.identifiers import Algorithm, CommitmentPolicy
@@ -78,7 +79,7 @@ class Sealer:
 
         self.session = session = botocore.session.Session()
         session.set_config_variable("region", self._region)
-        # The SDK builds its own KMS client of the session, and gives it nothing but its name.
+        # The SDK makes its KMS client from the session without any options, so they are set as the session's defaults.
         session.set_default_client_config(Config(**CLIENT))
         self._sealing = aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(key_ids=[self._key], botocore_session=session)
         self._opening = aws_encryption_sdk.DiscoveryAwsKmsMasterKeyProvider(botocore_session=session)
@@ -90,7 +91,11 @@ class Sealer:
 
 
 class _Client:
-    """The SDK's client with our algorithm: committing, not signed (nobody but the sealer holds the key)."""
+    """The SDK's client with one algorithm: with key commitment, and without a signature.
+
+    AWS advises a signature where those who encrypt and those who decrypt are not equally trusted. Here both are
+    functions of this project.
+    """
 
     def __init__(self, client: Any, algorithm: Any) -> None:
         self._client, self._algorithm = client, algorithm

@@ -1,4 +1,4 @@
-"""Settings of a function, read once from its environment; the only place that reads it."""
+"""The settings of a function, read once from its environment. No other module reads environment variables."""
 
 import os
 from collections.abc import Mapping
@@ -6,31 +6,29 @@ from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.domain.deadlines import HEARTBEAT_SECONDS, WAIT_LIMIT
-from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
+from chalicelib.domain.plugin import DEFAULT_LIVENESS, LivenessPolicy
 
 APP_NAME: Final = "moorage"
 MAX_WAITS: Final = 500
-"""Half of what an account's functions may run at once by default (AWS: Lambda quotas, concurrent executions)."""
+"""Half of the default limit of concurrent executions of an account (AWS: Lambda quotas)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one deployment is called and how long it waits; every name follows from the stage (docs/interfaces.md,
-    section 1).
-    """
+    """The names and limits of one deployment. Every name follows from the stage (docs/interfaces.md, section 1)."""
 
     stage: str = "dev"
     wait_seconds: float = WAIT_LIMIT
     region: str = "us-east-1"
     in_lambda: bool = False
     max_waits: int = MAX_WAITS
-    """Most blocking queries that wait at once: a share of the function's concurrency (docs/decisions/010)."""
+    """How many blocking queries may wait at once: a share of the function's concurrency (docs/decisions/010)."""
     key_arn: str = ""
-    patience: Patience = USUAL_PATIENCE
+    liveness: LivenessPolicy = DEFAULT_LIVENESS
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
-        """Settings from environment variables; raises ValueError that names the variable when one cannot be read."""
+        """Read the settings from environment variables. Raises ValueError that names a variable with a wrong value."""
         env = os.environ if env is None else env
         wait = env.get("MOORAGE_WAIT_SECONDS", str(WAIT_LIMIT))
         try:
@@ -47,7 +45,7 @@ class Settings:
             max_waits=int(waits),
             in_lambda="LAMBDA_TASK_ROOT" in env,
             key_arn=env.get("MOORAGE_KEY_ARN", ""),
-            patience=_patience(env),
+            liveness=_liveness(env),
         )
 
     def table(self, name: str) -> str:
@@ -67,7 +65,7 @@ class Settings:
 
     @property
     def key(self) -> str:
-        """The key that seals; a deploy names it exactly, since policies are about keys, not aliases."""
+        """The KMS key that encrypts. A deployment names its ARN, since IAM policies name keys, not aliases."""
         return self.key_arn or self.key_alias
 
     @property
@@ -79,21 +77,23 @@ class Settings:
         return f"{APP_NAME}-{self.stage}-audit_volumes"
 
 
-def _patience(env: Mapping[str, str]) -> Patience:
-    """When silent nodes are marked down; raises ValueError that names the variable."""
-    given = {
-        "MOORAGE_SILENT_SECONDS": (USUAL_PATIENCE.seconds, 2.0 * HEARTBEAT_SECONDS, 24 * 3600.0),
-        "MOORAGE_SILENT_FEW": (USUAL_PATIENCE.few, 0, 1_000_000),
-        "MOORAGE_SILENT_SHARE": (USUAL_PATIENCE.share, 0.0, 1.0),
+def _liveness(env: Mapping[str, str]) -> LivenessPolicy:
+    """Read the liveness policy. Raises ValueError that names a variable with a wrong value."""
+    usual = DEFAULT_LIVENESS
+    limits = {
+        # Below two heartbeats one lost message would mark a node down.
+        "MOORAGE_SILENT_SECONDS": (usual.silent_after, 2.0 * HEARTBEAT_SECONDS, 24 * 3600.0),
+        "MOORAGE_SILENT_FEW": (usual.outage_count, 0, 1_000_000),
+        "MOORAGE_SILENT_SHARE": (usual.outage_share, 0.0, 1.0),
     }
-    read = []
-    for name, (default, least, most) in given.items():
+    values = []
+    for name, (default, least, most) in limits.items():
         text = env.get(name, str(default))
         try:
             value = float(text)
         except ValueError:
-            value = float("nan")
+            value = float("nan")  # fails the comparison below
         if not least <= value <= most:
             raise ValueError(f"{name} is {text!r}: give a number from {least:g} to {most:g}")
-        read.append(value)
-    return Patience(seconds=read[0], few=int(read[1]), share=read[2])
+        values.append(value)
+    return LivenessPolicy(silent_after=values[0], outage_count=int(values[1]), outage_share=values[2])

@@ -1,4 +1,4 @@
-"""Queueing operations: the message is a hint that carries an ID, never state, and losing one loses nothing."""
+"""The queue of operations. A message carries an ID and no state, so a lost message loses nothing."""
 
 import json
 from typing import Any, Final
@@ -13,7 +13,7 @@ CONFIG: Final = Config(connect_timeout=1, read_timeout=3, retries={"mode": "stan
 
 
 class OperationQueue:
-    """The queue that the workers read."""
+    """The queue that `run_operation` reads."""
 
     def __init__(self, queue_name: str, *, region: str) -> None:
         self._name, self._region = queue_name, region
@@ -21,7 +21,7 @@ class OperationQueue:
         self._url = ""
 
     def send(self, operation_id: str, kind: str) -> None:
-        """Queue one operation; raises StoreUnavailable, after which the sweeper will send it."""
+        """Queue one operation. Raises StoreUnavailable if SQS does not answer. The sweeper sends it then."""
         try:
             if self._client is None:
                 client = boto3.client("sqs", region_name=self._region, config=CONFIG)

@@ -1,6 +1,7 @@
-"""X-Ray around handlers, AWS calls and CSI calls. Outside Lambda nothing is loaded: there is no trace to belong to.
+"""X-Ray traces of AWS calls and CSI calls.
 
-Segments are sent over UDP, so nothing waits for a daemon, and nothing fails when none listens.
+Outside Lambda there is no trace to belong to, so nothing is loaded. Segments are sent over UDP: a missing daemon
+neither delays nor fails a call.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ _recorder: Any = None
 
 
 def start(*, in_lambda: bool) -> None:
-    """Patch botocore once per container, before any client is made."""
+    """Patch botocore, once per container. Call this before any client is made."""
     global _recorder  # noqa: PLW0603 - one recorder per process is what the SDK has
     if not in_lambda or _recorder is not None:
         return
@@ -23,8 +24,8 @@ def start(*, in_lambda: bool) -> None:
 
 
 @contextmanager
-def subsegment(name: str, **annotations: str | int) -> Iterator[None]:
-    """A part of the trace with annotations to search by; never put a secret into one."""
+def subsegment(name: str, **annotations: str) -> Iterator[None]:
+    """Record the block as a part of the trace. Annotations can be searched by, so they must not hold a secret."""
     if _recorder is None:
         yield
         return

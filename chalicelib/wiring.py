@@ -10,13 +10,13 @@ from chalicelib.clock import Clock
 from chalicelib.settings import Settings
 
 if TYPE_CHECKING:
-    from chalicelib.operations.context import Context
+    from chalicelib.csi.calls import CsiCalls
+    from chalicelib.operations.context import StepContext
     from chalicelib.sealing import Sealer
     from chalicelib.service.deps import Deps
     from chalicelib.sqs import OperationQueue
-    from chalicelib.store.commit import Committed
+    from chalicelib.store.commit import Commit
     from chalicelib.store.stores import Stores
-    from chalicelib.worker import Worker
 
 
 @cache
@@ -39,7 +39,7 @@ def stores() -> "Stores":
     return open_stores(settings().table, region=settings().region, clock=clock(), listeners=[_log_change])
 
 
-def _log_change(change: "Committed") -> None:
+def _log_change(change: "Commit") -> None:
     """Write one line for each change that clients can see: the place for events and metrics of changes."""
     volumes = ["/".join((pk.partition("#")[2], sk)) for pk, sk in change.items("volume")]
     log.line("change", index=change.index, scopes=change.scopes, volumes=volumes, tries=change.tries)
@@ -66,8 +66,8 @@ def deps() -> "Deps":
     from chalicelib.service.deps import Deps
     from chalicelib.store.waits import WaitStore
 
-    return Deps.on(
-        stores(),
+    return Deps(
+        **stores().parts(),
         sealer=sealer(),
         queue=queue(),
         asker=Asker(
@@ -79,33 +79,33 @@ def deps() -> "Deps":
         ),
         waits=WaitStore(stores().dynamo, limit=settings().max_waits),
         wait_seconds=settings().wait_seconds,
-        patience=settings().patience,
+        liveness=settings().liveness,
     )
 
 
 @cache
-def worker() -> "Worker":
-    """What may speak to plugins: only the worker's functions call this."""
-    from chalicelib.csi.channel import Identity, TlsChannels
+def csi_calls() -> "CsiCalls":
+    """Return the client of plugins; only the worker's functions may call this, since it imports grpc."""
+    from chalicelib.csi.calls import CsiCalls
+    from chalicelib.csi.channel import TlsChannels, WorkerTls
     from chalicelib.sealing import WORKER_KEY_CONTEXT
-    from chalicelib.worker import Worker
 
-    def identity() -> Identity | None:
-        found = stores().namespaces.worker_identity()
-        if found is None:
+    def read_tls() -> WorkerTls | None:
+        row = stores().namespaces.worker_identity()
+        if row is None:
             return None
-        key = sealer().open(found.sealed_key, WORKER_KEY_CONTEXT)
-        return Identity(
-            found.ca_pem.encode(), found.certificate_pem.encode(), key, found.serial, frozenset(found.refused)
-        )
+        key = sealer().open(row.sealed_key, WORKER_KEY_CONTEXT)
+        return WorkerTls(row.ca_pem.encode(), row.certificate_pem.encode(), key, row.serial, frozenset(row.refused))
 
-    return Worker(plugins=stores().plugins, channels=TlsChannels(identity, clock().monotonic), clock=clock())
+    plugins = stores().plugins
+    channels = TlsChannels(read_tls, clock().monotonic)
+    return CsiCalls(plugins.instances, plugins.instance, channels, clock().jitter)
 
 
 @cache
-def context() -> "Context":
+def step_context() -> "StepContext":
     """What the worker's operations are given."""
-    from chalicelib.operations.context import Context
+    from chalicelib.operations.context import StepContext
     from chalicelib.store.turns import TurnStore
 
-    return Context.on(stores(), secrets=sealer(), calls=worker(), turns=TurnStore(stores().dynamo))
+    return StepContext(**stores().parts(), secrets=sealer(), calls=csi_calls(), turns=TurnStore(stores().dynamo))

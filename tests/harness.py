@@ -14,16 +14,18 @@ import boto3
 
 from chalicelib import wiring
 from chalicelib.ask import Asker
+from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
-from chalicelib.operations.context import Context
-from chalicelib.operations.sweep import Swept, sweep
+from chalicelib.operations.context import StepContext
 from chalicelib.routes import endpoint
+from chalicelib.sealing import Sealer
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.settings import Settings
 from chalicelib.store import tables
 from chalicelib.store.turns import TurnStore
 from chalicelib.store.waits import WaitStore
+from chalicelib.sweeps import index, operations
 from tests.emulated import STAGE, Place
 from tests.fakes.clock import FakeClock
 from tests.fakes.provider import FakeProvider
@@ -96,17 +98,18 @@ class System:
     queue: FakeQueue
     provider: FakeProvider
     asker: NoAsker
+    sealer: Sealer
     deps: Deps
-    context: Context
+    context: StepContext
     rewire: Callable[[Deps], None]
     pumping: bool = field(default=True)
 
-    def use(self, worker: Any) -> None:
-        """Call plugins through this worker, in operations and in questions."""
+    def use(self, calls: CsiCalls) -> None:
+        """Call plugins through this client, in operations and in questions."""
         from tests.plugin import DirectAsker
 
-        self.context = replace(self.context, calls=worker)
-        self.deps = replace(self.deps, asker=DirectAsker(worker, self.deps.sealer))
+        self.context = replace(self.context, calls=calls)
+        self.deps = replace(self.deps, asker=DirectAsker(calls, self.sealer))
         self.rewire(self.deps)
 
     def pump(self) -> None:
@@ -114,8 +117,11 @@ class System:
         while self.pumping and self.queue.messages:
             engine.run(self.context, self.queue.messages.pop(0))
 
-    def sweep(self) -> Swept:
-        return sweep(self.clock, self.context.operations, self.context.index, self.queue)
+    def sweep(self) -> operations.Report:
+        """Send what is due and publish for writers that died."""
+        report = operations.sweep(self.deps)
+        index.sweep(self.deps)
+        return report
 
     def rest(self, rounds: int = 60) -> None:
         """Let sweeper and workers run, with time passing, until nothing is due."""
@@ -192,8 +198,8 @@ def make_tables(settings: Settings, client: Any = None) -> None:
 
 
 CACHED = (
-    wiring.settings, wiring.clock, wiring.stores, wiring.queue, wiring.sealer, wiring.deps, wiring.worker,
-    wiring.context,
+    wiring.settings, wiring.clock, wiring.stores, wiring.queue, wiring.sealer, wiring.deps, wiring.csi_calls,
+    wiring.step_context,
 )  # fmt: skip
 
 
@@ -216,20 +222,20 @@ def make_system(
     stores = wiring.stores()
     make_tables(settings, place.tables)
     sealer = wiring.sealer()
-    deps = Deps.on(
-        stores,
+    deps = Deps(
+        **stores.parts(),
         sealer=sealer,
-        queue=queue,  # type: ignore[arg-type]
+        queue=queue,
         asker=asker,
         waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
     )
-    context = Context.on(stores, secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))
+    context = StepContext(**stores.parts(), secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))  # type: ignore[arg-type]
 
     def rewire(built: Deps) -> None:
         monkeypatch.setattr(wiring, "deps", lambda: built)
 
     rewire(deps)
-    system = System(clock, queue, provider, asker, deps, context, rewire)
+    system = System(clock, queue, provider, asker, sealer, deps, context, rewire)
     clock.on_sleep.append(system.pump)
     return system

@@ -1,4 +1,4 @@
-"""The directory plugin as a process of its own, and a worker in this process that calls it over its socket, without a
+"""The directory plugin as a process of its own, and a client in this process that calls it over its socket, without a
 bridge.
 """
 
@@ -16,10 +16,10 @@ import grpc
 from chalicelib import questions
 from chalicelib.ask import Asker, read_answer
 from chalicelib.clock import Clock
+from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance
 from chalicelib.sealing import Sealer
 from chalicelib.store.plugins import PluginStore
-from chalicelib.worker import Worker
 
 START_SECONDS = 60.0
 """Long: a process that ended is seen at once, and one that is starting on a busy machine takes its time."""
@@ -48,8 +48,8 @@ class SocketChannels:
 class DirectAsker(Asker):
     """Asks the worker in this process what the API asks by invoking its function, JSON and all."""
 
-    def __init__(self, worker: Worker, sealer: Sealer) -> None:
-        self._worker, self._sealer = worker, sealer
+    def __init__(self, calls: CsiCalls, sealer: Sealer) -> None:
+        self._calls, self._sealer = calls, sealer
         self.audits: list[tuple[str, str]] = []
 
     def start_audit(self, plugin_id: str, run: str) -> None:
@@ -57,7 +57,7 @@ class DirectAsker(Asker):
 
     def ask(self, question: str, *, seconds: float = 20.0, **arguments: Any) -> Any:
         event = json.loads(json.dumps({"ask": question, **arguments}))
-        return read_answer(json.loads(json.dumps(questions.answer(self._worker, self._sealer, event))))
+        return read_answer(json.loads(json.dumps(questions.answer(self._calls, self._sealer, event))))
 
 
 @contextmanager
@@ -98,5 +98,6 @@ def _wait_ready(process: subprocess.Popen[bytes], channel: grpc.Channel, folder:
     raise AssertionError(f"the plugin did not start: {(folder / 'plugin.log').read_text()}")
 
 
-def worker(plugins: PluginStore, channels: SocketChannels, clock: Clock) -> Worker:
-    return Worker(plugins, channels, clock)
+def calls(plugins: PluginStore, channels: SocketChannels, clock: Clock) -> CsiCalls:
+    """Return a client of the plugins that are registered."""
+    return CsiCalls(plugins.instances, plugins.instance, channels, clock.jitter)

@@ -1,8 +1,8 @@
-"""Claims: who may use a volume, and how a claim goes away.
+"""Claims: who may use a volume, and the states of a claim.
 
-The rules are Nomad's. A volume without claims has no mode in force; the first claim sets access and attachment mode,
-the last one out clears them. Every claim counts until it is freed, one that is on its way out (a past claim) too: the
-storage may still be mounted on its node, and another writer must not be let in.
+The rules are Nomad's. The first claim on a volume sets the access mode and the attachment mode in force, and the last
+one to be freed clears them. A past claim counts until it is free: the storage may still be mounted on its node, and
+another writer must not be let in.
 """
 
 from collections.abc import Mapping
@@ -23,21 +23,21 @@ EXCLUDES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("single-node-writer", WRITE): frozenset({"readers", "writers"}),
     ("multi-node-single-writer", WRITE): frozenset({"writers"}),
 }
-"""Access mode and claim mode, and the volume's counters that must be zero for such a claim; else no other claim is in
-its way. The one table of access modes: `has_room` and the condition of the write (store/claims.py) both read it.
+"""Access mode and claim mode, and the volume's counters that must be zero for such a claim. A pair without a row
+excludes no other claim. `has_room` and the condition of the write (store/claims.py) both read this table.
 """
 READ_ONLY: Final = frozenset({"single-node-reader-only", "multi-node-reader-only"})
 """Access modes that no claim writes in."""
 
 
 class ClaimState(StrEnum):
-    """Where a claim stands; all but TAKEN are past."""
+    """State of a claim. All but TAKEN are past."""
 
     TAKEN = "taken"
     UNPUBLISHING = "unpublishing"
-    """Released; it may still be mounted on its node."""
+    """Released, but the volume may still be mounted on the node."""
     NODE_DETACHED = "node-detached"
-    """Proven not to be mounted on its node any more; still attached to it."""
+    """Proven not to be mounted on the node any more, but still attached to it."""
 
 
 class ClaimEvent(StrEnum):
@@ -45,8 +45,8 @@ class ClaimEvent(StrEnum):
     NODE_DETACH = "node detach"
 
 
-# Nomad's controller-detached and ready-to-free last for a moment between two of its writes: here the answer of the
-# controller and the end of the claim are one transaction.
+# Nomad has two more states, controller-detached and ready-to-free, for the moments between its writes. Here one
+# transaction writes the controller's answer and the end of the claim.
 TRANSITIONS: Final[Mapping[tuple[ClaimState, ClaimEvent], ClaimState]] = {
     (ClaimState.TAKEN, ClaimEvent.RELEASE): ClaimState.UNPUBLISHING,
     (ClaimState.UNPUBLISHING, ClaimEvent.NODE_DETACH): ClaimState.NODE_DETACHED,
@@ -54,11 +54,11 @@ TRANSITIONS: Final[Mapping[tuple[ClaimState, ClaimEvent], ClaimState]] = {
 
 
 class IllegalTransition(Exception):
-    """An event that the state does not allow; nothing was changed."""
+    """An event that the state does not allow. Nothing was changed."""
 
 
 def advance(state: ClaimState, event: ClaimEvent) -> ClaimState:
-    """The state after `event`; raises IllegalTransition when there is none."""
+    """Return the state after `event`. Raises IllegalTransition when there is none."""
     try:
         return TRANSITIONS[state, event]
     except KeyError as exc:
@@ -67,7 +67,7 @@ def advance(state: ClaimState, event: ClaimEvent) -> ClaimState:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How a volume is used on a node: what ControllerPublish, NodeStage and NodePublish are told."""
+    """How a volume is used on a node: what ControllerPublishVolume, NodeStageVolume and NodePublishVolume are told."""
 
     capability: Capability
     read_only: bool
@@ -78,7 +78,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An allocation's hold on a volume; times in seconds since the epoch unless they say otherwise."""
+    """An allocation's hold on a volume. Times are in epoch seconds unless they say otherwise."""
 
     namespace: str
     volume_id: str
@@ -95,17 +95,19 @@ class Claim:
     task_group: str = ""
     state: ClaimState = ClaimState.TAKEN
     published: bool = False
-    """Whether the volume can be used on the node: attached, and mounted where that was asked for."""
+    """Whether the volume can be used on the node: it is attached, and mounted if that was asked for."""
     publish_context: Mapping[str, str] = field(default_factory=dict)
     staging_path: str = ""
     target_path: str = ""
-    """Where the worker mounts it on the node; empty when the orchestrator does that itself."""
+    """Where the worker mounts the volume on the node. Empty when the orchestrator mounts it itself."""
     lease_seconds: int = 0
     node_lost: bool = False
-    """Its node is silent and nothing proves that it stopped writing: kept until something does, or somebody says so."""
+    """Whether the claim is kept because its node is down and nothing proves that it has stopped writing. It is freed
+    when something does, or when an operator says that the node is off.
+    """
     operation_id: str = ""
     volume_index: int = 0
-    """CreateIndex of the volume it was taken on: a volume of the same ID that came later is another one."""
+    """CreateIndex of the claimed volume. A later volume with the same ID has another."""
     create_index: int = 0
     modify_index: int = 0
     create_time: int = 0
@@ -121,26 +123,26 @@ class Claim:
 
     @property
     def writes_alone(self) -> bool:
-        """Whether no other claim may write while this one may be writing."""
+        """Return whether no other claim may write while this one may be writing."""
         return self.writes and "writers" in self.excludes
 
     @property
     def excludes(self) -> frozenset[str]:
-        """Counters of the volume that must be zero for this claim."""
+        """Return the volume's counters that must be zero for this claim."""
         return EXCLUDES.get((self.access_mode, self.mode), frozenset())
 
     def is_on(self, volume: Volume | None) -> bool:
-        """Whether `volume` is the one that was claimed, and not a later one of its ID, or none."""
+        """Return whether `volume` is the one that was claimed, not None and not a later one with its ID."""
         return volume is not None and volume.exists and volume.create_index == self.volume_index
 
     def same_request(self, other: "Claim") -> bool:
-        """Whether `other` asks for the same: then it is this claim, taken once more."""
+        """Return whether `other` asks for the same, so that it is this claim, taken again."""
         names = ("node_id", "mode", "access_mode", "attachment_mode", "staging_path", "target_path")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 def refusal(volume: Volume, claim: Claim) -> str | None:
-    """Why `claim` cannot be taken on `volume` as it stands, in Nomad's words; None when it can."""
+    """Return why the claim cannot be taken on the volume as it is, in Nomad's words, or None if it can."""
     if volume.access_mode and (volume.access_mode, volume.attachment_mode) != (
         claim.access_mode,
         claim.attachment_mode,
@@ -155,5 +157,5 @@ def refusal(volume: Volume, claim: Claim) -> str | None:
 
 
 def has_room(volume: Volume, claim: Claim) -> bool:
-    """Whether `claim` fits beside the claims that are there; those that are being freed count."""
+    """Return whether the claim fits beside those that are there. Past claims count until they are free."""
     return not any(getattr(volume, counter) for counter in claim.excludes)

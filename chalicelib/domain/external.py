@@ -1,4 +1,4 @@
-"""What a provider has, as its plugin lists it, registered here or not; sizes in bytes."""
+"""What a provider has, as its plugin lists it, registered here or not. Sizes are in bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class ExternalVolume:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot (CSI spec, CreateSnapshot); `create_time` in seconds since the epoch, `source` an external ID."""
+    """A snapshot (CSI spec, CreateSnapshot). `create_time` is in epoch seconds, `source` is an external ID."""
 
     id: str
     source: str = ""
@@ -35,7 +35,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a provider's list; the token is the plugin's own, empty at the end."""
+    """One page of a provider's list. The token is the plugin's, and empty on the last page."""
 
     entries: Sequence[T]
     next_token: str

@@ -1,9 +1,8 @@
-"""Updating a registered volume by a new definition: what may change, what is kept, and what the new capacity asks
-for.
+"""The update of a registered volume by a new definition: what changes, and by how much the volume must grow.
 
-Rules and texts as recorded from a real Nomad: an omitted name, external ID, context or parameter map keeps the stored
-one, an omitted mount option clears it, capabilities are replaced, the provider's own facts (capacity, topologies) are
-not taken from a request.
+The rules and texts were recorded from a real Nomad. An omitted name, external ID, context or parameter map keeps the
+stored one. An omitted mount option clears it. Capabilities are replaced. The provider's own facts (capacity,
+topologies) are not taken from a request.
 """
 
 from collections.abc import Sequence
@@ -18,23 +17,23 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """What the provider must be asked for, in bytes; 0 means no limit of that kind."""
+    """The capacity range to ask the provider for, in bytes. 0 is no limit."""
 
     required: int
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """The volume after the update, and the expansion that must happen first, if any."""
+class VolumeUpdate:
+    """The volume after the update, and the expansion that must come first, if one is needed."""
 
     volume: Volume
     expansion: Expansion | None
 
 
-def merge(old: Volume, new: Volume) -> Merged:
-    """The update of `old` by `new`; raises Refused with Nomad's text when something may not change."""
-    problems = [*_identity(old, new), *_in_use(old, new.definition)]
+def merge(old: Volume, new: Volume) -> VolumeUpdate:
+    """Return the update of `old` by `new`. Raises Refused with Nomad's text when something may not change."""
+    problems = [*_identity_problems(old, new), *_use_problems(old, new.definition)]
     if problems:
         raise Refused(joined(problems))
     stored, stated = old.definition, new.definition
@@ -48,19 +47,20 @@ def merge(old: Volume, new: Volume) -> Merged:
     )
     low, high = stated.capacity_min, stated.capacity_max
     if (low, high) in ((0, 0), (stored.capacity_min, stored.capacity_max)):
-        return Merged(replace(old, definition=merged), None)
+        return VolumeUpdate(replace(old, definition=merged), None)
     if high and high < low:
+        # Nomad's text: it says "or equal", though equal limits are accepted.
         raise Refused(f"max requested capacity ({human(high)}) less than or equal to min ({human(low)})")
     if high and high < stored.capacity:
         raise Refused(
             f"max requested capacity ({human(high)}) less than or equal to current ({human(stored.capacity)})"
         )
     grown = replace(old, definition=replace(merged, capacity_min=low, capacity_max=high))
-    return Merged(grown, Expansion(max(low, 0), max(high, 0)) if low > stored.capacity else None)
+    return VolumeUpdate(grown, Expansion(max(low, 0), max(high, 0)) if low > stored.capacity else None)
 
 
 def human(size: int) -> str:
-    """Bytes in the decimal units and rounding of the recorded texts: 1.0 kB, 21 MB."""
+    """Return bytes as Nomad's texts show them, in decimal units: 1.0 kB, 21 MB."""
     if size < 10:
         return f"{size} B"
     value, unit = float(size), 0
@@ -70,7 +70,8 @@ def human(size: int) -> str:
     return f"{rounded:.1f} {_UNITS[unit]}" if rounded < 10 else f"{rounded:.0f} {_UNITS[unit]}"
 
 
-def _identity(old: Volume, new: Volume) -> Sequence[str]:
+def _identity_problems(old: Volume, new: Volume) -> Sequence[str]:
+    """Return a text for each part of the volume's identity that the update would change."""
     stored, stated = old.definition, new.definition
     changed = (
         (bool(stated.name) and stated.name != stored.name, "volume name"),
@@ -80,21 +81,24 @@ def _identity(old: Volume, new: Volume) -> Sequence[str]:
         (bool(stated.clone_id) and stated.clone_id != stored.clone_id, "volume clone ID"),
         (bool(stated.parameters) and stated.parameters != (stored.parameters or {}), "volume parameters"),
     )
-    found = [f"{what} cannot be updated" for is_changed, what in changed if is_changed]
+    problems = [f"{what} cannot be updated" for is_changed, what in changed if is_changed]
     placed = stored.topology_request is not None or bool(stored.topologies)
     if placed and stated.topology_request != stored.topology_request:
-        found.append("volume topology request update was not compatible with existing topology")
-    return found
+        problems.append("volume topology request update was not compatible with existing topology")
+    return problems
 
 
-def _in_use(old: Volume, stated: Definition) -> Sequence[str]:
-    """What a claimed volume keeps: the capability that its claims use, and its mount options, which must be named."""
-    found = []
+def _use_problems(old: Volume, stated: Definition) -> Sequence[str]:
+    """Return a text for each part that the claims of the volume need as it is.
+
+    These are the capability that they use, and the mount options: an update of a claimed volume must repeat them.
+    """
+    problems = []
     if old.access_mode and Capability(old.access_mode, old.attachment_mode) not in stated.capabilities:
-        found.append("volume requested capabilities update was not compatible with existing capability in use")
+        problems.append("volume requested capabilities update was not compatible with existing capability in use")
     if old.in_use and (stated.mount_options is None or _options(stated) != _options(old.definition)):
-        found.append("can not update mount options while volume is in use")
-    return found
+        problems.append("can not update mount options while volume is in use")
+    return problems
 
 
 def _options(definition: Definition) -> tuple[str, tuple[str, ...]]:

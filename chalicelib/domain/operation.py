@@ -1,9 +1,9 @@
 """Operations: the durable unit of work on a provider, and its state machine.
 
 A record is in one of five states; `TRANSITIONS` holds every legal move, and docs/operations.md draws it. Beside the
-state a record has a `step` of its kind. Fencing protects the record, not the provider: whoever writes a result names
-the attempt it acquired, and an older attempt is refused. What may still land at the provider is counted apart, by
-`unanswered` and `calls_until`.
+state a record has a `step` of its kind. A worker that writes a result names the attempt that it acquired, and an older
+attempt is refused. This fences the record, not the provider. `unanswered` and `calls_until` count the calls that may
+still land there.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,8 @@ class Kind(StrEnum):
     UNPUBLISH_VOLUME = "unpublish"
 
 
-UPDATE: Final = "update"
-"""What holds a volume that is expanded by a request which also changes its modes: no claim may come meanwhile."""
-
-
-def updates(holder: str) -> bool:
-    """Whether what holds a volume is an expansion, alone or as part of an update."""
-    return holder in (Kind.EXPAND_VOLUME.value, UPDATE)
+JsonObject = Mapping[str, Any]
+"""A JSON object as it is stored. Each kind of operation has types of its own for its parameters and its result."""
 
 
 class Status(StrEnum):
@@ -36,9 +31,9 @@ class Status(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """Over, with nothing left at the provider that the records do not name."""
+    """Finished without effect: the provider holds nothing that our records do not name."""
     IN_DOUBT = "in doubt"
-    """Given up for now: it may have left something at the provider. Never removed, can be resumed."""
+    """Out of tries: it may have left something at the provider. It is kept, and can be resumed."""
 
 
 class Event(StrEnum):
@@ -67,17 +62,17 @@ TRY_LIMIT: Final = 30
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 600.0
 MESSAGE_GRACE: Final = 10.0
-"""How long a message may take to a worker before the sweeper sends another."""
+"""Seconds that a message may take to a worker before the sweeper sends another."""
 KEEP_FINISHED: Final = 7 * 24 * 3600
-"""How long a finished record can be read, in seconds."""
+"""Seconds that a finished record is kept."""
 
 
 class IllegalTransition(Exception):
-    """An event that the state does not allow; nothing was changed."""
+    """An event that the state does not allow. Nothing was changed."""
 
 
 def advance(status: Status, event: Event) -> Status:
-    """The state after `event`; raises IllegalTransition and changes nothing when there is none."""
+    """Return the state after `event`. Raises IllegalTransition when there is none."""
     try:
         return TRANSITIONS[status, event]
     except KeyError as exc:
@@ -86,7 +81,7 @@ def advance(status: Status, event: Event) -> Status:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One record; times in seconds since the epoch."""
+    """One record. Times are in epoch seconds."""
 
     id: str
     kind: Kind
@@ -97,14 +92,14 @@ class Operation:
     step: str
     status: Status = Status.PENDING
     storage_name: str = ""
-    """The name given to the provider: unique per operation, the same over its repeats."""
+    """The name that the provider is told. Each operation has its own, which its repeats keep."""
     external_id: str = ""
     subject: str = ""
-    """What it locks when no volume's record holds it: a snapshot by source and name, say."""
+    """What the operation locks when no volume or claim names it: a snapshot by source and name, for example."""
     definition: str = ""
-    """The volume's, as it is stored, while the operation is open: with it a record is as large as an item can be."""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    result: Mapping[str, Any] = field(default_factory=dict)
+    """The volume's definition, as it is stored. It is dropped when the operation ends, since it can be very large."""
+    params: JsonObject = field(default_factory=dict)
+    result: JsonObject = field(default_factory=dict)
     sealed_secrets: bytes = field(default=b"", repr=False)
     attempt: int = 0
     tries: int = 0
@@ -114,7 +109,7 @@ class Operation:
     not_before: float = 0.0
     due_at: float = 0.0
     error: str = ""
-    """What the client is told, once an answer is known; kept over an undo."""
+    """What the client is told. An undo keeps it."""
     last_error: str = ""
     create_time: float = 0.0
     update_time: float = 0.0
@@ -125,27 +120,18 @@ class Operation:
 
     @property
     def answered(self) -> bool:
-        """Whether a waiting request can be answered, though an undo may still go on."""
+        """Return whether a waiting request can be answered, though an undo may still go on."""
         return not self.open or bool(self.error) or self.status is Status.IN_DOUBT
 
     def backs_off(self, now: float) -> bool:
-        """Whether it waits only because tries failed, not because a call may still land: it may be tried earlier."""
+        """Return whether it waits only because tries failed, and may be tried earlier: no call may still land."""
         return self.status is Status.PENDING and self.tries > 0 and self.not_before > now and not self.in_flight(now)
 
     def in_flight(self, now: float) -> int:
-        """How many earlier calls may still land at the provider."""
+        """Return how many earlier calls may still land at the provider."""
         return self.unanswered if now < self.calls_until else 0
 
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """What every call has: secrets, its deadline on the monotonic clock, the attempt that fences it at the bridge."""
-
-    secrets: Mapping[str, str] = field(repr=False)
-    until: float
-    attempt: tuple[str, int]
-
-
 def retry_delay(tries: int, jitter: float) -> float:
-    """Seconds until the next try: doubling, capped, spread by up to a quarter."""
+    """Return the seconds until the next try. They double with each try, up to a limit, and vary by up to a quarter."""
     return float(min(FIRST_DELAY * 2.0 ** min(tries, 20), LONGEST_DELAY)) * (1 + jitter / 4)

@@ -1,9 +1,9 @@
-"""What a gRPC status means for each RPC: the one table of outcomes.
+"""The outcome of a gRPC status for each RPC. No other module compares codes.
 
-`REJECTED`: the plugin answered and will do nothing more for this call. `IN_DOUBT`: it may have had its effect, or
-still have it. `GONE`: what should be removed is not there, which is success. Whether a rejection proves anything
-about the storage is a second question (`PROOF`): INTERNAL after CreateVolume may have left a volume behind (CSI spec,
-CreateVolume errors; external-provisioner reads it so too).
+`REJECTED`: the plugin answered, and does nothing more for this call. `IN_DOUBT`: the call may have had its effect, or
+may still have it. `GONE`: what the call should remove is not there, which is success. Whether a rejection proves
+anything about the storage is a second question (`PROOF`). INTERNAL after CreateVolume may have left a volume behind
+(CSI spec, CreateVolume errors; external-provisioner reads it in the same way).
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,8 @@ GO_NAMES: Final[Mapping[str, str]] = {
 
 _IN_DOUBT: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED"})
 _IN_DOUBT_OF: Final[Mapping[str, frozenset[str]]] = {
-    # external-attacher: an attach that ran out of resources may be running; external-provisioner: a create is over.
+    # external-attacher takes an attach that ran out of resources for one that may still run. external-provisioner
+    # takes such a create for one that is over.
     "ControllerPublishVolume": frozenset({"RESOURCE_EXHAUSTED"}),
     "ControllerUnpublishVolume": frozenset({"RESOURCE_EXHAUSTED"}),
 }
@@ -51,12 +52,12 @@ _GONE_OF: Final[Mapping[str, frozenset[str]]] = {
     "NodeUnstageVolume": frozenset({"NOT_FOUND"}),
 }
 _PROVES_NOTHING_MADE: Final = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "NOT_FOUND"})
-# NOT_FOUND of a create speaks of its source (CSI spec, CreateVolume errors: "Source incompatible or not found").
+# NOT_FOUND after a create is about its source (CSI spec, CreateVolume errors: "Source incompatible or not found").
 PROOF: Final[Mapping[str, frozenset[str]]] = {
     "CreateVolume": _PROVES_NOTHING_MADE,
     "CreateSnapshot": _PROVES_NOTHING_MADE,
-    # A delete that is refused for these left the volume as it was (CSI spec, DeleteVolume errors: 9 is "Volume in
-    # use").
+    # A delete that is rejected with one of these left the volume as it was (CSI spec, DeleteVolume errors: 9
+    # FAILED_PRECONDITION is "Volume in use").
     "DeleteVolume": frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION"}),
     "DeleteSnapshot": frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED", "FAILED_PRECONDITION"}),
     # FAILED_PRECONDITION is "published to another node" (CSI spec, ControllerPublishVolume errors): not to this one.
@@ -70,11 +71,11 @@ PROOF: Final[Mapping[str, frozenset[str]]] = {
 
 
 UNUSABLE: Final = "INTERNAL"
-"""What an answer counts as that cannot be used: it was given, and proves nothing."""
+"""The code for an answer that cannot be used: the plugin did answer, and the answer proves nothing."""
 
 
 def outcome(rpc: str, code: str) -> Outcome:
-    """What `code` (gRPC's name, upper case) means after `rpc`; a code that nobody knows is in doubt."""
+    """Return the outcome of `code` (gRPC's name, upper case) after `rpc`. An unknown code is in doubt."""
     if code in _GONE_OF.get(rpc, ()):
         return Outcome.GONE
     if code in _IN_DOUBT or code in _IN_DOUBT_OF.get(rpc, ()) or code not in GO_NAMES:
@@ -83,13 +84,13 @@ def outcome(rpc: str, code: str) -> Outcome:
 
 
 def is_answer(code: str) -> bool:
-    """Whether a rejection surely came from the plugin, so that its call cannot land later.
+    """Return whether a rejection with this code came from the plugin, so that its call cannot land later.
 
-    UNKNOWN is what plugins answer for their plainest errors, but also what a transport may make up.
+    UNKNOWN proves neither: plugins answer it for errors without a code of their own, and a transport may make it up.
     """
     return code != "UNKNOWN"
 
 
 def proves(rpc: str, code: str) -> bool:
-    """Whether the rejection proves that the call changed nothing at the provider."""
+    """Return whether the rejection proves that the call changed nothing at the provider."""
     return code in PROOF.get(rpc, ())

@@ -1,4 +1,4 @@
-"""Plugins, the nodes that run them, and what they say they can do."""
+"""Plugins, the nodes that run them, and their capabilities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from chalicelib.domain.deadlines import SILENT_AFTER
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One plugin on one node: what its bridge registered."""
+    """One plugin on one node, as its bridge registered it."""
 
     plugin_id: str
     node_id: str
     address: str
     healthy: bool
     serial: str = ""
-    """Of the bridge's certificate: hexadecimal, lower case, without leading zeros."""
+    """The serial of the bridge's certificate: hexadecimal, lower case, without leading zeros."""
     provider: str = ""
     provider_version: str = ""
     controller: bool = False
@@ -35,7 +35,7 @@ class Instance:
 
     @property
     def answered(self) -> bool:
-        """Whether the plugin ever told its bridge what it is (it must have a name); before that nothing is known."""
+        """Whether the plugin has told its bridge what it is. Its name is what tells: CSI requires one."""
         return bool(self.provider or self.controller or self.node)
 
     @property
@@ -44,31 +44,31 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long and how many bridges may be silent before their nodes are marked down."""
+class LivenessPolicy:
+    """When a node whose bridge sends no heartbeat is marked down, and when that counts as an outage on this side."""
 
-    seconds: float = SILENT_AFTER
-    few: int = 2
-    """So many may fall silent together however few there are: a small cluster has to go on, too."""
-    share: float = 1 / 3
-    """More than this share of the nodes, and more than `few`, is too many: the fault is more likely on our side."""
+    silent_after: float = SILENT_AFTER
+    """Seconds without a heartbeat after which the node is marked down."""
+    outage_count: int = 2
+    outage_share: float = 1 / 3
+    """More nodes than `outage_count` *and* than this share of all are an outage. The count is for small clusters, where
+    two of three nodes may well fail together.
+    """
 
 
-USUAL_PATIENCE: Final = Patience()
+DEFAULT_LIVENESS: Final = LivenessPolicy()
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A CSI driver as the control plane sees it: counts always equal the instances (they change in one transaction)."""
+    """A CSI driver on all its nodes. The counts equal the instances: both change in one transaction."""
 
     id: str
     provider: str = ""
     provider_version: str = ""
     controller_required: bool = False
     awaits_controller: bool = False
-    """No controller has told what it can, and one is still to come: the plugin says that it has one, or has not said
-    anything yet.
-    """
+    """Whether a controller is still to register: the plugin says that it has one, or has not answered yet."""
     controllers_healthy: int = 0
     controllers_expected: int = 0
     nodes_healthy: int = 0
@@ -83,25 +83,25 @@ class Plugin:
     create_index: int = 0
     modify_index: int = 0
     create_time: int = 0
-    """When its first instance registered, in nanoseconds since the epoch."""
+    """When the first instance registered, in nanoseconds since the epoch."""
 
     @property
     def schedulable(self) -> bool:
-        """Whether a volume of this plugin could be claimed, as far as the plugin goes."""
+        """Whether the plugin is healthy enough for one of its volumes to be claimed."""
         return self.nodes_healthy > 0 and (not self.controller_required or self.controllers_healthy > 0)
 
     def can(self, capability: str) -> bool:
-        """Whether the controller service supports an RPC (CSI spec, ControllerGetCapabilities)."""
+        """Return whether the controller service has the capability (CSI spec, ControllerGetCapabilities)."""
         return capability in self.controller_capabilities
 
 
 LEFT: Final = "left"
-"""Instance ID of a node whose bridge was stopped in order while something was claimed there."""
+"""Instance ID of a node whose bridge deregistered while something was claimed there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine with a bridge; `key` is the fingerprint of the public key that its ID is bound to."""
+    """A machine with a bridge. `key` is the fingerprint of the public key that its ID is bound to."""
 
     id: str
     name: str
@@ -111,11 +111,11 @@ class Node:
     sequence: int
     seen_at: float
     healthy: bool = True
-    """False while its bridge is silent: nothing can be done on it."""
+    """Whether its bridge sends heartbeats. While it does not, no call to the node is made."""
     down_since: float = 0.0
-    """Since when, in seconds since the epoch; zero while it is not."""
-    spared: bool = False
-    """Down, with too many others for it to be its own fault: what is claimed there is kept."""
+    """Seconds since the epoch. It is 0 while the node is not down."""
+    claims_kept: bool = False
+    """Whether it is down together with too many others for it to be its own fault."""
     plugin_ids: tuple[str, ...] = ()
     bridge_version: str = ""
     certificate_pem: str = ""
@@ -124,7 +124,7 @@ class Node:
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be done on it, empty while something can."""
+        """Why no call to the node can be made. It is empty while calls can be made."""
         if self.instance_id == LEFT:
             return "the bridge was stopped"
         return "" if self.healthy else "the bridge does not answer"

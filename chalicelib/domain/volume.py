@@ -1,4 +1,4 @@
-"""Volumes: what is registered, and the rules that need nothing but the record."""
+"""Volumes: what is registered, and the rules that need only the record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +18,9 @@ ACCESS_MODES: Final = (
 ATTACHMENT_MODES: Final = ("file-system", "block-device")
 
 ID_LIMIT: Final = 512
-"""Longest volume ID in bytes: namespace and ID must fit into a DynamoDB sort key of 1,024 bytes."""
+"""Bytes of a volume ID at most. Namespace and ID must fit into a sort key of 1,024 bytes (AWS: DynamoDB quotas)."""
 DEFINITION_LIMIT: Final = 300 * 1024
-"""Largest definition of a request in bytes."""
+"""Bytes of a request's definition at most."""
 RECORD_LIMIT: Final = 340 * 1024
 """Largest definition with what the provider answered, in bytes: an item of a table ends at 400 KB (AWS: DynamoDB
 quotas), and the secrets lie beside it.
@@ -28,7 +28,7 @@ quotas), and the secrets lie beside it.
 
 
 class VolumeState(StrEnum):
-    """Where a volume's record stands. `CREATING` and `GONE` are not shown to anybody."""
+    """State of a volume's record. Clients do not see records that are CREATING or GONE."""
 
     CREATING = "creating"
     READY = "ready"
@@ -46,7 +46,7 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """How a file system is mounted; the flags may hold credentials and are never shown."""
+    """How a file system is mounted. The flags may hold credentials, and are never shown."""
 
     fs_type: str = ""
     mount_flags: tuple[str, ...] | None = None
@@ -57,7 +57,7 @@ class MountOptions:
 
 @dataclass(frozen=True, slots=True)
 class TopologyRequest:
-    """Where a volume must or should be reachable; None differs from empty on the wire, and clients depend on it."""
+    """Where a volume must or should be reachable. Clients depend on the difference between None and empty."""
 
     required: tuple[Segments | None, ...] | None = None
     preferred: tuple[Segments | None, ...] | None = None
@@ -65,7 +65,7 @@ class TopologyRequest:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What a client states about a volume, and what its provider made of it; sizes in bytes."""
+    """What a client states about a volume, and what its provider made of it. Sizes are in bytes."""
 
     name: str = ""
     external_id: str = ""
@@ -84,13 +84,13 @@ class Definition:
     provider_version: str = ""
 
     def made(self, made: "Made") -> "Definition":
-        """The definition of the volume that the provider made of this one."""
+        """Return the definition of the volume that the provider made from this one."""
         return replace(self, **{name: getattr(made, name) for name in Made.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a provider decides about a volume that it makes (CSI spec, CreateVolumeResponse); capacity in bytes."""
+    """What a provider decides about a volume that it makes (CSI spec, CreateVolumeResponse). Capacity is in bytes."""
 
     external_id: str
     capacity: int
@@ -102,7 +102,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A registered volume (or one on its way in or out); times in nanoseconds since the epoch."""
+    """A volume's record: registered, being created or being deleted. Times are in epoch nanoseconds."""
 
     namespace: str
     id: str
@@ -118,9 +118,7 @@ class Volume:
     operation_id: str = ""
     operation_kind: str = ""
     calls_until: float = 0.0
-    """Until when a call of an earlier operation on this volume may still land at the provider (seconds since the
-    epoch).
-    """
+    """Until when a call of an earlier operation on this volume may still land at the provider, in epoch seconds."""
     readers: int = 0
     writers: int = 0
     past_claims: int = 0
@@ -129,9 +127,7 @@ class Volume:
 
     @property
     def exists(self) -> bool:
-        """Whether clients see it: a volume that is being created is not there yet, one that is being deleted still
-        is.
-        """
+        """Return whether clients see the volume: one that is being deleted still, one being created not yet."""
         return self.state in (VolumeState.READY, VolumeState.DELETING)
 
     @property
@@ -140,7 +136,7 @@ class Volume:
 
 
 def problems(volume: Volume) -> list[str]:
-    """What is wrong with a definition whatever the plugin says, in Nomad's words and order."""
+    """Return what is wrong with the definition for any plugin, in Nomad's words and order."""
     found = []
     if not volume.id:
         found.append("missing volume id")
@@ -158,7 +154,7 @@ def problems(volume: Volume) -> list[str]:
 
 
 def limits(volume: Volume) -> list[str]:
-    """What does not fit into our store, though Nomad would take it."""
+    """Return what does not fit into our store, though Nomad would accept it."""
     if len(volume.id.encode()) > ID_LIMIT:
         # Not in figures: 512 could be taken for a status (tests/http/test_error_texts.py).
         return ["volume id is longer than half a kilobyte"]
@@ -168,7 +164,7 @@ def limits(volume: Volume) -> list[str]:
 
 
 def mode_problem(capabilities: Sequence[Capability]) -> str | None:
-    """The first unknown mode, in the words in which a Nomad client reports it."""
+    """Return the first unknown mode in the words of a Nomad client, or an empty string."""
     for capability in capabilities:
         if capability.attachment_mode not in ATTACHMENT_MODES:
             return f"unknown volume attachment mode: {capability.attachment_mode}"
@@ -178,7 +174,7 @@ def mode_problem(capabilities: Sequence[Capability]) -> str | None:
 
 
 def registered(volume: Volume, *, index: int, now_ns: int) -> Volume:
-    """`volume` as it stands after the write that makes it exist."""
+    """Return the volume as it is after the write that makes it exist."""
     return replace(
         volume,
         state=VolumeState.READY,

@@ -1,18 +1,16 @@
-"""What an operation's steps are given, and what a step is."""
+"""What the steps of an operation work with: the stores, the clock, and the calls to plugins."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from chalicelib.domain.claim import Use
-from chalicelib.domain.external import Snapshot
-from chalicelib.domain.operation import TRY_LIMIT, How, Operation, retry_delay
+from chalicelib.domain.call import Attempt, CallOptions
+from chalicelib.domain.operation import TRY_LIMIT, JsonObject, Operation, retry_delay
 from chalicelib.domain.secrets import encryption_context
-from chalicelib.domain.volume import Made, Volume
-from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
+from chalicelib.domain.volume import Volume
+from chalicelib.errors import LeaseLost, PluginUnreachable, StoreError
 from chalicelib.store import operations, volumes
 from chalicelib.store.claims import claim_of
 from chalicelib.store.commit import Change, RefusedWrites, Writes
@@ -22,114 +20,43 @@ from chalicelib.store.stores import Stores
 from chalicelib.store.turns import TurnStore
 from chalicelib.store.volumes import volume_of
 
+if TYPE_CHECKING:
+    # The API starts operations, and must not import grpc.
+    from chalicelib.csi.calls import CsiCalls
+
 
 class ClaimLost(Exception):
-    """The claim is gone, or another operation has it: this one has nothing left to do."""
+    """The claim is gone, or belongs to another operation. This operation has nothing left to do."""
 
 
 class Opener(Protocol):
-    """Opens sealed secrets; only the worker can."""
+    """Decrypts sealed secrets, which only the worker may do."""
 
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
-class Calls(Protocol):
-    """The CSI calls that change something; each raises the PluginError it ended in. `attempt` fences it at the
-    bridge; it is over at `until` on the monotonic clock, whatever was done before it was made.
-    """
-
-    def create_volume(
-        self,
-        plugin_id: str,
-        volume: Volume,
-        *,
-        name: str,
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: tuple[str, int],
-    ) -> Made: ...
-
-    def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
-    ) -> None: ...
-
-    def expand_volume(
-        self,
-        plugin_id: str,
-        volume: Volume,
-        *,
-        required: int,
-        limit: int,
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: tuple[str, int],
-    ) -> int: ...
-
-    def create_snapshot(
-        self,
-        plugin_id: str,
-        external_id: str,
-        *,
-        name: str,
-        parameters: Mapping[str, str],
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: tuple[str, int],
-    ) -> Snapshot: ...
-
-    def delete_snapshot(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: tuple[str, int]
-    ) -> None: ...
-
-    def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]: ...
-
-    def unpublish(self, plugin_id: str, external_id: str, *, external_node_id: str, how: How) -> None: ...
-
-    def stage(self, volume: Volume, use: Use, *, node_id: str, how: How) -> bool: ...
-
-    def mount(self, volume: Volume, use: Use, *, node_id: str, how: How) -> None: ...
-
-    def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None: ...
-
-    def unstage(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None: ...
-
-
 @dataclass(frozen=True)
-class Context(Stores):
-    """The worker's stores, clock and CSI calls."""
+class StepContext(Stores):
+    """The worker's stores, clock, turns and CSI calls."""
 
     turns: TurnStore
     secrets: Opener
-    calls: Calls
+    calls: CsiCalls
 
-    @classmethod
-    def on(cls, stores: Stores, *, turns: TurnStore, secrets: Opener, calls: Calls) -> Context:
-        """Return what steps are given, on these stores."""
-        return cls(
-            clock=stores.clock,
-            dynamo=stores.dynamo,
-            index=stores.index,
-            committer=stores.committer,
-            volumes=stores.volumes,
-            claims=stores.claims,
-            operations=stores.operations,
-            plugins=stores.plugins,
-            namespaces=stores.namespaces,
-            turns=turns,
-            secrets=secrets,
-            calls=calls,
-        )
+    def call_options(self, operation: Operation, until: float, *sealed_secrets: bytes) -> CallOptions:
+        """Return the options of one call of this attempt, which is over at `until` on the monotonic clock.
 
-    def open(self, operation: Operation, *sealed_secrets: bytes) -> dict[str, str]:
-        """Secrets of the operation's volume, later ones before earlier ones. Raises PluginUnreachable: without them
-        no call is made.
+        The sealed secrets are opened and merged; on equal keys the later argument wins. Raises PluginUnreachable when
+        they cannot be opened, since then no call is made.
         """
         context = encryption_context(operation.namespace, operation.volume_id)
+        secrets: dict[str, str] = {}
         try:
-            opened = [self.secrets.open_secrets(one, context) for one in sealed_secrets]
+            for sealed_one in sealed_secrets:
+                secrets |= self.secrets.open_secrets(sealed_one, context)
         except StoreError as exc:
             raise PluginUnreachable(exc.text, code="UNAVAILABLE") from exc
-        return {name: value for secrets in opened for name, value in secrets.items()}
+        return CallOptions(until=until, secrets=secrets, attempt=Attempt(operation.id, operation.attempt))
 
     def record(self, operation: Operation, *scopes: str, writes: Writes) -> None:
         """Commit what the operation did to the volume that it holds, and its own record with it.
@@ -146,9 +73,10 @@ class Context(Stores):
         self.committer.commit(*scopes, build=build, what=f"volume {operation.volume_id}")
 
     def record_claim(self, operation: Operation, *, build: Callable[[], Writes]) -> None:
-        """Commit what the operation did to its claim, and its own record with it; `build` reads anew at each try.
+        """Commit what the operation did to its claim, and its own record with it.
 
-        Raises LeaseLost when a later attempt owns the operation, and ClaimLost when another operation has the claim.
+        `build` runs again after each refusal, so it reads what it needs anew. Raises LeaseLost when a later attempt
+        owns the operation, and ClaimLost when another operation has the claim.
         """
 
         def again(refused: RefusedWrites) -> Change[None]:
@@ -162,13 +90,13 @@ class Context(Stores):
         scope = volume_scope(operation.namespace)
         self.committer.commit(scope, build=again, what=f"volume {operation.volume_id}")
 
-    def finish(self, operation: Operation, result: Mapping[str, Any]) -> None:
-        """The operation is over, and its lock, if it has one, is free."""
+    def finish(self, operation: Operation, result: JsonObject) -> None:
+        """Close the operation as succeeded, and free its lock, if it has one."""
         closing = operations.succeed(operation, now=self.clock.now(), result={"index": 0, **result})
         self.close(operation, closing, *operations.unlock(operation))
 
     def give_up(self, operation: Operation, error: str) -> None:
-        """The operation failed for good, and its lock, if it has one, is free."""
+        """Close the operation as failed, and free its lock, if it has one."""
         closing = operations.fail(operation, now=self.clock.now(), error=error)
         self.close(operation, closing, *operations.unlock(operation))
 
@@ -183,38 +111,12 @@ class Context(Stores):
             raise LeaseLost(operation.id) from exc
 
     def retry(self, operation: Operation, error: str, *, answered: bool, now: float) -> None:
-        """Later again, or, when the tries are used up, given up in doubt with the last error kept."""
+        """Reschedule the operation. After TRY_LIMIT tries, leave it in doubt and keep `error` as its last error."""
         if operation.tries >= TRY_LIMIT:
             self.operations.exhaust(operation, now=now, last_error=error)
             return
         until = now + retry_delay(operation.tries, self.clock.jitter())
         self.operations.postpone(operation, now=now, until=until, last_error=error, answered=answered)
-
-
-Run = Callable[[Context, Operation, float], Operation | None]
-"""One attempt of a step, with the deadline of its call on the monotonic clock; the operation when another step follows
-at once.
-"""
-Rejected = Callable[[Context, Operation, PluginRejected], Operation | None]
-"""What follows from a final error of this attempt, when no other call of the operation is in flight; the operation when
-its undo can begin at once.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One CSI call of an operation: repeatable, since the process may die after it and before its record."""
-
-    rpc: str
-    run: Run
-    rejected: Rejected
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A kind of operation: its steps by name."""
-
-    steps: Mapping[str, Step]
 
 
 def the_volume(operation: Operation) -> Volume:
@@ -226,7 +128,3 @@ def the_volume(operation: Operation) -> Volume:
         definition=volumes.decode(operation.definition),
         sealed_secrets=operation.sealed_secrets,
     )
-
-
-def sealed(params: Mapping[str, Any], name: str) -> bytes:
-    return base64.b64decode(params.get(name) or "")

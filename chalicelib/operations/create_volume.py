@@ -1,29 +1,36 @@
-"""Creating a volume: CreateVolume, then the record.
+"""Create a volume: CreateVolume, then the record.
 
-Races with: a second create of the same ID (loses at the reservation, in the request's own transaction); a delete
-(refused while the volume is `creating`); its own older attempts (fenced at the record by the attempt, at the provider
-by the name and the bridge).
+Races with
+- a second create of the same ID: it loses at the reservation, in the request's own transaction.
+- a delete: it is refused while the volume is `creating`.
+- older attempts of this operation: the attempt's number fences them at the record and at the bridge, the storage name
+at the provider.
 
 After a crash
-- before the call: pending or running with a lease that ends; nothing is at the provider.
-- after the call, before the record: the volume exists under `storage_name`; the next attempt's CreateVolume answers
+- before the call: the operation is pending, or its lease ends. The provider has nothing.
+- after the call, before the record: the volume exists under `storage_name`. CreateVolume of the next attempt answers
 the same volume.
 - after the record: done.
 
-A rejection that proves absence closes the operation. One that does not (INTERNAL, PERMISSION_DENIED, …) may have left
-storage behind: the client has its answer and its volume ID back, and the operation goes on alone: `find` creates by
-the same name until the provider answers (DeleteVolume needs the ID), `remove` deletes what was found
+A rejection that proves absence closes the operation. Any other (INTERNAL, PERMISSION_DENIED, …) may have left storage
+behind. The client gets its answer, its volume ID is free again, and the operation undoes itself: `find` creates by the
+same name until the provider answers, since DeleteVolume needs the ID, and `remove` deletes what it found
 (docs/decisions/001).
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from chalicelib.domain import outcome
-from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import RECORD_LIMIT, Made, registered
+from chalicelib.domain.operation import Kind, Operation, retry_delay
+from chalicelib.domain.volume import RECORD_LIMIT, Made, Volume, registered
 from chalicelib.errors import PluginRejected
-from chalicelib.operations.context import Context, Definition, Step, the_volume
+from chalicelib.operations import starting
+from chalicelib.operations.context import StepContext, the_volume
+from chalicelib.operations.spec import KindSpec, Step, VolumeHold
+from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
@@ -32,22 +39,48 @@ from chalicelib.store.tables import TOMBSTONE_SECONDS
 CREATE: Final = "create"
 FIND: Final = "find"
 REMOVE: Final = "remove"
+NAME_LIMIT: Final = 40
+"""Characters of the volume's name in its storage name. With the operation's ID it is at most 63, as plain providers
+want it.
+"""
 TOO_LARGE: Final = (
     "controller create volume: the plugin's answer makes the record larger than it can be: give smaller Parameters"
 )
 
 
-def create(ctx: Context, operation: Operation, until: float) -> None:
-    """CreateVolume, and on its answer the volume exists: record, membership and operation in one transaction."""
+def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation:
+    """Reserve the volume's ID and create the volume at its provider."""
+    asked = volumes.as_json(volume.definition)
+    digest = starting.digest(Kind.CREATE_VOLUME.value, volume.namespace, volume.id, volume.plugin_id, asked)
+    blank = starting.new_operation(
+        api, KIND, namespace=volume.namespace, volume_id=volume.id, plugin_id=volume.plugin_id, digest=digest
+    )
+    operation = replace(
+        blank,
+        storage_name=_storage_name(volume.definition.name, blank.id),
+        definition=volumes.encode(volume.definition),
+        sealed_secrets=api.seal(secrets, volume.namespace, volume.id),
+    )
+    reserve = volumes.reserve(volume, operation_id=operation.id, kind=operation.kind.value)
+    return NewOperation(operation, [reserve, operations.open_operation(operation, now=operation.create_time)])
+
+
+def result(asked: Volume, operation: Operation) -> Volume:
+    """Return the volume as a finished create has made it."""
+    return replace(asked, definition=asked.definition.made(volumes.decode_made(operation.result)))
+
+
+def create(ctx: StepContext, operation: Operation, until: float) -> None:
+    """Call CreateVolume. Write the volume, its membership and the end of the operation in one transaction."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
     asked = the_volume(operation)
     volume = registered(replace(asked, definition=asked.definition.made(made)), index=0, now_ns=ctx.clock.now_ns())
     if len(volumes.encode(volume.definition).encode()) > RECORD_LIMIT:
-        # Not to be stored, by this attempt or another: it is removed again.
+        # No attempt can store it, so the undo removes it.
         raise PluginRejected(TOO_LARGE, code=outcome.UNUSABLE)
-    # A call that is still in flight lands on the same name, but after a delete it would make the storage anew: the
-    # delete waits for it.
+    # A call that is still in flight finds the storage by its name. After a delete it would make it anew, so a delete
+    # waits until `calls_until`.
     volume = replace(
         volume, calls_until=operation.calls_until if operation.unanswered > 1 and now < operation.calls_until else 0.0
     )
@@ -62,14 +95,9 @@ def create(ctx: Context, operation: Operation, until: float) -> None:
     ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
 
 
-def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
-    """Nothing was made: failed. Or nobody knows: failed for the client, and an undo that goes on by itself."""
+def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
+    """Fail the operation if nothing was made. If that is unknown, fail it for the client and begin its undo."""
     now = ctx.clock.now()
-    release = volumes.release_reservation(
-        volumes.key(operation.namespace, operation.volume_id),
-        operation_id=operation.id,
-        expires_at=int(now) + TOMBSTONE_SECONDS,
-    )
     if outcome.proves("CreateVolume", error.code):
         closing = operations.fail(operation, now=now, error=error.text)
     else:
@@ -77,11 +105,11 @@ def create_rejected(ctx: Context, operation: Operation, error: PluginRejected) -
             now if outcome.is_answer(error.code) else operation.calls_until, now + retry_delay(1, ctx.clock.jitter())
         )
         closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
-    ctx.close(operation, release, closing)
+    ctx.close(operation, *_free(operation, now), closing)
 
 
-def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
-    """Learn the ID of what may have been made, by creating it again under the same name."""
+def find(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
+    """Call CreateVolume again under the same name, to learn the ID of what may have been made."""
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
     found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made.external_id)
@@ -91,8 +119,8 @@ def find(ctx: Context, operation: Operation, until: float) -> Operation | None:
     return found
 
 
-def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
-    """The provider proves that there is nothing to remove, or says nothing that helps: later again."""
+def find_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
+    """Close the operation if the provider proves that there is nothing to remove. Otherwise retry later."""
     now = ctx.clock.now()
     if outcome.proves("CreateVolume", error.code):
         ctx.close(operation, operations.fail(operation, now=now, error=operation.error))
@@ -100,38 +128,48 @@ def find_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> 
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
 
 
-def remove(ctx: Context, operation: Operation, until: float) -> None:
-    """DeleteVolume of what was found; then nothing is left."""
+def remove(ctx: StepContext, operation: Operation, until: float) -> None:
+    """Call DeleteVolume for what was found, and close the operation."""
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
     ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
 
 
-def remove_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> None:
-    """It is still there: later again, until the tries are used up and somebody looks."""
+def remove_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
+    """Retry later, since the storage is still there. After the last try, an operator has to look."""
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=ctx.clock.now())
 
 
-def _call(ctx: Context, operation: Operation, until: float) -> Made:
+def _call(ctx: StepContext, operation: Operation, until: float) -> Made:
     return ctx.calls.create_volume(
-        operation.plugin_id,
         the_volume(operation),
         name=operation.storage_name,
-        secrets=ctx.open(operation, operation.sealed_secrets),
-        until=until,
-        attempt=(operation.id, operation.attempt),
+        call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
 
 
-DEFINITION: Final = Definition(
+def _free(operation: Operation, now: float) -> list[Write]:
+    key, expires_at = volumes.key(operation.namespace, operation.volume_id), int(now) + TOMBSTONE_SECONDS
+    return [volumes.release_reservation(key, operation_id=operation.id, expires_at=expires_at)]
+
+
+def _storage_name(name: str, operation_id: str) -> str:
+    """Return what CreateVolume is told: readable, and unique by the operation's ID."""
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:NAME_LIMIT].strip("-")
+    return f"{readable}-{operation_id}" if readable else f"volume-{operation_id}"
+
+
+KIND: Final = KindSpec(
+    Kind.CREATE_VOLUME,
+    first=CREATE,
+    holds=VolumeHold(_free),
+    storage_has_id=False,
     steps={
         CREATE: Step("CreateVolume", create, create_rejected),
         FIND: Step("CreateVolume", find, find_rejected),
         REMOVE: Step("DeleteVolume", remove, remove_rejected),
-    }
+    },
 )

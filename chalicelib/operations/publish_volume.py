@@ -1,25 +1,31 @@
-"""Publishing a claimed volume: attached to its node by the controller, staged and mounted there if the claim says so.
+"""Publish a claimed volume: attach it to its node, and stage and mount it there if the claim has a target path.
 
-Races with: the release of the claim (it takes the claim over; what this operation still learns is refused by the
-claim's own condition), and the unpublish of another claim on that node (one call to a volume at a time).
+Races with
+- the release of the claim: it takes the claim over, and the claim's condition refuses what this operation still learns.
+- the unpublish of another claim on that node: a volume gets one call at a time.
 
-After a crash: every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
-at once; any other releases it, and the operation goes on as its own undo until the volume is off the node: only then
-the claim goes. The undo begins at once, unless the call that failed may still land.
+After a crash, every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
+at once. Any other failure releases the claim, and the operation undoes itself: the claim is free when the volume is off
+the node. The undo begins at once, unless the call that failed may still land.
 """
 
 import json
+from dataclasses import replace
 from typing import Final
 
 from chalicelib.domain import outcome
-from chalicelib.domain.claim import Use
-from chalicelib.domain.operation import Operation, retry_delay
-from chalicelib.domain.volume import Capability
+from chalicelib.domain.claim import Claim, Use
+from chalicelib.domain.operation import Kind, Operation, retry_delay
+from chalicelib.domain.volume import Capability, Volume
 from chalicelib.errors import PluginRejected
-from chalicelib.operations import release
-from chalicelib.operations.context import Context, Definition, Step, the_volume
+from chalicelib.operations import claim_steps
+from chalicelib.operations.claim_steps import Params
+from chalicelib.operations.context import StepContext, the_volume
+from chalicelib.operations.spec import ClaimHold, KindSpec, Step
+from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import claims, operations
 from chalicelib.store.commit import Writes
+from chalicelib.store.dynamo import Write
 
 CONTEXT_LIMIT: Final = 16 * 1024
 """Bytes; CSI allows 4 KB (CSI spec, Size Limits)."""
@@ -28,63 +34,70 @@ STAGE: Final = "stage"
 MOUNT: Final = "mount"
 
 
-def attach(ctx: Context, operation: Operation, until: float) -> Operation | None:
-    """ControllerPublishVolume; its context is what the node needs."""
-    claim = release.the_claim(ctx, operation)
-    context = ctx.calls.publish(
+def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOperation:
+    """Publish the volume for a claim on it: from the controller's call if the plugin has one, else on the node."""
+    step = ATTACH if attachable else STAGE
+    return claim_steps.new_operation(api, KIND, claim, volume, step=step, attachable=attachable)
+
+
+def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
+    """Call ControllerPublishVolume, whose publish context the node's calls need."""
+    claim = claim_steps.the_claim(ctx, operation)
+    context = ctx.calls.controller_publish_volume(
         the_volume(operation),
         _use(operation),
         external_node_id=claim.external_node_id,
-        how=release.how(ctx, operation, until),
+        call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
     )
     if len(json.dumps(context)) > CONTEXT_LIMIT:
         raise PluginRejected(
             "controller publish: the plugin's publish context is larger than can be kept", code=outcome.UNUSABLE
         )
-    if operation.params["target_path"]:
-        params = release.remember(operation, publish_context=context)
-        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=STAGE, params=params)
+    params = Params.decode(operation.params)
+    if params.target_path:
+        learnt = replace(params, publish_context=context).encode()
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=STAGE, params=learnt)
     _published(ctx, operation, context)
     return None
 
 
-def stage(ctx: Context, operation: Operation, until: float) -> Operation | None:
-    """NodeStageVolume, where the plugin has it."""
-    claim = release.the_claim(ctx, operation)
-    how = release.how(ctx, operation, until)
-    ctx.calls.stage(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
+def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
+    """Call NodeStageVolume, if the plugin has it."""
+    claim = claim_steps.the_claim(ctx, operation)
+    call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
+    ctx.calls.node_stage_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
-def mount(ctx: Context, operation: Operation, until: float) -> None:
-    """NodePublishVolume: the volume is at its target path."""
-    claim = release.the_claim(ctx, operation)
-    how = release.how(ctx, operation, until)
-    ctx.calls.mount(the_volume(operation), _use(operation), node_id=claim.node_id, how=how)
-    _published(ctx, operation, dict(operation.params.get("publish_context") or {}))
+def mount(ctx: StepContext, operation: Operation, until: float) -> None:
+    """Call NodePublishVolume, which puts the volume at its target path."""
+    claim = claim_steps.the_claim(ctx, operation)
+    call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
+    ctx.calls.node_publish_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
+    _published(ctx, operation, dict(Params.decode(operation.params).publish_context))
 
 
-def attach_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
-    """Not attached: the claim goes. Or nobody knows: it is detached first."""
+def attach_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
+    """Free the claim if the volume is proven not to be attached. Otherwise detach it first."""
     if outcome.proves("ControllerPublishVolume", error.code):
-        release.free(ctx, operation, error.text)
+        claim_steps.free(ctx, operation, error.text)
         return None
-    return _undo(ctx, operation, error, release.DETACH)
+    return _undo(ctx, operation, error, claim_steps.DETACH)
 
 
-def stage_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
-    """What was staged may be half there."""
-    return _undo(ctx, operation, error, release.UNSTAGE)
+def stage_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
+    """Unstage, since the volume may be half staged."""
+    return _undo(ctx, operation, error, claim_steps.UNSTAGE)
 
 
-def mount_rejected(ctx: Context, operation: Operation, error: PluginRejected) -> Operation | None:
-    """What was mounted may be half there."""
-    return _undo(ctx, operation, error, release.UNMOUNT)
+def mount_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
+    """Unmount, since the volume may be half mounted."""
+    return _undo(ctx, operation, error, claim_steps.UNMOUNT)
 
 
-def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> None:
+def _published(ctx: StepContext, operation: Operation, context: dict[str, str]) -> None:
     def build() -> Writes:
-        claim = release.the_claim(ctx, operation)
+        claim = claim_steps.the_claim(ctx, operation)
         return lambda index: [
             *claims.publish(claim, index, publish_context=context, operation_id=operation.id),
             operations.succeed(operation, now=ctx.clock.now(), result={"index": index}),
@@ -93,14 +106,14 @@ def _published(ctx: Context, operation: Operation, context: dict[str, str]) -> N
     ctx.record_claim(operation, build=build)
 
 
-def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
-    """The client has its answer; the claim is past, and this operation goes on by itself."""
+def _undo(ctx: StepContext, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
+    """Answer the client with the error, make the claim past, and continue the operation as its own undo."""
     now = ctx.clock.now()
     may_land = not outcome.is_answer(error.code)
     until = max(operation.calls_until, now + retry_delay(1, ctx.clock.jitter())) if may_land else now
 
     def build() -> Writes:
-        claim = release.the_claim(ctx, operation)
+        claim = claim_steps.the_claim(ctx, operation)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
         return lambda index: [
             *claims.release(claim, volume, index, operation_id=operation.id),
@@ -112,21 +125,28 @@ def _undo(ctx: Context, operation: Operation, error: PluginRejected, step: str) 
 
 
 def _use(operation: Operation) -> Use:
-    params = operation.params
+    params = Params.decode(operation.params)
     return Use(
-        capability=Capability(params["access_mode"], params["attachment_mode"]),
-        read_only=params["read_only"],
-        publish_context=dict(params.get("publish_context") or {}),
-        staging_path=params["staging_path"],
-        target_path=params["target_path"],
+        capability=Capability(params.access_mode, params.attachment_mode),
+        read_only=params.read_only,
+        publish_context=dict(params.publish_context),
+        staging_path=params.staging_path,
+        target_path=params.target_path,
     )
 
 
-DEFINITION: Final = Definition(
+def _claim_lost(operation: Operation, now: float) -> Write:
+    return operations.fail(operation, now=now, error=operation.error or "the claim was released meanwhile")
+
+
+KIND: Final = KindSpec(
+    Kind.PUBLISH_VOLUME,
+    first=ATTACH,
+    holds=ClaimHold(claim_steps.node_of, _claim_lost),
     steps={
         ATTACH: Step("ControllerPublishVolume", attach, attach_rejected),
         STAGE: Step("NodeStageVolume", stage, stage_rejected),
         MOUNT: Step("NodePublishVolume", mount, mount_rejected),
-        **release.STEPS,
-    }
+        **claim_steps.STEPS,
+    },
 )

@@ -3,22 +3,18 @@
 from dataclasses import asdict
 
 from chalicelib import wiring
-from chalicelib.routes.endpoint import Answer, Call, method_not_allowed, resource_not_found
-from chalicelib.routes.options import options
+from chalicelib.routes.call import Answer, Call
+from chalicelib.routes.options import Options
 from chalicelib.service import audit as service
 from chalicelib.wire import audit as wire
 
 
-def item(call: Call) -> Answer:
-    """PUT starts an audit (202), GET answers the last report in pages and waits for it as `wait` says."""
-    plugin_id = call.rest
-    if not plugin_id or "/" in plugin_id:
-        raise resource_not_found()
-    deps = wiring.deps()
-    if call.method == "GET":
-        given = options(call)
-        page = service.read(deps, plugin_id, wait=max(given.wait, 0.0), next_token=given.next_token)
-        return Answer(wire.report(asdict(page.report), page.findings, page.next_token))
-    if call.method in ("PUT", "POST"):
-        return Answer(wire.report(asdict(service.start(deps, plugin_id)), ()), status=202)
-    raise method_not_allowed()
+def read(_call: Call, given: Options, plugin_id: str) -> Answer:
+    """Return a page of the last report; one that is under way is waited for as `wait` says."""
+    page = service.read(wiring.deps(), plugin_id, wait=max(given.wait, 0.0), next_token=given.next_token)
+    return Answer(wire.report(asdict(page.report), page.findings, page.next_token))
+
+
+def start(_call: Call, plugin_id: str) -> Answer:
+    """Start an audit: 202."""
+    return Answer(wire.report(asdict(service.start(wiring.deps(), plugin_id)), ()), status=202)

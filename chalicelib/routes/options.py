@@ -1,11 +1,11 @@
-"""Query options that every read understands, with the errors and in the order in which Nomad checks them."""
+"""Query options that every read understands, with Nomad's errors, in the order in which Nomad checks them."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.domain.deadlines import WAIT_LIMIT
 from chalicelib.errors import Refused, RequestError
-from chalicelib.routes.endpoint import Call
+from chalicelib.routes.call import Call
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.wire.gotime import parse_duration
 
@@ -27,7 +27,7 @@ class Options:
 
 
 def options(call: Call) -> Options:
-    """The options of a read; raises RequestError in Nomad's words."""
+    """Return the options of a read; raises RequestError in Nomad's words."""
     wait = _wait(call)
     index = _index(call)
     stale = call.parameter("stale")
@@ -39,7 +39,7 @@ def options(call: Call) -> Options:
 
 
 def region(call: Call) -> None:
-    """One region is served; another is refused as by a server that knows no way to it."""
+    """Raise Refused for a region that is not ours, as a server does that knows no way to it."""
     wanted = call.parameter("region")
     if wanted and wanted != REGION:
         raise Refused("No path to region")
@@ -47,7 +47,7 @@ def region(call: Call) -> None:
 
 def budget(call: Call, deps: Deps) -> Budget:
     """Return how long a write may wait: as long as the client's `Prefer: wait` says (RFC 7240), within the limits."""
-    wait = call.patience
+    wait = call.wait_preference
     if wait is None:
         wait = 0.0 if call.asynchronous else deps.wait_seconds
     return Budget(min(wait, deps.wait_seconds), deps.clock.monotonic() + WAIT_LIMIT)

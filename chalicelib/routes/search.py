@@ -5,7 +5,7 @@ from typing import Any
 
 from chalicelib import wiring
 from chalicelib.errors import Refused
-from chalicelib.routes.endpoint import BODY_LIMIT, Answer, Call, allow, too_large
+from chalicelib.routes.call import BODY_LIMIT, Answer, Call, too_large
 from chalicelib.routes.options import REGION, options
 from chalicelib.service import search as service
 from chalicelib.wire import search as wire
@@ -13,34 +13,45 @@ from chalicelib.wire.gojson import decode
 from chalicelib.wire.kinds import Struct
 
 
-def prefix(call: Call) -> Answer:
-    """IDs that begin with a text; a context in which nothing was found has null."""
-    body, namespace = _request(call, wire.REQUEST)
-    found = service.by_prefix(wiring.deps(), _contexts(body), body["Prefix"], namespace=namespace)
+def prefix_request(call: Call) -> Mapping[str, Any]:
+    """Read the body of a search by prefix."""
+    return _request(call, wire.REQUEST)
+
+
+def by_prefix(call: Call, body: Mapping[str, Any]) -> Answer:
+    """Return IDs that begin with a text; a context in which nothing was found has null."""
+    found = service.by_prefix(wiring.deps(), _contexts(body), body["Prefix"], namespace=_namespace(call, body))
     matches = {context: ids or None for context, ids in found.matches.items()}
     return Answer(wire.answer(found.index, matches, found.truncated), index=found.index)
 
 
-def fuzzy(call: Call) -> Answer:
-    """Names that hold a text; contexts that are searched by prefix are there even if empty, as in Nomad."""
-    body, namespace = _request(call, wire.FUZZY_REQUEST)
+def fuzzy_request(call: Call) -> Mapping[str, Any]:
+    """Read the body of a fuzzy search."""
+    return _request(call, wire.FUZZY_REQUEST)
+
+
+def fuzzy(call: Call, body: Mapping[str, Any]) -> Answer:
+    """Return names that hold a text; contexts that are searched by prefix are there even if empty, as in Nomad."""
     # Nomad counts bytes.
     if (length := len(body["Text"].encode("utf-8", "surrogatepass"))) < service.SHORTEST_TEXT:
         raise Refused(f"fuzzy search query must be at least {service.SHORTEST_TEXT} characters, got {length}")
-    found = service.by_text(wiring.deps(), _contexts(body), body["Text"], namespace=namespace)
-    matches = {context: [wire.fuzzy_match(m.found, m.scope) for m in found.fuzzy[context]] for context in found.fuzzy}
+    found = service.by_text(wiring.deps(), _contexts(body), body["Text"], namespace=_namespace(call, body))
+    matches = {context: [wire.fuzzy_match(m.name, m.scope) for m in found.fuzzy[context]] for context in found.fuzzy}
     return Answer(wire.answer(found.index, matches, found.truncated), index=found.index)
 
 
-def _request(call: Call, shape: Struct) -> tuple[Mapping[str, Any], str]:
-    """The body and the namespace: the query's, else the body's, else `default`."""
-    allow(call, "PUT", "POST")
+def _request(call: Call, shape: Struct) -> Mapping[str, Any]:
     too_large(call.body, BODY_LIMIT)
     body = decode(call.body, shape)
     options(call)
     if body["Region"] not in ("", REGION):
         raise Refused("No path to region")
-    return body, call.parameter("namespace") or body["Namespace"] or "default"
+    return body
+
+
+def _namespace(call: Call, body: Mapping[str, Any]) -> str:
+    """Return the query's namespace, else the body's, else `default`."""
+    return call.parameter("namespace") or body["Namespace"] or "default"
 
 
 def _contexts(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
-"""/v1/volumes/snapshot in its three forms, and /v1/volumes/external."""
+"""Snapshots, and the volumes that a provider has: /v1/volumes/snapshot in its three forms, /v1/volumes/external."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from chalicelib import wiring
 from chalicelib.domain.volume import DEFINITION_LIMIT
-from chalicelib.routes.endpoint import Answer, Call, NoRoute, allow, method_not_allowed, too_large
-from chalicelib.routes.options import budget, options, region
+from chalicelib.routes.call import Answer, Call, too_large
+from chalicelib.routes.options import Options, budget, region
 from chalicelib.service import snapshots as service
 from chalicelib.wire import shapes
 from chalicelib.wire import snapshots as wire
@@ -16,39 +17,22 @@ SECRETS_HEADER = "X-Nomad-CSI-Secrets"
 
 
 def secrets(call: Call) -> dict[str, str]:
-    """The secrets that a request brings in its header; clients send it everywhere, so what is malformed is ignored."""
+    """Return the secrets in a request's header. Clients send it everywhere, so a malformed one is ignored."""
     return volumes_wire.secrets_header(call.header(SECRETS_HEADER))
 
 
-def collection(call: Call) -> Answer:
-    """GET lists, PUT and POST create, DELETE deletes."""
-    if call.method in ("PUT", "POST"):
-        return create(call, "")
-    if call.method == "GET":
-        return _list(call)
-    if call.method == "DELETE":
-        region(call)
-        deps = wiring.deps()
-        ids = call.parameter("plugin_id"), call.parameter("snapshot_id")
-        service.delete(deps, *ids, secrets(call), budget(call, deps))
-        return Answer(index=0, known_leader=False)
-    raise method_not_allowed()
-
-
-def below(call: Call) -> Answer:
-    """The API page's `PUT /v1/volumes/snapshot/:volume_id`; nothing else lies below."""
-    if call.method not in ("PUT", "POST") or not call.rest or "/" in call.rest:
-        raise NoRoute("")
-    return create(call, call.rest)
-
-
-def create(call: Call, volume_id: str) -> Answer:
-    """Take the snapshots of the body; one that names no source is of the volume in the path."""
+def snapshot_request(call: Call) -> Mapping[str, Any]:
+    """Read the body of a create."""
     too_large(call.body, DEFINITION_LIMIT)
     body = decode(call.body, shapes.CSI_SNAPSHOT_CREATE_REQUEST)
     region(call)
+    return body
+
+
+def create(call: Call, body: Mapping[str, Any], volume_id: str = "") -> Answer:
+    """Take the snapshots of the body; one that names no source is of the volume in the path."""
     wanted = [
-        service.Wanted(
+        service.SnapshotRequest(
             source_volume_id=element["SourceVolumeID"] or volume_id,
             plugin_id=element["PluginID"],
             name=element["Name"],
@@ -63,10 +47,15 @@ def create(call: Call, volume_id: str) -> Answer:
     return Answer(wire.page("Snapshots", shown), index=0, known_leader=False)
 
 
-def external(call: Call) -> Answer:
-    """What the provider has, registered or not."""
-    allow(call, "GET")
-    given = options(call)
+def delete(call: Call) -> Answer:
+    deps = wiring.deps()
+    ids = call.parameter("plugin_id"), call.parameter("snapshot_id")
+    service.delete(deps, *ids, secrets(call), budget(call, deps))
+    return Answer(index=0, known_leader=False)
+
+
+def list_external(call: Call, given: Options) -> Answer:
+    """Return the volumes that the provider has, registered or not."""
     found = service.list_external(
         wiring.deps(), call.parameter("plugin_id"), per_page=given.per_page, next_token=given.next_token
     )
@@ -74,8 +63,8 @@ def external(call: Call) -> Answer:
     return Answer(wire.page("Volumes", shown, found.next_token), index=0, known_leader=False)
 
 
-def _list(call: Call) -> Answer:
-    given = options(call)
+def list_snapshots(call: Call, given: Options) -> Answer:
+    """Return the snapshots that the provider has."""
     plugin_id = call.parameter("plugin_id")
     found = service.list_snapshots(
         wiring.deps(), plugin_id, per_page=given.per_page, next_token=given.next_token, secrets=secrets(call)

@@ -1,7 +1,7 @@
-"""The audit: what a provider has against what the records and open operations name. It changes nothing.
+"""The audit: compare what a provider has with what the records and open operations name. It changes nothing.
 
-It is the last line of defence behind every protocol (protocols, operations 11). Both lists are read whole, in pages, by
-a function that has minutes for it (docs/decisions/009), so that a request never waits for it.
+It is the last line of defence behind every protocol (docs/protocols.md, section 3). Both sides are read whole, in
+pages, by a function of its own that has fifteen minutes (docs/decisions/009). A request only starts it.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chalicelib import log
-from chalicelib.domain.audit import WRONG, Entry, Finding, Known, Verdict, What
+from chalicelib.domain.audit import WRONG, Entry, Finding, Inventory, StorageKind, Verdict
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.external import Page
 from chalicelib.domain.plugin import Plugin
@@ -22,12 +22,12 @@ from chalicelib.store.audits import AuditStatus, AuditStore, Report
 PER_PAGE: Final = 500
 PAGE_TRIES: Final = 4
 LONGEST_POLL: Final = 1.0
-_LISTS: Final = {What.VOLUME: "LIST_VOLUMES", What.SNAPSHOT: "LIST_SNAPSHOTS"}
+_LISTS: Final = {StorageKind.VOLUME: "LIST_VOLUMES", StorageKind.SNAPSHOT: "LIST_SNAPSHOTS"}
 
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """A report with one part of its findings; `next_token` is empty after the last."""
+    """A report with one part of its findings. `next_token` is empty after the last part."""
 
     report: Report
     findings: Sequence[Finding] = ()
@@ -35,7 +35,7 @@ class ReportPage:
 
 
 def start(deps: Deps, plugin_id: str) -> Report:
-    """Have the plugin audited; joins a run that is under way. Raises Refused when the plugin cannot be audited."""
+    """Start an audit of the plugin, or join the one that runs. Raises Refused when the plugin cannot be audited."""
     _auditable(deps, plugin_id)
     audits, now = AuditStore(deps.dynamo), deps.clock.now()
     last = audits.last(plugin_id)
@@ -45,23 +45,23 @@ def start(deps: Deps, plugin_id: str) -> Report:
     try:
         deps.asker.start_audit(plugin_id, report.run)
     except VolumesError as exc:
-        # Nobody works on it: it must not keep others from starting one.
+        # No function runs this audit, so it must not keep others from starting one.
         audits.write(replace(report, status=AuditStatus.FAILED, error=exc.text, ended=now), now=now)
         raise
     return report
 
 
 def read(deps: Deps, plugin_id: str, *, wait: float = 0.0, next_token: str = "") -> ReportPage:
-    """The last report, and a part of its findings; with `wait`, as it is when the run is over or the seconds are.
+    """Return the last report and a part of its findings, after waiting at most `wait` seconds for the run to end.
 
-    Raises NotFound when the plugin was never audited, and for a token of a report that is not the last any more.
+    Raises NotFound when the plugin was never audited, and for a token of a report that a newer one has replaced.
     """
     audits = AuditStore(deps.dynamo)
     report = audits.last(plugin_id)
     if report is None:
         raise NotFound(f"plugin {plugin_id} was never audited: PUT /v1/audit/{plugin_id} starts an audit")
     if wait > 0 and report.status is AuditStatus.RUNNING:
-        with blocking.placed(deps, min(wait, deps.wait_seconds)) as seconds:
+        with blocking.reserve_wait(deps, min(wait, deps.wait_seconds)) as seconds:
             report = _ended(deps, audits, report, seconds)
     run, _, number = next_token.partition(".")
     if next_token and (run != report.run or not number.isdecimal()):
@@ -81,12 +81,12 @@ def _ended(deps: Deps, audits: AuditStore, report: Report, seconds: float) -> Re
 
 
 def run(deps: Deps, plugin_id: str, run_id: str) -> Report:
-    """Audit one plugin and write the report, a log line for each thing that is wrong, and one that sums up."""
+    """Audit one plugin. Write the report, a log line for each fault and one for the whole run."""
     audits, started = AuditStore(deps.dynamo), deps.clock.now()
     report = Report(run_id, plugin_id, AuditStatus.RUNNING, started)
     try:
         plugin = _auditable(deps, plugin_id)
-        counts, findings = _confirmed(deps, plugin)
+        counts, findings = _confirm(deps, plugin)
     except VolumesError as exc:
         now = deps.clock.now()
         log.line("audit", plugin_id=plugin_id, run=run_id, outcome=AuditStatus.FAILED.value, error=exc.text)
@@ -105,13 +105,13 @@ def run(deps: Deps, plugin_id: str, run_id: str) -> Report:
                 operation_id=finding.operation_id,
                 detail=finding.detail,
             )
-    log.line("audit", plugin_id=plugin_id, run=run_id, outcome=AuditStatus.DONE.value, **_named(counts))
+    log.line("audit", plugin_id=plugin_id, run=run_id, outcome=AuditStatus.DONE.value, **_fields(counts))
     done = replace(report, status=AuditStatus.DONE, ended=now, counts=counts)
     return audits.write(done, findings, now=now)
 
 
 def run_all(deps: Deps) -> list[Report]:
-    """Audit every plugin whose controllers are healthy and that can list what it has."""
+    """Audit every plugin that lists its volumes and whose controllers are healthy."""
     plugins = [p.id for p in deps.plugins.all() if p.controllers_healthy and p.can("LIST_VOLUMES")]
     return [run(deps, plugin_id, deps.clock.new_id()) for plugin_id in plugins]
 
@@ -127,47 +127,49 @@ def _auditable(deps: Deps, plugin_id: str) -> Plugin:
     return plugin
 
 
-def _confirmed(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
-    """Counts and findings; what seems wrong is looked at twice, since all lists change while they are read.
+def _confirm(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
+    """Compare both sides, and once more if something is wrong. Returns the counts and the findings.
 
-    A volume that is created or deleted between two lists looks wrong in one look, and is another thing in the next.
+    The lists change while they are read. A volume that is created or deleted between two reads seems wrong in one
+    comparison, and not, or otherwise, in the next. Only what is wrong in both is reported.
     """
-    counts, findings = _look(deps, plugin)
+    counts, findings = _compare(deps, plugin)
     if any(f.verdict in WRONG for f in findings):
         seen = {f.key for f in findings}
-        counts, again = _look(deps, plugin)
+        counts, again = _compare(deps, plugin)
         findings = [f for f in again if f.verdict not in WRONG or f.key in seen]
         doubtful = Counter(_name(f) for f in again if f.verdict in WRONG and f.key not in seen)
         counts = {name: number - doubtful[name] for name, number in counts.items()}
     return counts, findings
 
 
-def _look(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
-    """One look at both sides; what is registered is counted only."""
+def _compare(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
+    """Compare both sides once. Returns the counts, and the findings that are not `registered`."""
     entries = [e for what, needed in _LISTS.items() if plugin.can(needed) for e in _entries(deps, plugin.id, what)]
-    known = Known()
+    # The provider's lists were read first: what they have is in the records, or held, by the time these are read.
+    inventory = Inventory()
     for page in deps.volumes.of_plugin(plugin.id):
-        known.learn_volumes(page)
+        inventory.add_volumes(page)
     for operation in deps.operations.newest():
         if operation.plugin_id == plugin.id:
-            known.learn_operation(operation)
+            inventory.add_operation(operation)
     now = deps.clock.now()
-    judged = [known.judge(entry, now) for entry in entries]
-    judged += known.missing({e.external_id for e in entries if e.what is What.VOLUME})
-    counts = Counter(_name(f) for f in judged)
-    return dict(counts), [f for f in judged if f.verdict is not Verdict.REGISTERED]
+    findings = [inventory.judge(entry, now) for entry in entries]
+    findings += inventory.missing({e.external_id for e in entries if e.what is StorageKind.VOLUME})
+    counts = Counter(_name(f) for f in findings)
+    return dict(counts), [f for f in findings if f.verdict is not Verdict.REGISTERED]
 
 
 def _name(finding: Finding) -> str:
     return f"{finding.what} {finding.verdict}"
 
 
-def _named(counts: dict[str, int]) -> dict[str, int]:
+def _fields(counts: dict[str, int]) -> dict[str, int]:
     return {name.replace(" ", "_"): number for name, number in counts.items()}
 
 
-def _entries(deps: Deps, plugin_id: str, what: What) -> Iterator[Entry]:
-    """The provider's whole list, page by page; an unreachable plugin is asked again a few times."""
+def _entries(deps: Deps, plugin_id: str, what: StorageKind) -> Iterator[Entry]:
+    """Yield the provider's whole list, page by page."""
     token, seen = "", {""}
     while True:
         page = _page(deps, plugin_id, what, token)
@@ -180,8 +182,8 @@ def _entries(deps: Deps, plugin_id: str, what: What) -> Iterator[Entry]:
         seen.add(token)
 
 
-def _page(deps: Deps, plugin_id: str, what: What, token: str) -> Page[Entry]:
-    """One page; asked for again, with growing delays, when the plugin or the worker does not answer."""
+def _page(deps: Deps, plugin_id: str, what: StorageKind, token: str) -> Page[Entry]:
+    """Return one page. Ask again, with growing delays, while the plugin or the worker does not answer."""
     for attempt in range(PAGE_TRIES):
         try:
             return _PAGES[what](deps, plugin_id, token)
@@ -194,13 +196,13 @@ def _page(deps: Deps, plugin_id: str, what: What, token: str) -> Page[Entry]:
 
 def _volumes(deps: Deps, plugin_id: str, token: str) -> Page[Entry]:
     page = deps.asker.list_volumes(plugin_id, per_page=PER_PAGE, next_token=token)
-    entries = [Entry(What.VOLUME, v.external_id, words=tuple((v.context or {}).values())) for v in page.entries]
+    entries = [Entry(StorageKind.VOLUME, v.external_id, words=tuple((v.context or {}).values())) for v in page.entries]
     return Page(entries, page.next_token)
 
 
 def _snapshots(deps: Deps, plugin_id: str, token: str) -> Page[Entry]:
     page = deps.asker.list_snapshots(plugin_id, per_page=PER_PAGE, next_token=token)
-    return Page([Entry(What.SNAPSHOT, s.id, source=s.source) for s in page.entries], page.next_token)
+    return Page([Entry(StorageKind.SNAPSHOT, s.id, source=s.source) for s in page.entries], page.next_token)
 
 
-_PAGES: Final = {What.VOLUME: _volumes, What.SNAPSHOT: _snapshots}
+_PAGES: Final = {StorageKind.VOLUME: _volumes, StorageKind.SNAPSHOT: _snapshots}

@@ -3,66 +3,31 @@
 from dataclasses import dataclass
 
 from chalicelib.ask import Asker
-from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
-from chalicelib.sealing import Sealer
-from chalicelib.sqs import OperationQueue
-from chalicelib.store.stores import Stores
+from chalicelib.domain.plugin import DEFAULT_LIVENESS, LivenessPolicy
+from chalicelib.operations.starting import Api
 from chalicelib.store.waits import WaitStore
 
 
 @dataclass(frozen=True)
-class Deps(Stores):
-    """The API's stores and neighbours; the same for every request."""
+class Deps(Api):
+    """What every request shares: stores, key, queue, plugins, and how long a request may wait."""
 
-    sealer: Sealer
-    queue: OperationQueue
     asker: Asker
     waits: WaitStore
     wait_seconds: float
-    """The longest that any request may wait."""
-    patience: Patience = USUAL_PATIENCE
-
-    @classmethod
-    def on(
-        cls,
-        stores: Stores,
-        *,
-        sealer: Sealer,
-        queue: OperationQueue,
-        asker: Asker,
-        waits: WaitStore,
-        wait_seconds: float,
-        patience: Patience = USUAL_PATIENCE,
-    ) -> "Deps":
-        """Return the dependencies on these stores."""
-        return cls(
-            clock=stores.clock,
-            dynamo=stores.dynamo,
-            index=stores.index,
-            committer=stores.committer,
-            volumes=stores.volumes,
-            claims=stores.claims,
-            operations=stores.operations,
-            plugins=stores.plugins,
-            namespaces=stores.namespaces,
-            sealer=sealer,
-            queue=queue,
-            asker=asker,
-            waits=waits,
-            wait_seconds=wait_seconds,
-            patience=patience,
-        )
+    """Seconds that any request may wait at most."""
+    liveness: LivenessPolicy = DEFAULT_LIVENESS
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long one request may wait for the outcome of what it began."""
+    """How long one request may wait for the outcome of what it started."""
 
     wait: float
-    """Seconds, as its client wants it (RFC 7240)."""
+    """Seconds, as the client prefers (RFC 7240)."""
     answer_by: float
-    """On the monotonic clock: when it must be answered. What it does before it waits counts."""
+    """When the request must be answered, on the monotonic clock. The time before the wait counts."""
 
     def left(self, now: float) -> float:
-        """Seconds until it must be answered; `now` is on the monotonic clock."""
+        """Return the seconds until the request must be answered. `now` is on the monotonic clock."""
         return max(self.answer_by - now, 0.0)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from chalicelib.errors import Refused, WriteConflict, joined
 from chalicelib.service.deps import Deps
@@ -11,11 +11,10 @@ from chalicelib.store import namespaces as namespace_store
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import NAMESPACES
-from chalicelib.store.namespaces import DEFAULT, Namespace, NamespaceState
+from chalicelib.store.namespaces import BUILT_IN, DEFAULT, Namespace, NamespaceState
 
 NAME: Final = re.compile(r"[a-zA-Z0-9-]{1,128}")
 DESCRIPTION_LIMIT: Final = 256
-_BUILT_IN: Final = Namespace(DEFAULT, {"Description": "Default shared namespace"}, create_index=1, modify_index=1)
 
 
 def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespace]]:
@@ -23,7 +22,7 @@ def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespac
     index = deps.index.watch().now
     found = {n.name: n for n in deps.namespaces.all(prefix=prefix)}
     if DEFAULT.startswith(prefix):
-        found.setdefault(DEFAULT, _BUILT_IN)
+        found.setdefault(DEFAULT, BUILT_IN)
     shown = [n for _, n in sorted(found.items())]
     return max([index, *(n.modify_index for n in shown)]), shown
 
@@ -31,23 +30,23 @@ def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespac
 def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
     """The index and the namespace."""
     index = deps.index.watch().now
-    found = deps.namespaces.get(name) or (_BUILT_IN if name == DEFAULT else None)
+    found = deps.namespaces.get(name) or (BUILT_IN if name == DEFAULT else None)
     if found is not None:
         return max(index, found.modify_index), found
     return index, None
 
 
-def write(deps: Deps, name: str, body: Mapping[str, Any]) -> int:
+def write(deps: Deps, name: str, body: Mapping[str, object], *, description: str, quota: str) -> int:
     """Make or change a namespace; returns the index."""
     problems = []
     if not NAME.fullmatch(name):
         problems.append(f'invalid name "{name}". Must match regex ^[a-zA-Z0-9-]{{1,128}}$')
-    if len(body.get("Description") or "") > DESCRIPTION_LIMIT:
+    if len(description) > DESCRIPTION_LIMIT:
         problems.append(f"description longer than {DESCRIPTION_LIMIT}")
     if problems:
         raise Refused(f'Invalid namespace "{name}": ' + joined(problems))
-    if body.get("Quota"):
-        raise Refused(f'namespace "{name}" using non-existent quota "{body["Quota"]}"')
+    if quota:
+        raise Refused(f'namespace "{name}" using non-existent quota "{quota}"')
 
     def build(_: RefusedWrites) -> Change[None]:
         read = deps.namespaces.get(name)

@@ -1,29 +1,28 @@
-"""Operations as their owners see them: read, list, wait, resume, cancel."""
+"""Read, list, await, resume and cancel operations."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from chalicelib.domain.deadlines import WAIT_LIMIT
-from chalicelib.domain.operation import Kind, Operation, Status
+from chalicelib.domain.operation import Operation, Status
 from chalicelib.errors import NotFound, RequestError
+from chalicelib.operations import starting
+from chalicelib.operations.kinds import KINDS
+from chalicelib.operations.spec import ClaimHold
 from chalicelib.service import blocking, waiting
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import operations as operation_store
-from chalicelib.store import volumes as volume_store
-from chalicelib.store.dynamo import TransactionRefused, Write
-from chalicelib.store.tables import TOMBSTONE_SECONDS
+from chalicelib.store.dynamo import TransactionRefused
 
 READ_BUDGET: Final = 2_000
-"""Records that one page may read; then a short page is answered, with its token."""
+"""Records that one page may read. After that, a short page is answered, with its token."""
 DEFAULT_PAGE: Final = 100
 CANCELLED: Final = "cancelled before a worker began"
-_HELD: Final = frozenset({Kind.DELETE_VOLUME, Kind.EXPAND_VOLUME})
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What a list is asked for; empty is any."""
+class OperationQuery:
+    """What a list is asked for. An empty field matches any value."""
 
     namespace: str = "*"
     status: str = ""
@@ -34,8 +33,8 @@ class Query:
 
 
 @dataclass
-class Listed:
-    """One page, the newest first; `next_token` is the ID of the first operation of the next page."""
+class OperationPage:
+    """One page, the newest operation first. `next_token` is the ID of the first operation of the next page."""
 
     index: int
     operations: list[Operation] = field(default_factory=list)
@@ -43,23 +42,23 @@ class Listed:
 
 
 def read(deps: Deps, operation_id: str, *, wait: float = 0.0) -> Operation:
-    """One operation; with `wait`, as it is when its outcome is known or the seconds are over. Raises NotFound."""
+    """Return one operation, at once or when its outcome is known, at most `wait` seconds later. Raises NotFound."""
     found = deps.operations.get(operation_id)
     if found is None:
         raise NotFound(f"operation {operation_id} not found: finished ones are kept for a week")
     if wait > 0 and not found.answered:
-        with blocking.placed(deps, min(wait, deps.wait_seconds)) as seconds:
+        with blocking.reserve_wait(deps, min(wait, deps.wait_seconds)) as seconds:
             budget = Budget(seconds, deps.clock.monotonic() + WAIT_LIMIT)
             found = waiting.wait(deps, [found], budget)[found.id]
     return found
 
 
-def list_operations(deps: Deps, query: Query) -> Listed:
-    """A page of what is kept: open operations, those in doubt, and a week of finished ones."""
+def list_operations(deps: Deps, query: OperationQuery) -> OperationPage:
+    """Return a page of the operations that are kept: open ones, those in doubt, and a week of finished ones."""
     if query.status and query.status not in {s.value for s in Status}:
         known = ", ".join(s.value for s in Status)
         raise RequestError(f"status must be one of: {known}")
-    listed, size = Listed(deps.operations.changes()), query.per_page or DEFAULT_PAGE
+    listed, size = OperationPage(deps.operations.changes()), query.per_page or DEFAULT_PAGE
     for count, operation in enumerate(deps.operations.newest(start=query.next_token or None)):
         if len(listed.operations) >= size or count >= READ_BUDGET:
             listed.next_token = operation.id
@@ -70,8 +69,9 @@ def list_operations(deps: Deps, query: Query) -> Listed:
 
 
 def resume(deps: Deps, operation_id: str) -> Operation:
-    """Try one again that was given up in doubt, or one now that waits for its next try; raises RequestError 409 for
-    any other.
+    """Resume an operation that is in doubt, or start the next try of one that waits for it.
+
+    Raises NotFound, and RequestError 409 for any other.
     """
     found = read(deps, operation_id)
     if found.status is not Status.IN_DOUBT and not found.backs_off(deps.clock.now()):
@@ -80,13 +80,14 @@ def resume(deps: Deps, operation_id: str) -> Operation:
             "resumed",
             status=409,
         )
-    return waiting.taken_up(deps, found)
+    return starting.resume(deps, found)
 
 
 def cancel(deps: Deps, operation_id: str) -> Operation:
-    """End one that no worker has begun, and free what it held; raises RequestError 409 for any other.
+    """Cancel an operation that no worker has begun, and free what it holds.
 
-    The condition is the record's own: a worker that acquires it at the same moment wins, or finds it over.
+    The write is conditional on that, so a worker that acquires it at the same moment wins, or finds it over. Raises
+    NotFound, and RequestError 409 for an operation that was begun or is about a claim.
     """
     found = read(deps, operation_id)
     if found.status is not Status.PENDING or found.attempt:
@@ -94,14 +95,15 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
             f"operation {operation_id} is {found.status} and was begun: it cannot be cancelled, only finished",
             status=409,
         )
-    if found.kind in (Kind.PUBLISH_VOLUME, Kind.UNPUBLISH_VOLUME):
+    holds = KINDS[found.kind].holds
+    if isinstance(holds, ClaimHold):
         raise RequestError(
             f"operation {operation_id} is about a claim: release the claim instead, and it ends with it", status=409
         )
     now = deps.clock.now()
     closing = operation_store.cancel(found, now=now, error=CANCELLED)
     try:
-        deps.dynamo.transact([closing, *_freed(found, now)], token=f"{operation_id[-24:]}cancel")
+        deps.dynamo.transact([closing, *holds.free(found, now)], token=f"{operation_id[-24:]}cancel")
     except TransactionRefused as exc:
         after = read(deps, operation_id)
         if after.error != CANCELLED:
@@ -109,18 +111,7 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
     return read(deps, operation_id)
 
 
-def _freed(operation: Operation, now: float) -> Sequence[Write]:
-    """What the operation held: the reserved ID, the marked volume, or the lock."""
-    key = volume_store.key(operation.namespace, operation.volume_id)
-    if operation.kind is Kind.CREATE_VOLUME:
-        expires_at = int(now) + TOMBSTONE_SECONDS
-        return [volume_store.release_reservation(key, operation_id=operation.id, expires_at=expires_at)]
-    if operation.kind in _HELD:
-        return [volume_store.unmark(key, operation_id=operation.id)]
-    return operation_store.unlock(operation)
-
-
-def _wanted(operation: Operation, query: Query) -> bool:
+def _wanted(operation: Operation, query: OperationQuery) -> bool:
     return (
         query.namespace in ("*", operation.namespace)
         and query.status in ("", operation.status.value)

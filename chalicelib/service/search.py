@@ -1,7 +1,7 @@
-"""Searches over volumes, plugins, nodes and namespaces: by the beginning of an ID, or by a part of a name.
+"""Searches over volumes, plugins, nodes and namespaces, by the beginning of an ID or by a part of a name.
 
-Everything is read by queries on sort keys, strongly, and no more than is shown: the first `LIMIT` of each context, and
-whether there are more. What Nomad also searches and does not exist here (jobs, allocations, …) is found empty.
+Each search reads by sort keys, strongly, and no more than it shows: the first `LIMIT` of each context, and whether
+there are more. A context that Nomad has and Moorage has not (jobs, allocations, …) is empty.
 """
 
 import itertools
@@ -19,26 +19,26 @@ T = TypeVar("T")
 LIMIT: Final = 20
 FUZZY_LIMIT: Final = 100
 FUZZY_READ: Final = 1000
-"""Names that a fuzzy search looks at in each context."""
+"""Names that a fuzzy search reads in each context."""
 SHORTEST_TEXT: Final = 2
 _UUID_START: Final = re.compile(r"[0-9a-fA-F-]{0,36}")
 _UUIDS: Final = frozenset({"allocs", "evals", "deployment", "nodes"})
-"""Contexts whose IDs are UUIDs in Nomad: a text that no UUID begins with is not looked for in them."""
+"""Contexts whose IDs are UUIDs in Nomad. A text with which no UUID begins is not searched in them."""
 _BY_PREFIX: Final = frozenset({"evals", "deployment", "volumes", "scaling_policy", "host_volumes"})
-"""Contexts that a fuzzy search looks into by the beginning of the ID, as Nomad does."""
+"""Contexts in which a fuzzy search goes by the beginning of the ID, as in Nomad."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a fuzzy search found; `scope` is the ID of the node whose name it is."""
+    """One match of a fuzzy search. `scope` is the ID of the node, if `name` is a node's name."""
 
-    found: str
+    name: str
     scope: tuple[str, ...] = ()
 
 
 @dataclass
-class Found:
-    """Matches by context, with the contexts that had more; `index` is the newest of all contexts."""
+class SearchResult:
+    """Matches by context, and which contexts have more. `index` is the newest of all contexts."""
 
     index: int
     matches: dict[str, list[str]] = field(default_factory=dict)
@@ -46,41 +46,42 @@ class Found:
     truncated: dict[str, bool] = field(default_factory=dict)
 
 
-def by_prefix(deps: Deps, contexts: Sequence[str], prefix: str, *, namespace: str) -> Found:
-    """IDs that begin with `prefix`, in order, for each of the contexts."""
-    found = Found(_index(deps, contexts, namespace))
+def by_prefix(deps: Deps, contexts: Sequence[str], prefix: str, *, namespace: str) -> SearchResult:
+    """Return the IDs that begin with `prefix`, in order, for each of the contexts."""
+    result = SearchResult(_index(deps, contexts, namespace))
     for context in contexts:
         ids = _first(_beginning(deps, context, prefix, namespace), LIMIT)
         if context in _UUIDS and len(contexts) > 1 and not ids and not _UUID_START.fullmatch(prefix):
             continue
-        found.matches[context], found.truncated[context] = ids[:LIMIT], len(ids) > LIMIT
-    return found
+        result.matches[context], result.truncated[context] = ids[:LIMIT], len(ids) > LIMIT
+    return result
 
 
-def by_text(deps: Deps, contexts: Sequence[str], text: str, *, namespace: str) -> Found:
-    """Names that hold `text` in any case, best first: earliest in the name, then the shortest name."""
-    found = Found(_index(deps, contexts, namespace))
+def by_text(deps: Deps, contexts: Sequence[str], text: str, *, namespace: str) -> SearchResult:
+    """Return the names with `text` in them, in upper or lower case: the earliest in a name first, then the shortest."""
+    result = SearchResult(_index(deps, contexts, namespace))
     for context in contexts:
         if context in _BY_PREFIX:
             ids = _first(_beginning(deps, context, text, namespace), LIMIT)
-            found.fuzzy[context] = [Match(i) for i in ids[:LIMIT]]
-            found.truncated[context] = len(ids) > LIMIT
+            result.fuzzy[context] = [Match(i) for i in ids[:LIMIT]]
+            result.truncated[context] = len(ids) > LIMIT
             continue
-        looked_at = _first(_named(deps, context), FUZZY_READ)
-        matches = [m for m in looked_at[:FUZZY_READ] if text.lower() in m.found.lower()]
-        matches.sort(key=lambda m: (m.found.lower().index(text.lower()), len(m.found), m.found))
-        found.truncated[context] = len(looked_at) > FUZZY_READ or len(matches) > FUZZY_LIMIT
+        candidates = _first(_names(deps, context), FUZZY_READ)
+        matches = [m for m in candidates[:FUZZY_READ] if text.lower() in m.name.lower()]
+        matches.sort(key=lambda m: (m.name.lower().index(text.lower()), len(m.name), m.name))
+        result.truncated[context] = len(candidates) > FUZZY_READ or len(matches) > FUZZY_LIMIT
         if matches:
-            found.fuzzy[context] = matches[:FUZZY_LIMIT]
-    return found
+            result.fuzzy[context] = matches[:FUZZY_LIMIT]
+    return result
 
 
-def _first(found: Iterator[T], limit: int) -> list[T]:
-    """One more than shown, to know whether there are more."""
-    return list(itertools.islice(found, limit + 1))
+def _first(items: Iterator[T], limit: int) -> list[T]:
+    """Return one item more than the limit, which shows whether there are more."""
+    return list(itertools.islice(items, limit + 1))
 
 
 def _beginning(deps: Deps, context: str, prefix: str, namespace: str) -> Iterator[str]:
+    """Yield the context's IDs that begin with `prefix`."""
     readers: Mapping[str, Callable[[], Iterator[str]]] = {
         "volumes": lambda: _volumes(deps, prefix, namespace),
         "plugins": lambda: (p.id for p in plugins.list_plugins(deps, prefix=prefix)[1]),
@@ -91,23 +92,22 @@ def _beginning(deps: Deps, context: str, prefix: str, namespace: str) -> Iterato
     return reader() if reader is not None else iter(())
 
 
-def _named(deps: Deps, context: str) -> Iterator[Match]:
-    """Everything of a context under the name by which people know it."""
+def _names(deps: Deps, context: str) -> Iterator[Match]:
+    """Yield all names of a context: those of nodes, and the IDs of everything else."""
     if context == "nodes":
         return (Match(n.name, (n.id,)) for n in deps.plugins.nodes())
     return (Match(i) for i in _beginning(deps, context, "", ""))
 
 
 def _volumes(deps: Deps, prefix: str, namespace: str) -> Iterator[str]:
-    wanted = namespaces.names(deps) if namespace == "*" else iter((namespace,))
-    for name in wanted:
-        # Tombstones are read too: a few more than shown are asked for at once.
+    for name in namespaces.names(deps) if namespace == "*" else iter((namespace,)):
+        # Twice as many as are shown, since tombstones are read too.
         for page in deps.volumes.in_namespace(name, prefix=prefix, limit=2 * LIMIT):
             yield from (volume.id for volume in page if volume.exists)
 
 
 def _index(deps: Deps, contexts: Sequence[str], namespace: str) -> int:
-    """The newest index of the contexts; read before the data."""
+    """Return the newest index of the contexts. It must be read before the data."""
     watch = deps.index.watch()
     indexes = {
         "volumes": watch.of_volumes(namespace),

@@ -1,16 +1,17 @@
 """Reports of audits in the meta table: the last one of each plugin, and its findings in parts.
 
-A part has at most `PART` findings, so an item stays far below 400 KB whatever is found; a report of another run never
-mixes with it, since parts are named by the run.
+A part has at most `PART` findings, so an item stays far below DynamoDB's 400 KB. The keys of parts name the run, so
+two runs never mix.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from chalicelib.domain.audit import Finding, Verdict, What
+from chalicelib.domain.audit import Finding, StorageKind, Verdict
 from chalicelib.store import tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo
 from chalicelib.store.tables import AuditRow
@@ -28,7 +29,7 @@ class AuditStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run: times in seconds since the epoch, `counts` by `<what> <verdict>`."""
+    """One run. Times are in seconds since the epoch. The keys of `counts` are `<what> <verdict>`."""
 
     run: str
     plugin_id: str
@@ -47,7 +48,7 @@ class AuditStore:
         self._dynamo = store
 
     def last(self, plugin_id: str) -> Report | None:
-        """The newest run of the plugin, whatever became of it."""
+        """Return the newest run of the plugin in any status, or None."""
         row = self._dynamo.get(AuditRow, tables.audits_pk(plugin_id), _LAST)
         if row is None:
             return None
@@ -55,9 +56,9 @@ class AuditStore:
         return Report(**{**body, "status": AuditStatus(body["status"])})
 
     def write(self, report: Report, findings: Sequence[Finding] = (), *, now: float) -> Report:
-        """The report and its findings, unless a newer run has written its own; the report as it was written.
+        """Write the report and its findings, unless a newer run has written its own, and return the report.
 
-        The parts come first: who sees the report finds them.
+        The parts are written first, so a reader that sees the report finds them.
         """
         parts = [findings[n : n + PART] for n in range(0, len(findings), PART)]
         for number, part in enumerate(parts):
@@ -65,14 +66,13 @@ class AuditStore:
             self._dynamo.put(self._row(report.plugin_id, _part(report.run, number), body, now))
         written = replace(report, parts=len(parts))
         row = self._row(report.plugin_id, _LAST, json.dumps(asdict(written)), now, started=report.started)
-        try:
+        # After a newer run the parts of this one are never read, and expire.
+        with contextlib.suppress(ConditionFailed):
             self._dynamo.put(row, AuditRow.pk.does_not_exist() | (AuditRow.started <= report.started))
-        except ConditionFailed:
-            return written
         return written
 
     def part(self, report: Report, number: int) -> list[Finding]:
-        """The findings of one part, none beyond the last."""
+        """Return the findings of one part. A number beyond the last part has none."""
         row = self._dynamo.get(AuditRow, tables.audits_pk(report.plugin_id), _part(report.run, number))
         return [] if row is None else [_finding(body) for body in json.loads(row.body)]
 
@@ -86,4 +86,4 @@ def _part(run: str, number: int) -> str:
 
 
 def _finding(body: Mapping[str, Any]) -> Finding:
-    return Finding(**{**body, "what": What(body["what"]), "verdict": Verdict(body["verdict"])})
+    return Finding(**{**body, "what": StorageKind(body["what"]), "verdict": Verdict(body["verdict"])})

@@ -1,11 +1,12 @@
-"""Claims in their table: each is written together with its volume's counters, in one transaction.
+"""Claims in their table: each is written in one transaction with its volume's counters.
 
-The volume's counters are what decides, under conditions; the claims are what is counted. `held` items name a node's
-claims, and a lease item, in the table with the index of what is due, says when a claim that must be renewed runs out.
+The counters decide, under conditions, and they count the claims. Each claim has an item in the list of its node. A
+claim that must be renewed has a lease item, which says when it runs out; it is in the operations table, whose index
+orders what is due.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,11 +14,10 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, advance
-from chalicelib.domain.operation import Kind
 from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.store import dynamo, tables, volumes
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
-from chalicelib.store.tables import ClaimRow, HeldRow, LeaseRow, VolumeRow
+from chalicelib.store.tables import ClaimRow, LeaseRow, NodeClaimRow, VolumeRow
 
 _BODY: Final = (
     "access_mode",
@@ -38,7 +38,7 @@ _BODY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """When a claim runs out, in seconds since the epoch, and how long a renewal lasts."""
+    """When a claim runs out, in seconds since the epoch, and for how many seconds a renewal lasts."""
 
     namespace: str
     volume_id: str
@@ -54,46 +54,50 @@ class ClaimStore:
         self._dynamo = store
 
     def get(self, namespace: str, volume_id: str, allocation_id: str) -> Claim | None:
-        """The claim, read strongly."""
+        """Return the claim, read strongly, or None."""
         row = self._dynamo.get(ClaimRow, tables.claims_pk(namespace, volume_id), allocation_id)
         return None if row is None else _claim(row)
 
     def of_volume(self, namespace: str, volume_id: str) -> list[Claim]:
-        """Every claim of the volume, read strongly, by allocation ID."""
-        out: list[Claim] = []
+        """Return every claim of the volume, read strongly, by allocation ID."""
+        claims: list[Claim] = []
         after = None
         while True:
             page = self._dynamo.query(ClaimRow, tables.claims_pk(namespace, volume_id), after=after)
-            out += [_claim(row) for row in page.rows]
+            claims += [_claim(row) for row in page.rows]
             if page.next_key is None:
-                return out
+                return claims
             after = page.next_key
 
     def on_node(
         self, node_id: str, *, namespace: str = "", start: tuple[str, str] | None = None
     ) -> Iterator[tuple[str, str, str]]:
-        """(namespace, volume ID, allocation ID) of the claims on a node, in this order, lazily; of one namespace, or
-        from a namespace and volume ID on.
+        """Yield (namespace, volume ID, allocation ID) of the node's claims, in this order, read as far as needed.
+
+        With `namespace`, only its claims; with `start`, those from that namespace and volume ID on.
         """
         after = None
         prefix = tables.member_sk(namespace, "") if namespace else ""
         first = None if start is None else "#".join(start)
         while True:
-            page = self._dynamo.query(HeldRow, tables.held_pk(node_id), prefix=prefix, start=first, after=after)
+            page = self._dynamo.query(
+                NodeClaimRow, tables.node_claims_pk(node_id), prefix=prefix, start=first, after=after
+            )
             for row in page.rows:
                 volume, _, allocation_id = row.sk.partition("\n")
-                held_namespace, _, volume_id = volume.partition("#")
-                yield held_namespace, volume_id, allocation_id
+                claim_namespace, _, volume_id = volume.partition("#")
+                yield claim_namespace, volume_id, allocation_id
             if page.next_key is None:
                 return
             after = page.next_key
 
     def lease(self, claim: Claim) -> Lease | None:
+        """Return the claim's lease, read strongly, or None if it has none."""
         row = self._dynamo.get(LeaseRow, _lease_pk(claim), "-")
         return None if row is None else _lease(row)
 
     def renew(self, claim: Claim, *, until: float, seconds: int) -> bool:
-        """The claim lasts until then; one write and its copy in the index, and nobody is woken. False if it is over."""
+        """Extend the claim's lease, and return False if it is over. No reader is woken."""
         actions: list[Action] = [LeaseRow.due_at.set(until), LeaseRow.seconds.set(seconds)]
         try:
             self._dynamo.update(LeaseRow, _lease_pk(claim), "-", actions, LeaseRow.pk.exists())
@@ -102,7 +106,10 @@ class ClaimStore:
         return True
 
     def run_out(self, now: float) -> Iterator[Lease]:
-        """Leases that ended, the longest ago first (from an index that is late by moments: read the claim before)."""
+        """Yield the leases that ended, the longest ago first.
+
+        They come from an index (GSI), which is late by moments: read the lease again before acting on it.
+        """
         arguments: dict[str, Any] = {
             "TableName": LeaseRow.Meta.table_name,
             "IndexName": tables.DUE_GSI,
@@ -110,7 +117,7 @@ class ClaimStore:
             "ExpressionAttributeValues": {":leases": {"S": tables.LEASE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
         }
         while True:
-            with dynamo.translated():
+            with dynamo.translate_errors():
                 answer = self._dynamo.client.query(**arguments)
             for item in answer["Items"]:
                 row = dynamo.load(LeaseRow, item)
@@ -121,11 +128,14 @@ class ClaimStore:
             arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
-# What a transaction writes about a claim and its volume.
+# Writes of a transaction about a claim and its volume.
 
 
-def take(claim: Claim, volume: Volume, index: int, *, lease_until: float) -> list[Write]:
-    """Take the claim: the volume is ready, as it was defined when it was read, and has room for it."""
+def take(claim: Claim, volume: Volume, index: int, *, lease_until: float, beside: Collection[str]) -> list[Write]:
+    """Take the claim, if the volume is ready, still defined as it was when it was read, and has room for the claim.
+
+    `beside` names what may hold the volume meanwhile (`Volume.operation_kind`). `lease_until` is in epoch seconds.
+    """
     actions: list[Action] = [
         _counter(claim).add(1),
         VolumeRow.access_mode.set(claim.access_mode),
@@ -135,15 +145,15 @@ def take(claim: Claim, volume: Volume, index: int, *, lease_until: float) -> lis
     ]
     row = _row(claim, create_index=index, modify_index=index)
     writes = [
-        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, index)),
+        dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, index, beside)),
         dynamo.put("claim", row, ClaimRow.pk.does_not_exist()),
-        dynamo.put("held", HeldRow(tables.held_pk(claim.node_id), _held_sk(claim))),
+        dynamo.put("node claim", NodeClaimRow(tables.node_claims_pk(claim.node_id), _node_claims_sk(claim))),
     ]
     if claim.lease_seconds:
         lease = LeaseRow(
             _lease_pk(claim),
             "-",
-            claim=_held_sk(claim),
+            claim=_node_claims_sk(claim),
             seconds=claim.lease_seconds,
             due_bucket=tables.LEASE_BUCKET,
             due_at=lease_until,
@@ -153,7 +163,7 @@ def take(claim: Claim, volume: Volume, index: int, *, lease_until: float) -> lis
 
 
 def publish(claim: Claim, index: int, *, publish_context: dict[str, str], operation_id: str) -> list[Write]:
-    """The volume can be used on the node: the claim is complete."""
+    """Complete the claim: the volume can be used on its node."""
     actions: list[Action] = [
         ClaimRow.published.set(True),
         ClaimRow.publish_context.set(json.dumps(publish_context, separators=(",", ":"), ensure_ascii=False)),
@@ -161,11 +171,12 @@ def publish(claim: Claim, index: int, *, publish_context: dict[str, str], operat
         ClaimRow.modify_index.set(index),
     ]
     condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.operation_id == operation_id)
-    # A volume with a live claim is there: nothing deletes or deregisters it.
+    # A volume with a live claim exists: no write deletes or deregisters it.
     return [_touched(claim, index), _update(claim, actions, condition)]
 
 
-# `volume` is the claim's volume as it was read. Of one that is gone, or is another by now, the claim alone is written.
+# Below, `volume` is the volume as it was read. If it is gone, or was created anew since it was claimed, only the claim
+# is written.
 
 
 def release(
@@ -177,8 +188,9 @@ def release(
     node_lost: bool = False,
     lease: Lease | None = None,
 ) -> list[Write]:
-    """The claim is past from now on; it still counts until it is freed. Its lease is over; with `lease`, only if it
-    was not renewed since that was read.
+    """Make the claim past, and end its lease. It still counts until it is freed.
+
+    With `lease`, the write is refused if the claim was renewed since that was read.
     """
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, ClaimEvent.RELEASE).value),
@@ -196,7 +208,7 @@ def release(
 
 
 def lose(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Nothing could be proven: past, counted, and nobody works on it."""
+    """Mark the claim `node lost`: nothing proves that its node has stopped writing. It still counts."""
     actions: list[Action] = [
         ClaimRow.node_lost.set(True),
         ClaimRow.operation_id.remove(),
@@ -207,7 +219,7 @@ def lose(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
 
 
 def reclaim(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Somebody said that a lost node's claim may go: an operation takes it on."""
+    """Give a lost claim to an operation that frees it, since its node is back or an operator said that it is off."""
     actions: list[Action] = [
         ClaimRow.operation_id.set(operation_id),
         ClaimRow.node_lost.set(False),
@@ -217,7 +229,7 @@ def reclaim(claim: Claim, volume: Volume | None, index: int, *, operation_id: st
 
 
 def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, operation_id: str) -> list[Write]:
-    """One step further out."""
+    """Advance the claim by one step of its release."""
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, event).value),
         ClaimRow.modify_index.set(index),
@@ -227,11 +239,11 @@ def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, 
 
 
 def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """The claim is gone, and the volume has one less; the last one out clears the modes."""
+    """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use."""
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
-        dynamo.delete("held", HeldRow, tables.held_pk(claim.node_id), _held_sk(claim)),
+        dynamo.delete("node claim", NodeClaimRow, tables.node_claims_pk(claim.node_id), _node_claims_sk(claim)),
         *_end_lease(claim),
     ]
     if volume is None or not claim.is_on(volume):
@@ -243,7 +255,7 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
     ]
     if not claim.live:
         actions.append(VolumeRow.past_claims.add(-1))
-    # The counters as they were read: only so is it known who is the last.
+    # Only under the counters that were read is it known whether this claim is the last.
     counted: Condition = (VolumeRow.readers == volume.readers) & (VolumeRow.writers == volume.writers)
     if volume.readers + volume.writers == 1:
         actions += [VolumeRow.access_mode.remove(), VolumeRow.attachment_mode.remove()]
@@ -253,8 +265,8 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
     ]
 
 
-def corrected(volume: Volume, index: int, *, readers: int, writers: int, past: int) -> Write:
-    """Counters as the claims are, under the version that was read before the claims."""
+def correct_counters(volume: Volume, index: int, *, readers: int, writers: int, past: int) -> Write:
+    """Set the counters, if the volume is as it was read. It must have been read before its claims."""
     actions: list[Action] = [
         VolumeRow.readers.set(readers),
         VolumeRow.writers.set(writers),
@@ -270,14 +282,14 @@ def corrected(volume: Volume, index: int, *, readers: int, writers: int, past: i
 
 
 def claim_of(raw: Raw | None) -> Claim | None:
-    """The claim of a raw item, as a refused transaction returns it."""
+    """Return the claim of a raw item, as a refused transaction holds it."""
     row = dynamo.load(ClaimRow, raw)
     return None if row is None else _claim(row)
 
 
-def _room(claim: Claim, volume: Volume, index: int) -> Condition:
+def _room(claim: Claim, volume: Volume, index: int, beside: Collection[str]) -> Condition:
     ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
-    idle = VolumeRow.operation_id.does_not_exist() | (VolumeRow.operation_kind == Kind.EXPAND_VOLUME.value)
+    idle = VolumeRow.operation_id.does_not_exist() | VolumeRow.operation_kind.is_in(*sorted(beside))
     defined = VolumeRow.definition == volumes.encode(volume.definition)
     defined &= VolumeRow.create_index == volume.create_index
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)
@@ -289,7 +301,7 @@ def _room(claim: Claim, volume: Volume, index: int) -> Condition:
 
 
 def _touch(claim: Claim, volume: Volume | None, index: int, *counted: Action) -> list[Write]:
-    """The volume shows that its claims changed, if it is still the one that was claimed."""
+    """Raise the volume's index, if it is still the volume that was claimed."""
     return [_touched(claim, index, *counted)] if claim.is_on(volume) else []
 
 
@@ -318,7 +330,7 @@ def _update(claim: Claim, actions: list[Action], condition: Condition) -> Write:
 
 
 def _same(claim: Claim) -> Condition:
-    """The claim that is meant, not one that the allocation took anew."""
+    """Hold for the claim that was read, not for one that the allocation took anew since."""
     same: Condition = ClaimRow.create_index == claim.create_index
     return same
 
@@ -335,8 +347,8 @@ def _volume_key(claim: Claim) -> tuple[str, str]:
     return volumes.key(claim.namespace, claim.volume_id)
 
 
-def _held_sk(claim: Claim) -> str:
-    return tables.held_sk(claim.namespace, claim.volume_id, claim.allocation_id)
+def _node_claims_sk(claim: Claim) -> str:
+    return tables.node_claims_sk(claim.namespace, claim.volume_id, claim.allocation_id)
 
 
 def _lease_pk(claim: Claim) -> str:

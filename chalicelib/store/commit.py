@@ -1,8 +1,8 @@
-"""The one way to a change that clients see: allocate an index, write under it, publish it (store/index.py).
+"""Commit a change that clients see: allocate an index, write under it, publish it (store/index.py).
 
-Nothing else allocates or publishes, apart from the index's own repair. So what must be true of every change is true
-here: a write that was refused is built anew from what is stored now, a refusal that shows our own index is our own
-write whose answer was lost, and no index that was allocated for nothing stays behind.
+No other module allocates or publishes, apart from the index's own repair. So the rules for every change are kept here.
+A write that was refused is built anew from what is stored now. A refusal that shows our own index is our own write,
+whose answer was lost. An index that was allocated for nothing is given back.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,30 +18,30 @@ from chalicelib.store.index import IndexStore
 T = TypeVar("T")
 
 TRIES: Final = 60
-"""Tries of one change. Each that loses has lost against another change of the same items: so a hundred clients that
-claim one volume at once are all answered.
+"""Tries of one change. Each lost try means that another change of the same items was made, so sixty tries are enough
+for a hundred clients that claim one volume at once.
 """
 PAUSE: Final = 0.01
-"""Seconds; two tries are one to twelve pauses apart."""
+"""Seconds. Two tries are one to twelve pauses apart."""
 
 RefusedWrites = Mapping[str, Raw | None]
-"""Labels of the writes whose conditions were false in the try before, and their items as they stood then."""
+"""The writes whose conditions were false in the try before: their labels, and their items as they stood then."""
 Writes = Callable[[int], Sequence[Write]]
-"""What a try writes under the index that it is given."""
+"""Builds the writes of one try, under the index that it is given."""
 
 
 class Change(NamedTuple, Generic[T]):
-    """One try: what the caller wants back of it, and what it writes; without `writes` nothing is left to do."""
+    """One try: the result for the caller, and what is written. Without `writes` nothing is left to do."""
 
     result: T
     writes: Writes | None = None
     visible: bool = True
-    """False for what no client sees, a mark or a reservation: it gets index 0, and no reader is woken."""
+    """False for a mark or a reservation, which no client sees: its index is 0, and no reader is woken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """A change that was made: what it wrote, under which index, for the readers of which scopes."""
+class Commit:
+    """A change that was made, as listeners are told of it."""
 
     index: int
     scopes: tuple[str, ...]
@@ -49,15 +49,15 @@ class Committed:
     tries: int
 
     def items(self, label: str) -> list[tuple[str, str]]:
-        """Partition and sort keys of what was written under a label: a volume's is `ns#<namespace>` and its ID."""
+        """Return the partition and sort keys that were written under `label` (a volume's: `ns#<namespace>`, its ID)."""
         return [write.key for write in self.writes if write.label == label]
 
 
 class Committer:
-    """Commits the changes of one stage; `listeners` are called after each one, in the process that made it."""
+    """The commits of one stage. `listeners` are called after each one, in the process that made it."""
 
     def __init__(
-        self, dynamo: Dynamo, index: IndexStore, clock: Clock, *, listeners: Iterable[Callable[[Committed], None]] = ()
+        self, dynamo: Dynamo, index: IndexStore, clock: Clock, *, listeners: Iterable[Callable[[Commit], None]] = ()
     ) -> None:
         self._dynamo, self._index, self._clock = dynamo, index, clock
         self._listeners = tuple(listeners)
@@ -65,11 +65,11 @@ class Committer:
     def commit(
         self, *scopes: str, build: Callable[[RefusedWrites], Change[T]], what: str, tries: int = TRIES
     ) -> tuple[int, T]:
-        """Make one change and wake the readers of `scopes`; returns its index and the result that `build` gave with it.
+        """Make one change and wake the readers of `scopes`. Returns its index and the result that `build` gave.
 
-        `build` is called before each try, with the refused writes of the last one, so it reads what it needs anew. To
-        give up, it raises; when it gives nothing to write, the index is 0. Raises WriteConflict, which names `what`
-        was to be changed, after `tries`.
+        `build` is called before each try, with the refused writes of the try before, and reads anew what it needs. It
+        raises to give up. When it gives nothing to write, the index is 0. Raises WriteConflict after `tries`; its text
+        names `what` was to be changed.
         """
         refused: RefusedWrites = {}
         for attempt in range(tries):
@@ -87,7 +87,7 @@ class Committer:
         raise WriteConflict(f"{what} is being changed by others: try again in a moment")
 
     def _publish(self, scopes: tuple[str, ...], build: Writes, number: int) -> tuple[int, RefusedWrites]:
-        """Write once under an index of its own; returns it, and what was refused: nothing, if all stands."""
+        """Make one try under a new index. Returns the index and the refused writes, none if all were made."""
         if not scopes:
             raise ValueError("a change that clients see must name the scopes of its readers")
         name = self._clock.new_id()
@@ -95,17 +95,19 @@ class Committer:
         writes = build(ticket.index)
         try:
             refused = self._write(writes, token=name)
-        except (Throttled, WriteConflict):  # answers: nothing was written
-            with suppress(StoreError):  # that the store is busy is what the caller must hear
+        # These are answers: nothing was written. After any other error the write may stand, so its index stays
+        # allocated until the repair publishes it.
+        except (Throttled, WriteConflict):
+            with suppress(StoreError):  # the caller must get the first error
                 self._index.abandon(ticket)
             raise
         if refused and not _is_mine(refused, ticket.index, writes):
             self._index.abandon(ticket)
             return ticket.index, refused
         self._index.publish(ticket)
-        committed = Committed(ticket.index, scopes, writes, number)
+        commit = Commit(ticket.index, scopes, writes, number)
         for listener in self._listeners:
-            listener(committed)
+            listener(commit)
         return ticket.index, {}
 
     def _write(self, writes: Sequence[Write], *, token: str) -> RefusedWrites:
@@ -117,8 +119,10 @@ class Committer:
 
 
 def _is_mine(refused: RefusedWrites, index: int, writes: Sequence[Write]) -> bool:
-    """Whether a refusal shows our own write, whose answer was lost: no other bears this index. And a single delete has
-    had its effect when nothing is there.
+    """Return whether a refusal shows our own write, whose answer was lost.
+
+    No other write has this index. A delete leaves no index to compare: if it is the only write, it was made when the
+    item is not there.
     """
     if any(old is not None and old.get("modify_index") == {"N": str(index)} for old in refused.values()):
         return True

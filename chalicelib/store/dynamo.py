@@ -1,8 +1,8 @@
-"""One way to DynamoDB: PynamoDB's models and expressions, sent by one boto3 client in the order we give.
+"""Access to DynamoDB: PynamoDB's models and expressions, sent by one boto3 client in the order given.
 
-PynamoDB by itself keeps a client per model (a cold start each), returns the refused item from transactions only, and
-reorders a transaction's items, so that its cancellation reasons no longer tell which condition failed
-(docs/decisions/002).
+PynamoDB's own client is not used (docs/decisions/002). It makes one client for each model, each with a cold start. It
+returns the refused item from transactions only. And it reorders a transaction's items, so that the cancellation reasons
+no longer tell which condition failed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ Raw = Mapping[str, Any]
 CONFIG: Final = Config(
     connect_timeout=1, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 4}, max_pool_connections=50
 )
-"""A request has 29 s in all: a lost connection is noticed in one second, a slow answer in five, and tried three times
-more with jitter.
+"""A request has 29 s in all. A lost connection is noticed in one second, a missing answer in five. Each call is tried
+at most four times, with jitter.
 """
 CONFLICT_TRIES: Final = 8
 PK_LIMIT: Final = 2048
@@ -43,12 +43,12 @@ _THROTTLES: Final = frozenset(
         "ProvisionedThroughputExceeded",
     }
 )
-_PASSING: Final = frozenset({"InternalServerError", "InternalFailure", "ServiceUnavailable"})
+_TRANSIENT: Final = frozenset({"InternalServerError", "InternalFailure", "ServiceUnavailable"})
 _CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictException", "TransactionInProgressException"})
 
 
 class ConditionFailed(Exception):
-    """The condition of a single write was false; `old` is the item as it stood, None if there was none."""
+    """The condition of a single write was false. `old` is the item as it stood, None if there was none."""
 
     def __init__(self, old: Raw | None) -> None:
         super().__init__("condition failed")
@@ -56,7 +56,7 @@ class ConditionFailed(Exception):
 
 
 class TransactionRefused(Exception):
-    """Conditions of a transaction were false; `old` maps the labels of refused writes to the items as they stood."""
+    """Conditions of a transaction were false. `old` maps each refused write's label to the item as it stood."""
 
     def __init__(self, old: Mapping[str, Raw | None]) -> None:
         super().__init__("refused: " + ", ".join(old))
@@ -65,7 +65,7 @@ class TransactionRefused(Exception):
 
 @dataclass(frozen=True)
 class Write:
-    """One write of a transaction; `label` names it in a refusal."""
+    """One write of a transaction. `label` names it in a refusal."""
 
     label: str
     action: str
@@ -74,31 +74,32 @@ class Write:
     @property
     def key(self) -> tuple[str, str]:
         """Partition and sort key of the item."""
-        found = self.arguments["Item" if self.action == "Put" else "Key"]
-        return found["pk"]["S"], found["sk"]["S"]
+        item = self.arguments["Item" if self.action == "Put" else "Key"]
+        return item["pk"]["S"], item["sk"]["S"]
 
 
 @dataclass
-class Consumed:
+class ConsumedCapacity:
     """Capacity units and calls of one request."""
 
     units: float = 0.0
     calls: int = 0
 
 
-consumed: ContextVar[Consumed | None] = ContextVar("consumed", default=None)
+consumed_capacity: ContextVar[ConsumedCapacity | None] = ContextVar("consumed_capacity", default=None)
+"""The counter of the current request. It is None outside of a request."""
 
 
 @dataclass
 class Page:
-    """One page of a Query; `next_key` is the sort key to go on after, None at the end."""
+    """One page of a Query. The next page begins after the sort key `next_key`. It is None on the last page."""
 
     rows: list[Any] = field(default_factory=list)
     next_key: str | None = None
 
 
 class Dynamo:
-    """The store's access to all tables of one stage."""
+    """Access to all tables of one stage."""
 
     def __init__(
         self, table: Callable[[str], str], *, region: str, sleep: Callable[[float], None], jitter: Callable[[], float]
@@ -109,16 +110,16 @@ class Dynamo:
         self.client.meta.events.register("after-call.dynamodb.*", _count_capacity)
         self._sleep, self._jitter = sleep, jitter
         self.watchers: dict[str, Callable[[], None]] = {}
-        """Called after a transaction that has a write of this label."""
+        """Functions by label: each is called after a transaction with a write of that label."""
         for row in ROWS:
             row.Meta.region = region
             row.Meta.table_name = table(row.Meta.table_name.rsplit("-", 1)[-1])
 
     def get(self, row: type[R], pk: str, sk: str, *, consistent: bool = True) -> R | None:
-        """The item, read strongly unless told otherwise, or None."""
+        """Return the item, or None. The read is strongly consistent by default."""
         if not _possible(pk, sk):
             return None
-        with translated():
+        with translate_errors():
             answer = self.client.get_item(TableName=row.Meta.table_name, Key=key(pk, sk), ConsistentRead=consistent)
         return load(row, answer.get("Item"))
 
@@ -133,7 +134,7 @@ class Dynamo:
         limit: int | None = None,
         consistent: bool = True,
     ) -> Page:
-        """One page of a partition in sort-key order: after `after` (exclusive) or from `start` (inclusive)."""
+        """Return one page of a partition, in order of the sort key: after `after`, or from `start` on (inclusive)."""
         if not _possible(pk, prefix or "-"):
             return Page()
         if start is not None:
@@ -157,14 +158,15 @@ class Dynamo:
         if limit is not None:
             arguments["Limit"] = limit
         rows, last = self._query(row, arguments)
-        if start is not None and prefix:  # a start inside a prefix: the condition could name only one of the two
+        # A key condition can name the start or the prefix, not both: what lies beyond the prefix is dropped here.
+        if start is not None and prefix:
             inside = [r for r in rows if r.sk.startswith(prefix)]
             if len(inside) < len(rows):
                 rows, last = inside, None
         return Page(rows, last)
 
     def backwards(self, row: type[R], pk: str, *, start: str | None, after: str | None, limit: int) -> Page:
-        """One page of a partition against sort-key order, read strongly: below `after` or from `start` (inclusive)."""
+        """Return one page of a partition, read strongly, in falling order: below `after`, or from `start` on."""
         arguments: dict[str, Any] = {
             "TableName": row.Meta.table_name,
             "KeyConditionExpression": "pk = :pk" if start is None else "pk = :pk AND sk <= :start",
@@ -178,8 +180,8 @@ class Dynamo:
         return Page(*self._query(row, arguments))
 
     def _query(self, row: type[R], arguments: dict[str, Any]) -> tuple[list[R], str | None]:
-        """Rows, and the sort key after which there may be more."""
-        with translated():
+        """Return the rows of one page, and the sort key after which there may be more."""
+        with translate_errors():
             answer = self.client.query(**arguments)
         rows = [loaded for item in answer["Items"] if (loaded := load(row, item)) is not None]
         last = answer.get("LastEvaluatedKey")
@@ -188,36 +190,38 @@ class Dynamo:
     def batch_get(
         self, row: type[R], keys: Sequence[tuple[str, str]], *, consistent: bool = True
     ) -> dict[tuple[str, str], R]:
-        """The items that exist of `keys`, read strongly unless told otherwise; what DynamoDB leaves unprocessed is
-        asked for again, with growing delays.
+        """Return those of the items that exist, by key. The read is strongly consistent by default.
+
+        Keys that DynamoDB leaves unprocessed are asked for again, with growing delays. Raises Throttled when some are
+        left after `CONFLICT_TRIES`.
         """
-        found: dict[tuple[str, str], R] = {}
+        rows: dict[tuple[str, str], R] = {}
         for first in range(0, len(keys), 100):
             asked = [key(pk, sk) for pk, sk in keys[first : first + 100] if _possible(pk, sk)]
             for attempt in range(CONFLICT_TRIES):
-                asked = self._batch(row, asked, found, consistent) if asked else []
+                asked = self._batch(row, asked, rows, consistent) if asked else []
                 if not asked:
                     break
                 self._pause(attempt)
             else:
                 raise Throttled("the store is busy: try again in a moment")
-        return found
+        return rows
 
-    def _batch(self, row: type[R], asked: list[Any], found: dict[tuple[str, str], R], consistent: bool) -> list[Any]:
-        """Ask for one batch; adds to `found` and returns what was left unprocessed."""
+    def _batch(self, row: type[R], asked: list[Any], rows: dict[tuple[str, str], R], consistent: bool) -> list[Any]:
+        """Read one batch into `rows`, and return the keys that were left unprocessed."""
         table = row.Meta.table_name
-        with translated():
+        with translate_errors():
             answer = self.client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": consistent}})
         for item in answer["Responses"].get(table, []):
             loaded = load(row, item)
             if loaded is not None:
-                found[loaded.pk, loaded.sk] = loaded
+                rows[loaded.pk, loaded.sk] = loaded
         return list(answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", []))
 
     def update(
         self, row: type[R], pk: str, sk: str, actions: Sequence[Action], condition: Condition | None = None
     ) -> R:
-        """Update one item and return it as it is then; raises ConditionFailed with the old item."""
+        """Update one item, and return it as it is then. Raises ConditionFailed with the old item."""
         arguments = _update_arguments(row, pk, sk, actions, condition)
         answer = self._alone(lambda: self.client.update_item(**arguments, ReturnValues="ALL_NEW"))
         loaded = load(row, answer["Attributes"])
@@ -226,27 +230,30 @@ class Dynamo:
         return loaded
 
     def put(self, item: Row, condition: Condition | None = None) -> None:
-        """Put one item; raises ConditionFailed with the old item."""
+        """Put one item. Raises ConditionFailed with the old item."""
         arguments = item.get_save_kwargs_from_instance(
             condition=condition, return_values_on_condition_failure="ALL_OLD"
         )
         self._alone(lambda: self.client.put_item(**arguments))
 
     def _alone(self, send: Callable[[], Any]) -> Any:
-        """One write by itself; a transaction that has the item at this moment (AWS: TransactionConflictException) is
-        waited for, a bounded number of times.
+        """Make one write outside of a transaction, and repeat it while a transaction has the item.
+
+        Raises WriteConflict after `CONFLICT_TRIES` (AWS: TransactionConflictException).
         """
         for attempt in range(CONFLICT_TRIES):
             try:
-                with translated():
+                with translate_errors():
                     return send()
             except _Cancelled:
                 self._pause(attempt)
         raise WriteConflict(CONFLICT_TEXT)
 
     def write(self, writes: Sequence[Write], *, token: str) -> None:
-        """As `transact`; a single write goes alone, for half of the units, and without `token`: its own condition tells
-        whether it was done before.
+        """Make all writes or none. Raises TransactionRefused with the old items by label.
+
+        A single write is made without a transaction, for half of the capacity units. It needs no `token`: its own
+        condition tells whether it was made before.
         """
         if len(writes) > 1:
             self.transact(writes, token=token)
@@ -260,16 +267,16 @@ class Dynamo:
         self._tell_watchers(writes)
 
     def transact(self, writes: Sequence[Write], *, token: str) -> None:
-        """All writes or none; raises TransactionRefused with the old items by label.
+        """Make all writes or none, in one transaction. Raises TransactionRefused with the old items by label.
 
-        `token` makes a repeat after a lost answer count once (AWS: ClientRequestToken, ten minutes). Conflicts with
-        other transactions are repeated here, a bounded number of times.
+        `token` makes a repeat after a lost answer count once (AWS: ClientRequestToken, ten minutes). A transaction that
+        conflicts with another is repeated; WriteConflict or Throttled is raised after `CONFLICT_TRIES`.
         """
         items = [{write.action: dict(write.arguments)} for write in writes]
         throttled = False
         for attempt in range(CONFLICT_TRIES):
             try:
-                with translated():
+                with translate_errors():
                     self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
             except _Cancelled as exc:
                 failed = {
@@ -293,8 +300,8 @@ class Dynamo:
             raise Throttled("the store is busy: try again in a moment")
         raise WriteConflict(CONFLICT_TEXT)
 
-    def written(self, write: Write) -> bool:
-        """Write one item; False if its condition was false."""
+    def try_write(self, write: Write) -> bool:
+        """Make one write. Returns False if its condition was false."""
         try:
             self.write([write], token="")
         except TransactionRefused:
@@ -314,16 +321,17 @@ def key(pk: str, sk: str) -> dict[str, dict[str, str]]:
 
 
 def _possible(pk: str, sk: str) -> bool:
-    """Whether an item can have this key (AWS: partition key 1 to 2,048 bytes, sort key 1 to 1,024)."""
+    """Return whether an item can have this key (AWS: partition key 1 to 2,048 bytes, sort key 1 to 1,024)."""
     return 0 < len(pk.encode()) <= PK_LIMIT and 0 < len(sk.encode()) <= SK_LIMIT
 
 
 def load(row: type[R], item: Raw | None) -> R | None:
-    """The row of a raw item; refuses one that a newer version of this code wrote."""
+    """Return the row of a raw item, or None. Raises StoreUnavailable for an item that a newer version wrote."""
     if not item:
         return None
     loaded = row()
-    loaded.deserialize({name: value for name, value in item.items() if name in loaded.get_attributes()})
+    known = {attribute.attr_name for attribute in row.get_attributes().values()}
+    loaded.deserialize({name: value for name, value in item.items() if name in known})
     if loaded.schema > SCHEMA:
         raise StoreUnavailable("an item was written by a newer version of the control plane: deploy that version")
     return loaded
@@ -365,7 +373,7 @@ def _update_arguments(
 
 
 class _Cancelled(WriteConflict):
-    """A transaction, or a write that met one, was cancelled; an answer only where nobody repeats it."""
+    """A transaction was cancelled, or a write met one. It reaches a client only where no caller repeats the write."""
 
     def __init__(self, reasons: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(CONFLICT_TEXT)
@@ -373,8 +381,8 @@ class _Cancelled(WriteConflict):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """botocore's errors as ours; the texts never repeat AWS's, which hold request ids."""
+def translate_errors() -> Iterator[None]:
+    """Raise botocore's errors as the store's own. Their texts never repeat AWS's, which hold request IDs."""
     try:
         yield
     except botocore.exceptions.ClientError as exc:
@@ -387,7 +395,7 @@ def translated() -> Iterator[None]:
             raise _Cancelled([{"Code": "TransactionConflict"}]) from exc
         if code in _THROTTLES:
             raise Throttled("the store is busy: try again in a moment") from exc
-        if code in _PASSING:
+        if code in _TRANSIENT:
             raise StoreUnavailable("the store does not answer: try again in a moment") from exc
         raise StoreUnavailable(f"the store refused a request: {code}") from exc
     except botocore.exceptions.BotoCoreError as exc:
@@ -399,12 +407,13 @@ def _ask_for_capacity(params: dict[str, Any], **_: Any) -> Any:
 
 
 def _count_capacity(parsed: dict[str, Any], **_: Any) -> None:
-    counter = consumed.get()
+    counter = consumed_capacity.get()
     if counter is None:
         return
     counter.calls += 1
-    found = parsed.get("ConsumedCapacity")
-    for part in found if isinstance(found, list) else [found] if found else []:
+    # A list for batches and transactions, one entry for each table; a single entry otherwise.
+    capacity = parsed.get("ConsumedCapacity")
+    for part in capacity if isinstance(capacity, list) else [capacity] if capacity else []:
         counter.units += part.get("CapacityUnits") or part.get("WriteCapacityUnits", 0) + part.get(
             "ReadCapacityUnits", 0
         )

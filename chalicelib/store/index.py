@@ -1,14 +1,17 @@
-"""Nomad's rising index: allocated before a write, published after it (protocols, section 1).
+"""Nomad's rising index, which is allocated before a write and published after it (docs/protocols.md, section 1).
 
-One item holds `seq`, the last number given out, `pub#<scope>`, the number that wakes the readers of a scope, and for
-every write that has allocated but not yet published `pend#<id>` (when, for which scopes) and `at#<id>` (its number). A
-write is: allocate (N), write the object with modify_index N under the condition that its own is smaller, publish.
-Publishing takes a fresh number, so a reader that saw the object before the publication is woken once more (allowed)
-and one that did not see it is always woken (demanded). A crash in between leaves the entry, and `repair` publishes for
-it. tests/blocking explores every interleaving of these steps; docs/lists-and-blocking.md says what readers do.
+One item holds `seq`, the last number given out, and `pub#<scope>`, the number that wakes the readers of a scope. Each
+write that has allocated and not yet published has two entries: `pend#<id>` (when, for which scopes) and `at#<id>` (its
+number).
 
-Scopes: volumes are spread over `VOLUME_SCOPES` scopes by their namespace, so the item stays small however many
-namespaces there are; two namespaces of one scope wake each other's readers, without news.
+A write has three steps. It allocates N. It writes the object with modify_index N, under the condition that the stored
+one is smaller. It publishes. Publishing takes a fresh number. So a reader that did not see the object is always woken,
+and a reader that saw it before the publication is woken once more, which is allowed. A crash in between leaves the
+entry, and `repair` publishes for it. tests/blocking explores every interleaving of these steps;
+docs/lists-and-blocking.md says what readers do.
+
+Volumes are spread over `VOLUME_SCOPES` scopes by their namespace, so the item stays small with any number of
+namespaces. Two namespaces of one scope wake each other's readers, who find nothing new.
 """
 
 import zlib
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chalicelib.domain.deadlines import LONGEST_WRITER
-from chalicelib.store.dynamo import Dynamo, key, translated
+from chalicelib.store.dynamo import Dynamo, key, translate_errors
 from chalicelib.store.tables import SCHEMA, IndexRow
 
 VOLUME_SCOPES: Final = 16
@@ -25,21 +28,21 @@ PLUGINS: Final = "plugins"
 NODES: Final = "nodes"
 NAMESPACES: Final = "namespaces"
 MEMBERS: Final = "members"
-"""Which plugins have volumes: one without instances is shown as long as it has some."""
+"""The scope of which plugins have volumes: a plugin without instances is shown while it has some."""
 REPAIR_AFTER: Final = 2 * LONGEST_WRITER
-"""Seconds after which whoever allocated cannot be writing any more."""
+"""Seconds after which the process that allocated cannot be writing."""
 
 _KEY: Final = key("index", "index")
 
 
 def volume_scope(namespace: str) -> str:
-    """The scope that wakes the readers of a namespace's volumes."""
+    """Return the scope that wakes the readers of a namespace's volumes."""
     return f"volumes-{zlib.crc32(namespace.encode()) % VOLUME_SCOPES}"
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A number that was given out, and what must be published for it."""
+    """A number that was given out, and the scopes that must be published for it."""
 
     index: int
     id: str
@@ -48,7 +51,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The index item as it was read; `writing` has the scopes and the number of every write that is under way."""
+    """The index item as it was read. `writing` has the scopes and the number of every write that is under way."""
 
     seq: int
     published: Mapping[str, int]
@@ -56,25 +59,27 @@ class Watch:
 
     @property
     def now(self) -> int:
-        """The index of an answer whose data are read, strongly, after this.
+        """The index of an answer whose data are read strongly after this.
 
-        Every change that such an answer misses is published later, with a larger number; and a later answer never has
-        a smaller one, whatever it reads.
+        Every change that such an answer misses is published later, with a larger number. And no later answer has a
+        smaller index.
         """
         return max(self.seq, 1)
 
     def floor(self, scope: str) -> int:
-        """What every later change in `scope` is above: the index of a thing that is not there.
+        """Return the index of an object that is not there: every later change in `scope` has a larger one.
 
-        `now` would not do: a write under way may bear a smaller number, and the thing's index would go back with it.
+        `now` is too large for it. A write under way may have a smaller number, with which the object's index would go
+        back.
         """
         return max(min((number - 1 for scopes, number in self.writing if scope in scopes), default=self.seq), 1)
 
     def of(self, scope: str) -> int:
+        """Return the number that was published last for the scope. It is 0 before the first publication."""
         return self.published.get(scope, 0)
 
     def of_volumes(self, namespace: str) -> int:
-        """What the readers of a namespace wait on; `*` is all of them."""
+        """Return the number that was published last for the volumes of a namespace, or of all (`*`)."""
         if namespace == "*":
             return max((n for scope, n in self.published.items() if scope.startswith("volumes-")), default=0)
         return self.of(volume_scope(namespace))
@@ -87,10 +92,10 @@ class IndexStore:
         self._dynamo = dynamo
 
     def allocate(self, *scopes: str, name: str, now: float) -> Ticket:
-        """A fresh number for one write that readers of `scopes` must be woken by: one write unit."""
+        """Allocate a number for one write that must wake the readers of `scopes`. It costs one write unit."""
         answer = self._update(
-            # The first number is 2: whoever read before it has index 1, since 0 means "do not block". And `seq` goes
-            # one further than the number: a list's index is `seq` and must differ from that of a change it did not see.
+            # The first number is 2: a reader that came before it has index 1, since 0 means "do not block". And `seq`
+            # rises to one above the number: a list's index is `seq`, and must not equal that of a change it missed.
             "SET #pend = :pend, #at = if_not_exists(seq, :one) + :one, seq = if_not_exists(seq, :one) + :two, "
             "#schema = :schema",
             {"#pend": f"pend#{name}", "#at": f"at#{name}", "#schema": "schema"},
@@ -104,19 +109,19 @@ class IndexStore:
         return Ticket(int(answer[f"at#{name}"]["N"]), name, scopes)
 
     def publish(self, ticket: Ticket) -> int:
-        """Wake the readers of the ticket's scopes; returns the number published. Safe to repeat."""
+        """Wake the readers of the ticket's scopes, and return the number published. It is safe to repeat."""
         names = _entry(ticket) | {f"#s{i}": f"pub#{scope}" for i, scope in enumerate(ticket.scopes)}
         sets = ", ".join(["seq = seq + :one"] + [f"#s{i} = seq + :one" for i in range(len(ticket.scopes))])
         answer = self._update(f"SET {sets} REMOVE #pend, #at", names, {":one": {"N": "1"}})
         return int(answer["seq"]["N"])
 
     def abandon(self, ticket: Ticket) -> None:
-        """The write was refused: nothing to publish."""
+        """Drop the ticket of a write that was refused: there is nothing to publish."""
         self._update("REMOVE #pend, #at", _entry(ticket), {}, returns="NONE")
 
     def watch(self, *, consistent: bool = True) -> Watch:
-        """The index item: one read unit strongly, half when polled."""
-        with translated():
+        """Read the index item. A strongly consistent read costs one read unit, a poll half of one."""
+        with translate_errors():
             item = self._dynamo.client.get_item(
                 TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=consistent
             ).get("Item", {})
@@ -129,11 +134,12 @@ class IndexStore:
         return Watch(int(item.get("seq", {"N": "0"})["N"]), published, writing)
 
     def repair(self, now: float) -> int:
-        """Publish for every write that allocated long ago and never published; returns how many.
+        """Publish for each write that allocated long ago and never published, and return how many there were.
 
-        Always publishes anew and never compares with what is published: a larger number there may be older news.
+        It publishes a fresh number each time. A published number that is larger already proves nothing: it may be of an
+        older change.
         """
-        with translated():
+        with translate_errors():
             item = self._dynamo.client.get_item(TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=True).get(
                 "Item", {}
             )
@@ -150,7 +156,7 @@ class IndexStore:
         self, expression: str, names: dict[str, str], values: dict[str, Any], returns: str = "UPDATED_NEW"
     ) -> dict[str, Any]:
         arguments: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
-        with translated():
+        with translate_errors():
             answer = self._dynamo.client.update_item(
                 TableName=IndexRow.Meta.table_name,
                 Key=_KEY,

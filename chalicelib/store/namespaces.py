@@ -1,7 +1,7 @@
-"""Namespaces, and the worker's certificate: what else lies in the meta table.
+"""Namespaces, and the worker's certificate, in the meta table.
 
-A namespace that is being deleted is marked first; a create checks the mark in its own transaction. So whoever deletes
-reads the volumes after the mark, and no create that it did not see can still succeed.
+A namespace is marked before it is deleted, and a create checks the mark in its own transaction. The volumes are read
+after the mark, so no create that this reading misses can succeed.
 """
 
 import json
@@ -14,7 +14,7 @@ from pynamodb.expressions.condition import Condition
 
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import Dynamo, Write
-from chalicelib.store.tables import NamespaceRow, WorkerRow
+from chalicelib.store.tables import NamespaceRow, TrustRow
 
 DEFAULT = "default"
 
@@ -26,7 +26,7 @@ class NamespaceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A namespace; `body` is what the client stored (Description, Meta, …)."""
+    """A namespace. `body` is what the client stored (Description, Meta, …)."""
 
     name: str
     body: Mapping[str, Any]
@@ -35,43 +35,50 @@ class Namespace:
     modify_index: int = 0
 
 
+BUILT_IN = Namespace(DEFAULT, {"Description": "Default shared namespace"}, create_index=1, modify_index=1)
+"""The default namespace until it is written."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """What the worker shows to bridges; the key is sealed."""
+    """The certificate and the sealed key with which the worker connects to bridges, and the CA that it trusts."""
 
     ca_pem: str
     certificate_pem: str
     sealed_key: bytes
     serial: str
     refused: tuple[str, ...] = ()
-    """Serials of bridges' certificates (hexadecimal, lower case) that are not to be spoken to."""
+    """Serials of certificates (hexadecimal, lower case) of bridges to which no connection is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a bridge's certificate must come from, and the serials (hexadecimal, lower case) that are refused."""
+    """The CA of bridges' certificates, and the serials (hexadecimal, lower case) that are refused."""
 
     ca_pem: str
     refused: tuple[str, ...] = ()
 
 
 class NamespaceStore:
+    """The namespaces of one stage, and the certificates that its worker and bridges trust."""
+
     def __init__(self, store: Dynamo) -> None:
         self._dynamo = store
 
     def exists(self, name: str) -> bool:
-        """Whether volumes may be made in it, read strongly; `default` always exists."""
+        """Return whether volumes may be created in the namespace, read strongly. `default` always exists."""
         if name == DEFAULT:
             return True
         row = self._dynamo.get(NamespaceRow, tables.NAMESPACES_PK, name)
         return row is not None and row.state == NamespaceState.ACTIVE.value
 
     def get(self, name: str) -> Namespace | None:
+        """Return the stored namespace, or None. `default` is stored only with a description."""
         row = self._dynamo.get(NamespaceRow, tables.NAMESPACES_PK, name)
         return None if row is None else _namespace(row)
 
     def all(self, *, prefix: str = "", start: str | None = None) -> Iterator[Namespace]:
-        """Stored namespaces in order of name; `default` is among them only once it was given a description."""
+        """Yield the stored namespaces by name. `default` is among them only when it has a description."""
         after = None
         while True:
             page = self._dynamo.query(NamespaceRow, tables.NAMESPACES_PK, prefix=prefix, after=after, start=start)
@@ -81,11 +88,12 @@ class NamespaceStore:
             after = page.next_key
 
     def put(self, namespace: Namespace, *, read: Namespace | None) -> bool:
-        """Write a mark, which no client sees; False if the namespace was changed since it was `read`."""
-        return self._dynamo.written(put(namespace, read=read))
+        """Write a mark, which no client sees. Returns False if the namespace changed since it was `read`."""
+        return self._dynamo.try_write(put(namespace, read=read))
 
     def worker_identity(self) -> WorkerIdentity | None:
-        row = self._dynamo.get(WorkerRow, "worker", "tls", consistent=False)
+        """Return the worker's certificate, or None before `moorage certs publish-worker`."""
+        row = self._dynamo.get(TrustRow, "worker", "tls", consistent=False)
         if row is None or not row.certificate_pem or not row.sealed_key:
             return None
         return WorkerIdentity(
@@ -93,13 +101,13 @@ class NamespaceStore:
         )
 
     def trust(self) -> Trust | None:
-        """What bridges' certificates are checked by, None before `moorage certs publish-worker`."""
-        row = self._dynamo.get(WorkerRow, "worker", "tls", consistent=False)
+        """Return what bridges' certificates are verified against, or None before `moorage certs publish-worker`."""
+        row = self._dynamo.get(TrustRow, "worker", "tls", consistent=False)
         return None if row is None else Trust(row.ca_pem, tuple(row.refused or ()))
 
 
 def put(namespace: Namespace, *, read: Namespace | None) -> Write:
-    """Make a namespace, or change one that is as it was `read`."""
+    """Put a namespace that does not exist (`read` is None), or one that is as it was `read`."""
     condition: Condition = NamespaceRow.pk.does_not_exist()
     if read is not None:
         condition = (NamespaceRow.modify_index == read.modify_index) & (NamespaceRow.state == read.state.value)
@@ -115,13 +123,13 @@ def put(namespace: Namespace, *, read: Namespace | None) -> Write:
 
 
 def remove(name: str) -> Write:
-    """Delete a namespace that is marked for it."""
+    """Delete a namespace that is marked as being deleted."""
     marked: Condition = NamespaceRow.state == NamespaceState.DELETING.value
     return dynamo.delete("namespace", NamespaceRow, tables.NAMESPACES_PK, name, marked)
 
 
 def must_exist(name: str) -> list[Write]:
-    """The condition that a namespace is there, for the transaction that makes something in it."""
+    """Check that the namespace exists, in the transaction that creates something in it."""
     if name == DEFAULT:
         return []
     return [

@@ -1,10 +1,11 @@
-"""Operations in their table: the durable records, and the writes that the engine and the requests make about them.
+"""Operations in their table: the durable records, and the writes that workers and requests make about them.
 
-Every write of a result is fenced: it names the attempt it acquired, and a later attempt makes it fail with LeaseLost.
+Every write of a result is fenced: it names the attempt that it acquired. Once a later attempt has acquired the
+operation, the write fails with LeaseLost.
 
-Whoever blocks on operations waits for a counter of their changes, an item of its own: it is counted on after each write
-that changes what is shown, and read before the records. So a change that a reader did not see is counted later than
-what it read. One whose writer died before it could count is counted with the operation's next change.
+A reader that blocks on operations waits for a counter of their changes, an item of its own. The counter is raised after
+each write that changes what is shown, and it is read before the records. So a change that a reader did not see raises
+the counter above what the reader got. If a writer dies in between, the operation's next change raises it.
 """
 
 import contextlib
@@ -12,12 +13,22 @@ import heapq
 import json
 import string
 from collections.abc import Iterator
-from typing import Any, Final
+from enum import Enum
+from typing import Final
 
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.domain.operation import KEEP_FINISHED, MESSAGE_GRACE, Event, Kind, Operation, Status, advance
+from chalicelib.domain.operation import (
+    KEEP_FINISHED,
+    MESSAGE_GRACE,
+    Event,
+    JsonObject,
+    Kind,
+    Operation,
+    Status,
+    advance,
+)
 from chalicelib.errors import LeaseLost, StoreError
 from chalicelib.store import dynamo, tables
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
@@ -25,11 +36,17 @@ from chalicelib.store.tables import ChangesRow, LockRow, OperationRow
 
 FIRST_PAGE: Final = 8
 NEXT_PAGE: Final = 50
-"""Records asked for at once in each of the 26 partitions of a list: a page of a hundred takes about four of each."""
-
+"""Records that a list reads at once from each of its 26 partitions: a page of a hundred needs about four of each."""
 
 LABEL: Final = "operation"
-"""Of writes about an operation in a transaction."""
+"""The label of an operation's write in a transaction."""
+
+
+class Reason(Enum):
+    """Why an operation is due at another time. `OperationStore.reschedule` has the conditions."""
+
+    SEND = "its message is about to be sent"
+    YIELD = "its worker cannot make its call now: another call has the turn, or no time is left"
 
 
 class OperationStore:
@@ -40,7 +57,7 @@ class OperationStore:
         store.watchers[LABEL] = self._changed
 
     def changes(self, *, consistent: bool = True) -> int:
-        """The index of what is read, strongly, after this; at least 1."""
+        """Return the index, at least 1, of what is read strongly after this call."""
         row = self._dynamo.get(ChangesRow, "operations", "changes", consistent=consistent)
         return 1 if row is None else int(row.number) + 1
 
@@ -49,13 +66,12 @@ class OperationStore:
         return None if row is None else _operation(row)
 
     def acquire(self, operation: Operation, *, now: float, call: float, lease: float, grace: float) -> Operation:
-        """Own the operation for one attempt that makes one call of at most `call` seconds; raises LeaseLost if
-        another does.
+        """Own the operation for one attempt that makes one call of at most `call` seconds.
 
-        Written before the call: the attempt is counted, the call counts as unanswered, and `calls_until` says until
-        when it may land.
+        It is written before the call: the attempt is counted, the call counts as unanswered, and `calls_until` says
+        until when it may land. Raises LeaseLost if another worker was faster.
         """
-        # What was answered cannot land any more: only an unanswered call keeps its time.
+        # A call that was answered cannot land any more. Only unanswered ones keep `calls_until` where it was.
         calls_until = max(operation.calls_until if operation.in_flight(now) else 0.0, now + call + grace)
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.ACQUIRE).value),
@@ -67,22 +83,30 @@ class OperationStore:
             OperationRow.due_at.set(now + lease),
             OperationRow.update_time.set(now),
         ]
-        # The status too: the attempt that was read may have closed the record since, and a closed one stays closed.
+        # `_mine` compares the status too: the attempt that was read may have closed the record since.
         return self._seen(self._fenced(operation, actions, _mine(operation)))
 
-    def checkpoint(self, operation: Operation, *, now: float, step: str, **fields: Any) -> Operation:
-        """The call of this attempt was answered: go on with `step`, keeping the lease."""
-        actions = [
+    def checkpoint(
+        self, operation: Operation, *, now: float, step: str, params: JsonObject | None = None, external_id: str = ""
+    ) -> Operation:
+        """Record that this attempt's call was answered, and what, and continue with `step` under the same lease."""
+        actions: list[Action] = [
             OperationRow.step.set(step),
             OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
             OperationRow.tries.set(0),
             OperationRow.update_time.set(now),
-            *(getattr(OperationRow, name).set(value) for name, value in fields.items()),
         ]
+        if params is not None:
+            actions.append(OperationRow.params.set(_to_json(params)))
+        if external_id:
+            actions.append(OperationRow.external_id.set(external_id))
         return self._fenced(operation, actions, _mine(operation))
 
     def postpone(self, operation: Operation, *, now: float, until: float, last_error: str, answered: bool) -> None:
-        """Nobody works on it before `until`; the waiting request or the sweeper sends it again then."""
+        """End this attempt. Another may begin at `until` (epoch seconds).
+
+        A request that waits for the operation sends it then, or the sweeper does.
+        """
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
             OperationRow.not_before.set(until),
@@ -95,7 +119,7 @@ class OperationStore:
         self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def exhaust(self, operation: Operation, *, now: float, last_error: str) -> None:
-        """Given up for now, in doubt: kept for ever, out of the sweeper's sight, can be resumed."""
+        """Leave the operation in doubt: it is kept, it is never due, and it can be resumed."""
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.EXHAUST).value),
             OperationRow.lease_until.set(0),
@@ -107,61 +131,72 @@ class OperationStore:
         self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def resume(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
-        """Pending again, with fresh tries and, if given, other secrets; attempt numbers go on growing."""
-        actions: list[Action] = [
-            OperationRow.status.set(advance(operation.status, Event.RESUME).value),
-            OperationRow.tries.set(0),
-            OperationRow.not_before.set(0),
-            OperationRow.due_bucket.set(tables.DUE_BUCKET),
-            OperationRow.due_at.set(now + MESSAGE_GRACE),
-            OperationRow.update_time.set(now),
-            *_with_secrets(secrets),
-        ]
-        return self._seen(self._fenced(operation, actions, _mine(operation)))
+        """Make an operation due that is in doubt or waits for its next try. Returns it as it is then.
 
-    def bring_forward(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
-        """The next try is due now, with other secrets if they are given."""
+        One that was in doubt has fresh tries; attempt numbers never begin again. `secrets` (sealed), if given, replace
+        the stored ones. Raises LeaseLost if the operation changed since it was read.
+        """
         actions: list[Action] = [
             OperationRow.not_before.set(0),
             OperationRow.due_at.set(now + MESSAGE_GRACE),
             OperationRow.update_time.set(now),
             *_with_secrets(secrets),
         ]
-        waits = _mine(operation) & (OperationRow.not_before == operation.not_before)
-        return self._seen(self._fenced(operation, actions, waits))
+        condition = _mine(operation)
+        if operation.status is Status.PENDING:
+            condition &= OperationRow.not_before == operation.not_before
+        else:
+            actions += [
+                OperationRow.status.set(advance(operation.status, Event.RESUME).value),
+                OperationRow.tries.set(0),
+                OperationRow.due_bucket.set(tables.DUE_BUCKET),
+            ]
+        return self._seen(self._fenced(operation, actions, condition))
 
-    def hurry(self, operation: Operation, *, now: float) -> bool:
-        """A message is about to be sent again: the next one not before a while; False if somebody else was faster."""
-        condition = (OperationRow.due_at == operation.due_at) & (OperationRow.attempt == operation.attempt)
+    def reschedule(self, operation: Operation, reason: Reason, *, now: float, at: float | None = None) -> bool:
+        """Make the operation due `at` (epoch seconds; default: when a message sent now must have arrived).
+
+        With SEND, nothing else is written and no reader is woken. With YIELD, an operation that runs is pending again,
+        without a lease. Returns False if another process was faster since the operation was read: with SEND, one that
+        sent or acquired it, with YIELD, one that acquired or closed it.
+        """
+        actions: list[Action] = [OperationRow.due_at.set(now + MESSAGE_GRACE if at is None else at)]
+        if reason is Reason.SEND:
+            condition = (OperationRow.due_at == operation.due_at) & (OperationRow.attempt == operation.attempt)
+        else:
+            condition = _mine(operation) & OperationRow.due_bucket.exists()
+            actions.append(OperationRow.update_time.set(now))
+            if operation.status is Status.RUNNING:
+                pending = advance(operation.status, Event.POSTPONE).value
+                actions += [OperationRow.status.set(pending), OperationRow.lease_until.set(0)]
         try:
-            self._fenced(operation, [OperationRow.due_at.set(now + MESSAGE_GRACE)], condition)
+            self._fenced(operation, actions, condition)
         except LeaseLost:
             return False
+        if reason is not Reason.SEND:
+            self._changed()
         return True
 
-    def defer(self, operation: Operation, *, until: float, now: float) -> None:
-        """Nobody looks at it before `until`, unless `call_up` says so; one that runs waits for its next step."""
-        actions: list[Action] = [OperationRow.due_at.set(until), OperationRow.update_time.set(now)]
-        if operation.status is Status.RUNNING:
-            waits = advance(operation.status, Event.POSTPONE).value
-            actions += [OperationRow.status.set(waits), OperationRow.lease_until.set(0)]
-        self._seen(self._fenced(operation, actions, _mine(operation) & OperationRow.due_bucket.exists()))
+    def wake(self, operation_id: str, *, now: float) -> bool:
+        """Make an operation due that waited for a turn. Returns False if it is over or a worker has it.
 
-    def call_up(self, operation_id: str, *, now: float) -> bool:
-        """Due now: whoever waits for it sends its message, or else the next sweep does. False if it is not waiting."""
+        The record need not be read for this. A request that waits for the operation sends its message, or the next
+        sweep does.
+        """
         condition = OperationRow.due_bucket.exists() & (OperationRow.lease_until <= now)
         pk = tables.operation_pk(operation_id)
         try:
             self._dynamo.update(OperationRow, pk, operation_id, [OperationRow.due_at.set(now)], condition)
         except ConditionFailed:
-            return False  # over, or somebody works on it
+            return False
         return True
 
     def due(self, now: float, *, limit: int = 100) -> list[Operation]:
-        """Open operations that nobody seems to be working on, the longest waiting first (a GSI: late by moments, the
-        sweeper repeats).
+        """Return open operations that are due, the longest waiting first.
+
+        They come from an index (GSI), which is late by moments: one that is missed is due at the next sweep too.
         """
-        with dynamo.translated():
+        with dynamo.translate_errors():
             answer = self._dynamo.client.query(
                 TableName=OperationRow.Meta.table_name,
                 IndexName=tables.DUE_GSI,
@@ -169,10 +204,10 @@ class OperationStore:
                 ExpressionAttributeValues={":open": {"S": tables.DUE_BUCKET}, ":now": {"N": f"{now:.3f}"}},
                 Limit=limit,
             )
-        return [found for item in answer["Items"] if (found := operation_of(item)) is not None]
+        return [operation for item in answer["Items"] if (operation := operation_of(item)) is not None]
 
     def newest(self, *, start: str | None = None) -> Iterator[Operation]:
-        """Every record that is kept, the newest first, from the ID `start` on: a lazy merge of the partitions."""
+        """Yield every record, the newest first, from the ID `start` on. Partitions are read only as far as needed."""
         streams = [self._partition(tables.operation_pk(letter), start) for letter in string.ascii_lowercase]
         return heapq.merge(*streams, key=lambda o: o.id, reverse=True)
 
@@ -186,12 +221,12 @@ class OperationStore:
             after, limit = page.next_key, NEXT_PAGE
 
     def _seen(self, operation: Operation) -> Operation:
-        """The operation, after whoever waits for changes has been told."""
+        """Raise the counter of changes, and return the operation."""
         self._changed()
         return operation
 
     def _changed(self) -> None:
-        # The write is done: that it is told late, when a wait ends by itself, must not make it fail.
+        # The write is done. If its readers cannot be woken, their wait ends by itself; the write must not fail.
         with contextlib.suppress(StoreError):
             actions: list[Action] = [ChangesRow.number.add(1), ChangesRow.schema.set(tables.SCHEMA)]
             self._dynamo.update(ChangesRow, "operations", "changes", actions)
@@ -205,33 +240,34 @@ class OperationStore:
 
 
 def operation_of(raw: Raw | None) -> Operation | None:
+    """Return the operation of a raw item, as a refused transaction holds it."""
     row = dynamo.load(OperationRow, raw)
     return None if row is None else _operation(row)
 
 
-# What a transaction writes about an operation, together with its volume.
+# Writes of a transaction about an operation, together with its volume or claim.
 
 
 def open_operation(operation: Operation, *, now: float) -> Write:
-    """The record of a new operation, before any message and any work."""
+    """Put the record of a new operation. Its message is sent after this is written."""
     return dynamo.put(LABEL, _row(operation, due_at=now + MESSAGE_GRACE), OperationRow.pk.does_not_exist())
 
 
 def lock(operation: Operation) -> list[Write]:
-    """The lock of an operation that no volume's record holds: whoever has the subject works on it."""
+    """Lock the operation's subject, for operations that no volume's record holds."""
     row = LockRow(*_lock_key(operation), operation_id=operation.id)
     return [dynamo.put("lock", row, LockRow.pk.does_not_exist())]
 
 
 def unlock(operation: Operation) -> list[Write]:
-    """Free the lock, if this operation has one."""
+    """Delete the operation's lock, if it has one."""
     if not operation.subject:
         return []
     return [dynamo.delete("lock", LockRow, *_lock_key(operation), LockRow.operation_id == operation.id)]
 
 
 def holder(raw: Raw | None) -> str:
-    """The operation that holds a lock, of the raw item that refused it."""
+    """Return the ID of the operation that holds a lock, from the raw item that refused another."""
     row = dynamo.load(LockRow, raw)
     return "" if row is None else str(row.operation_id)
 
@@ -240,19 +276,18 @@ def _lock_key(operation: Operation) -> tuple[str, str]:
     return tables.lock_pk(operation.subject), "-"
 
 
-def succeed(operation: Operation, *, now: float, result: dict[str, Any]) -> Write:
+def succeed(operation: Operation, *, now: float, result: JsonObject) -> Write:
     """Over and done, fenced by the attempt."""
-    encoded = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
-    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(encoded)])
+    return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(_to_json(result))])
 
 
 def fail(operation: Operation, *, now: float, error: str) -> Write:
-    """Over with nothing left at the provider, fenced by the attempt."""
+    """Close the operation with an error: the provider holds nothing that the records do not name."""
     return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
 
 
 def proceed(operation: Operation, *, now: float, step: str) -> Write:
-    """The call of this attempt was answered: go on with `step`, keeping the lease; in a transaction of the caller."""
+    """Do in a transaction what `OperationStore.checkpoint` does alone."""
     actions: list[Action] = [
         OperationRow.step.set(step),
         OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
@@ -263,7 +298,7 @@ def proceed(operation: Operation, *, now: float, step: str) -> Write:
 
 
 def undo(operation: Operation, *, now: float, step: str, error: str, until: float) -> Write:
-    """The answer is known, but something may be left at the provider: go on with `step`, alone, from `until` on."""
+    """Record the error for the client, and continue with `step`, which undoes, from `until` (epoch seconds) on."""
     actions: list[Action] = [
         OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
         OperationRow.step.set(step),
@@ -280,7 +315,7 @@ def undo(operation: Operation, *, now: float, step: str, error: str, until: floa
 
 
 def cancel(operation: Operation, *, now: float, error: str) -> Write:
-    """Over before any worker touched it; refused once one has."""
+    """Close an operation that no worker has acquired. The write is refused once one has."""
     return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
 
 
@@ -304,8 +339,13 @@ def _write(operation: Operation, actions: list[Action], condition: Condition) ->
 
 
 def _mine(operation: Operation) -> Condition:
+    """Hold while the operation is in the attempt and the state in which it was read."""
     mine: Condition = (OperationRow.attempt == operation.attempt) & (OperationRow.status == operation.status.value)
     return mine
+
+
+def _to_json(fields: JsonObject) -> str:
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
 
 
 def _with_secrets(secrets: bytes) -> list[Action]:
@@ -327,7 +367,7 @@ def _row(operation: Operation, *, due_at: float) -> OperationRow:
         external_id=operation.external_id or None,
         subject=operation.subject or None,
         definition=operation.definition or None,
-        params=json.dumps(operation.params, separators=(",", ":"), ensure_ascii=False),
+        params=_to_json(operation.params),
         secrets=operation.sealed_secrets or None,
         calls_until=operation.calls_until,
         unanswered=operation.unanswered,

@@ -1,7 +1,7 @@
 """Plugins, their instances and the nodes, in one table.
 
-A plugin's counts are changed in the transaction that changes the instance, from the difference to the instance as it
-stood, so they always equal the instances, whatever is repeated or lost in between.
+A plugin's counts change in the transaction that changes an instance, by the difference to the instance as it stood. So
+they equal the instances at every moment, however often a write is repeated.
 """
 
 import json
@@ -17,13 +17,13 @@ from chalicelib.store import dynamo, tables
 from chalicelib.store.commit import Change, Committer, RefusedWrites
 from chalicelib.store.dynamo import Dynamo, Write
 from chalicelib.store.index import PLUGINS
-from chalicelib.store.tables import DeafRow, InstanceRow, NodeRow, PluginRow, SweepRow
+from chalicelib.store.tables import InstanceRow, MissedHeartbeatRow, NodeRow, PluginRow, SweepRow
 
 _SETS: Final = ("controller_capabilities", "node_capabilities", "plugin_capabilities")
 
 
 class MovedOn(Exception):
-    """The node registered anew, or was marked, since it was read: what was decided from that reading is void."""
+    """The node registered anew or was marked down since it was read, so a decision from that reading is void."""
 
 
 class PluginStore:
@@ -33,21 +33,24 @@ class PluginStore:
         self._dynamo, self._committer = store, committer
 
     def get(self, plugin_id: str, *, consistent: bool = True) -> Plugin | None:
-        """The plugin with its counts; one without instances keeps its record as long as it has volumes."""
+        """Return the plugin with its counts, or None. One without instances keeps its record while it has volumes."""
         row = self._dynamo.get(PluginRow, tables.PLUGINS_PK, plugin_id, consistent=consistent)
         return None if row is None else _plugin(row)
 
     def get_many(self, plugin_ids: Iterable[str]) -> dict[str, Plugin]:
-        """Those of the plugins that have a record, read strongly: lists show their counts and wake by their changes."""
+        """Return the plugins that have a record, by ID.
+
+        They are read strongly, since lists show their counts and wait for them.
+        """
         ids = sorted(set(plugin_ids))
         if len(ids) == 1:
-            found = self.get(ids[0])
-            return {ids[0]: found} if found is not None else {}
+            plugin = self.get(ids[0])
+            return {ids[0]: plugin} if plugin is not None else {}
         rows = self._dynamo.batch_get(PluginRow, [(tables.PLUGINS_PK, i) for i in ids])
         return {row.sk: _plugin(row) for row in rows.values()}
 
     def all(self, *, prefix: str = "") -> Iterator[Plugin]:
-        """Every record, instances or not, in order of the IDs."""
+        """Yield every record by ID, those of plugins without instances too."""
         after = None
         while True:
             page = self._dynamo.query(PluginRow, tables.PLUGINS_PK, prefix=prefix, after=after)
@@ -57,14 +60,14 @@ class PluginStore:
             after = page.next_key
 
     def instances(self, plugin_id: str) -> list[Instance]:
-        """Every instance of the plugin, in order of the node IDs."""
-        out: list[Instance] = []
+        """Return every instance of the plugin, by node ID."""
+        instances: list[Instance] = []
         after = None
         while True:
             page = self._dynamo.query(InstanceRow, tables.instances_pk(plugin_id), after=after)
-            out += [_instance(row) for row in page.rows]
+            instances += [_instance(row) for row in page.rows]
             if page.next_key is None:
-                return out
+                return instances
             after = page.next_key
 
     def instance(self, plugin_id: str, node_id: str) -> Instance | None:
@@ -85,30 +88,29 @@ class PluginStore:
             after = page.next_key
 
     def digest(self, node_id: str) -> str:
-        """What the node registered last, in short; empty while a registration is half done."""
+        """Return the digest of what the node registered last. It is empty while a registration is incomplete."""
         row = self._dynamo.get(NodeRow, tables.NODES_PK, node_id)
         return "" if row is None else str(json.loads(row.body).get("digest", ""))
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
-        """Write the digest of a node, which no client sees; False if the node was written since it was `read`."""
-        return self._dynamo.written(put_node(node, digest=digest, read=read))
+        """Write the node's digest, which clients do not see. Returns False if the node changed since it was `read`."""
+        return self._dynamo.try_write(put_node(node, digest=digest, read=read))
 
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
-        """The node is there and nothing changed: one write unit, no index, nobody woken. False if its row moved on."""
+        """Record a heartbeat that changes nothing, for one write unit. Returns False if the row changed meanwhile."""
         actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
         # A node that was marked down meanwhile must register in full.
-        return self._dynamo.written(_mark(node, actions, NodeRow.healthy.is_in(True)))
+        return self._dynamo.try_write(_mark(node, actions, NodeRow.healthy.is_in(True)))
 
-    def spare_no_more(self, node: Node) -> bool:
-        """What is claimed on the node is not kept any longer. False if it was heard of after it was read."""
-        return self._dynamo.written(_mark(node, [NodeRow.spared.set(False)], NodeRow.healthy.is_in(False)))
+    def stop_keeping_claims(self, node: Node) -> bool:
+        """Let the claims on a node that is down be released. Returns False if it was heard of since it was read."""
+        return self._dynamo.try_write(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
 
-    def watched_since(self, now: float, *, gap: float) -> tuple[float, float]:
-        """Note that the nodes are looked after at `now`; returns since when they have been, without a longer `gap`, and
-        since when leases have been judged.
+    def record_sweep(self, now: float, *, gap: float) -> tuple[float, float]:
+        """Record a sweep of the nodes, and return since when nodes and leases were swept without a longer `gap`.
 
-        Seconds since the epoch. Whoever judges a node's silence counts from then at the earliest: what was not looked
-        at is not known to have been silent.
+        Both moments are in seconds since the epoch, `gap` in seconds. A node's silence and a lease's period count from
+        them at the earliest: during a gap the control plane did not listen.
         """
         row = self._dynamo.get(SweepRow, "sweep", "nodes")
         since = now if row is None or now - row.swept_at > gap else float(row.fresh_since)
@@ -116,26 +118,26 @@ class PluginStore:
         self._dynamo.put(SweepRow("sweep", "nodes", swept_at=now, fresh_since=since, leases_since=leases))
         return since, max(since, leases)
 
-    def judge_leases_anew(self, now: float) -> None:
-        """Every lease has a fresh period from `now` on."""
+    def restart_leases(self, now: float) -> None:
+        """Give every lease a fresh period that begins `now`."""
         self._dynamo.update(SweepRow, "sweep", "nodes", [SweepRow.leases_since.set(now)], SweepRow.pk.exists())
 
-    def could_not_hear(self, now: float) -> None:
-        """Note that a heartbeat was not taken, through no fault of its node."""
-        self._dynamo.put(DeafRow("sweep", "deaf", at=now))
+    def record_missed_heartbeat(self, now: float) -> None:
+        """Record that the control plane could not take a heartbeat, which is no fault of the node."""
+        self._dynamo.put(MissedHeartbeatRow("sweep", "deaf", at=now))
 
-    def deaf_at(self) -> float:
-        """When a heartbeat was not taken the last time, 0 for never."""
-        row = self._dynamo.get(DeafRow, "sweep", "deaf")
+    def missed_heartbeat_at(self) -> float:
+        """Return when the control plane missed a heartbeat the last time (epoch seconds), or 0 for never."""
+        row = self._dynamo.get(MissedHeartbeatRow, "sweep", "deaf")
         return 0.0 if row is None else float(row.at)
 
     def change(
         self, plugin_id: str, node_id: str, instance: Instance | None, *, now: float, read: Node | None = None
     ) -> int:
-        """Make `instance` what the node runs of the plugin (None: nothing); returns the index, 0 if nothing changed.
+        """Replace the node's instance of the plugin (None removes it). Returns the index, or 0 if nothing changed.
 
-        Instance and counts in one transaction; repeated against other nodes that change the same plugin at once. With
-        `read`, only while the node is as it was read, as up or down as it was: else raises MovedOn.
+        The write is repeated against other nodes that change the plugin at the same time. With `read`, it is made only
+        while the node is as it was read, up or down. Raises MovedOn when it is not.
         """
 
         def build(refused: RefusedWrites) -> Change[None]:
@@ -143,6 +145,7 @@ class PluginStore:
                 raise MovedOn(f"node {node_id} moved on")
             old_row = self._dynamo.get(InstanceRow, tables.instances_pk(plugin_id), node_id)
             old = None if old_row is None else _instance(old_row)
+            # An instance that differs in its time alone would wake every reader of the plugin for nothing.
             if old == instance or (
                 old is not None and instance is not None and old == replace(instance, update_time=old.update_time)
             ):
@@ -160,11 +163,11 @@ class PluginStore:
         return index
 
 
-# What a transaction writes about a node. Each names the conditions under which it is right.
+# Writes of a transaction about a node, each with its conditions.
 
 
 def put_node(node: Node, *, digest: str, read: Node | None) -> Write:
-    """Put the node as it registered, if it was not written since it was `read`."""
+    """Put the node as it registered, unless it was written since it was `read` (None: there was none)."""
     condition: Condition = NodeRow.pk.does_not_exist() if read is None else _unmoved(read)
     row = NodeRow(
         tables.NODES_PK,
@@ -185,7 +188,7 @@ def put_node(node: Node, *, digest: str, read: Node | None) -> Write:
         seen_at=node.seen_at,
         healthy=node.healthy,
         down_since=node.down_since or None,
-        spared=node.spared,
+        claims_kept=node.claims_kept,
         create_index=node.create_index,
         modify_index=node.modify_index,
     )
@@ -193,16 +196,16 @@ def put_node(node: Node, *, digest: str, read: Node | None) -> Write:
 
 
 def delete_node(node: Node) -> Write:
-    """Forget a node whose instances are gone, unless it registered anew meanwhile."""
+    """Delete a node whose instances are deleted, unless it registered anew."""
     return dynamo.delete("node", NodeRow, tables.NODES_PK, node.id, _unmoved(node))
 
 
-def mark_down(node: Node, index: int, *, since: float, spared: bool) -> Write:
-    """The node's bridge is silent, if it was not heard of after it was read."""
+def mark_down(node: Node, index: int, *, since: float, claims_kept: bool) -> Write:
+    """Mark the node down, unless it was heard of since it was read. `since` is in seconds since the epoch."""
     actions: list[Action] = [
         NodeRow.healthy.set(False),
         NodeRow.down_since.set(since),
-        NodeRow.spared.set(spared),
+        NodeRow.claims_kept.set(claims_kept),
         NodeRow.modify_index.set(index),
     ]
     return _mark(node, actions, NodeRow.healthy.is_in(True) & (NodeRow.modify_index < index))
@@ -218,7 +221,7 @@ def _as_read(read: Node) -> Write:
 
 
 def _unmoved(read: Node) -> Condition:
-    """The node has said nothing since it was read."""
+    """Hold while the node has sent nothing since it was read: each message has a higher sequence or a new instance."""
     same: Condition = (NodeRow.sequence == read.sequence) & (NodeRow.instance_id == read.instance_id)
     return same
 
@@ -252,7 +255,7 @@ def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, in
         actions.append(attribute.set((attribute | 0) + (value - _counts(old)[name])))
     if new is not None:
         body = _encode(replace(new, node_id="", address="", serial="", topology=None, external_node_id=""))
-        # A bridge that has not heard its plugin yet says nothing of it: what is known stays.
+        # A bridge whose plugin has not answered yet knows nothing of it: what an earlier instance said stays.
         actions.append(PluginRow.body.set(body if new.answered else PluginRow.body | body))
         if new.controller:
             actions.append(PluginRow.controller_body.set(body))
@@ -295,7 +298,7 @@ def _instance(row: InstanceRow) -> Instance:
 def _plugin(row: PluginRow) -> Plugin:
     last = Instance(**_decode(row.body))
     counts: Mapping[str, int] = {name: int(getattr(row, name)) for name in _counts(None)}
-    # Controllers and nodes may be separate processes, each of which knows its own half only.
+    # Controllers and nodes may be separate processes, and each describes its own half only.
     says_so = "CONTROLLER_SERVICE" in last.plugin_capabilities
     has_controller = counts["controllers_expected"] > 0 or says_so
     controller = Instance(**_decode(row.controller_body)) if row.controller_body and has_controller else last
@@ -332,7 +335,7 @@ def _node(row: NodeRow) -> Node:
         seen_at=float(row.seen_at),
         healthy=bool(row.healthy),
         down_since=float(row.down_since or 0.0),
-        spared=bool(row.spared),
+        claims_kept=bool(row.claims_kept),
         plugin_ids=tuple(body["plugins"]),
         bridge_version=body.get("version", ""),
         certificate_pem=body.get("certificate", ""),

@@ -1,11 +1,12 @@
-"""Every store of one stage, built together."""
+"""Every store of one stage."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from chalicelib.clock import Clock
 from chalicelib.store.claims import ClaimStore
-from chalicelib.store.commit import Committed, Committer
+from chalicelib.store.commit import Commit, Committer
 from chalicelib.store.dynamo import Dynamo
 from chalicelib.store.index import IndexStore
 from chalicelib.store.namespaces import NamespaceStore
@@ -16,7 +17,7 @@ from chalicelib.store.volumes import VolumeStore
 
 @dataclass(frozen=True)
 class Stores:
-    """The stores of one stage on one client, and the clock that they go by."""
+    """The stores of one stage on one client, and their clock."""
 
     clock: Clock
     dynamo: Dynamo
@@ -28,11 +29,15 @@ class Stores:
     plugins: PluginStore
     namespaces: NamespaceStore
 
+    def parts(self) -> dict[str, Any]:
+        """Return the stores by name, for a larger collection that is built on them."""
+        return {part.name: getattr(self, part.name) for part in fields(Stores)}
+
 
 def open_stores(
-    table: Callable[[str], str], *, region: str, clock: Clock, listeners: Iterable[Callable[[Committed], None]] = ()
+    table: Callable[[str], str], *, region: str, clock: Clock, listeners: Iterable[Callable[[Commit], None]] = ()
 ) -> Stores:
-    """Build the stores on tables named by `table`; `listeners` are told of each change that clients can see."""
+    """Build the stores on the tables that `table` names. `listeners` are called after each change that clients see."""
     dynamo = Dynamo(table, region=region, sleep=clock.sleep, jitter=clock.jitter)
     index = IndexStore(dynamo)
     committer = Committer(dynamo, index, clock, listeners=listeners)

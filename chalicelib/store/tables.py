@@ -1,31 +1,33 @@
-"""Item shapes and keys of every table: the only place that knows them.
+"""The shapes and keys of the items of every table. No other module spells them.
 
 | table | pk | sk | item |
 |---|---|---|---|
 | volumes | `ns#<namespace>` | `<volume id>` | VolumeRow; a deleted one stays as a tombstone for a day |
-| volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's own transaction |
+| volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's transaction |
 | claims | `vol#<namespace>#<volume id>` | `<allocation id>` | ClaimRow |
-| claims | `node#<node id>` | `<namespace>#<volume id>\\n<allocation id>` | HeldRow, in the claim's own transaction |
+| claims | `node#<node id>` | `<namespace>#<volume id>\\n<allocation id>` | NodeClaimRow, in the claim's transaction |
 | operations | `lease#<hash of the claim>` | `-` | LeaseRow: when a claim that must be renewed runs out |
 | operations | `op#<last letter of the id>` | `<operation id>` | OperationRow; ids sort by time |
 | operations | `lock#<hash of the subject>` | `-` | LockRow: the open operation that holds a subject |
-| operations | `turn#<hash of the subject>` | `-` | TurnRow: whose call is in flight, and who waits |
+| operations | `turn#<hash of the subject>` | `-` | TurnRow: whose call is in flight, and which operations wait |
 | plugins | `plugin` | `<plugin id>` | PluginRow: counts, changed in one transaction with the instances |
 | plugins | `instance#<plugin id>` | `<node id>` | InstanceRow |
 | plugins | `node` | `<node id>` | NodeRow |
 | meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>`, `at#<id>` (store/index.py) |
 | meta | `namespace` | `<name>` | NamespaceRow; `default` has none, it always exists |
-| meta | `wait#<number>` | `-` | WaitRow: a place of a waiting reader (store/waits.py) |
+| meta | `wait#<number>` | `-` | WaitRow: one of the places for waiting readers (store/waits.py) |
 | meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
-| meta | `worker` | `tls` | WorkerRow: the worker's certificate (docs/interfaces.md, section 3) |
+| meta | `worker` | `tls` | TrustRow: the CA, and the worker's certificate (docs/interfaces.md, section 3) |
 | meta | `operations` | `changes` | ChangesRow: how often any operation changed (store/operations.py) |
-| meta | `sweep` | `nodes` | SweepRow: when the nodes were last looked after (store/plugins.py) |
-| meta | `sweep` | `deaf` | DeafRow: when a heartbeat could not be taken (store/plugins.py) |
-| meta | `sweep` | `counters` | CheckRow: how far the claims' counters have been checked (store/volumes.py) |
+| meta | `sweep` | `nodes` | SweepRow: when the nodes were swept the last time (store/plugins.py) |
+| meta | `sweep` | `deaf` | MissedHeartbeatRow: when the control plane missed a heartbeat the last time |
+| meta | `sweep` | `counters` | CheckRow: how far the claim counters have been checked (store/volumes.py) |
 
-A namespace has no `#` in it, so keys are unambiguous whatever a volume is called; a request for one that has it
-finds nothing. `schema` is the number of the
-item's shape: a reader that meets a larger one refuses, rather than lose what it does not know.
+No namespace has a `#` in its name, so a key is unambiguous for every volume ID. A request that names such a namespace
+finds nothing. `schema` is the number of the item's shape. A reader refuses an item with a larger one: writing it back
+would lose what this code does not know.
+
+Stored names never change. A Python name that differs from the stored one gives the latter as `attr_name`.
 """
 
 import hashlib
@@ -49,7 +51,7 @@ DUE_GSI: Final = "due"
 
 
 def _name(namespace: str) -> str:
-    """The namespace as keys have it: what no namespace can be called is the key of nothing."""
+    """Return the namespace as it stands in keys. One with a `#`, which no namespace has, becomes the key of no item."""
     return namespace.replace("#", "%23")
 
 
@@ -69,17 +71,17 @@ def claims_pk(namespace: str, volume_id: str) -> str:
     return f"vol#{_name(namespace)}#{volume_id}"
 
 
-def held_pk(node_id: str) -> str:
+def node_claims_pk(node_id: str) -> str:
     return f"node#{node_id}"
 
 
-def held_sk(namespace: str, volume_id: str, allocation_id: str) -> str:
-    """Sorts by namespace and volume; neither ID has a control character."""
+def node_claims_sk(namespace: str, volume_id: str, allocation_id: str) -> str:
+    """Return the sort key of a claim in its node's list. `\n` separates, since IDs have no control characters."""
     return f"{_name(namespace)}#{volume_id}\n{allocation_id}"
 
 
 def lease_pk(namespace: str, volume_id: str, allocation_id: str) -> str:
-    return "lease#" + hashlib.sha256(held_sk(namespace, volume_id, allocation_id).encode()).hexdigest()
+    return "lease#" + hashlib.sha256(node_claims_sk(namespace, volume_id, allocation_id).encode()).hexdigest()
 
 
 def operation_pk(operation_id: str) -> str:
@@ -112,7 +114,7 @@ NAMESPACES_PK: Final = "namespace"
 
 
 class Row(Model):
-    """What every item has."""
+    """The attributes of every item."""
 
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
@@ -164,7 +166,7 @@ class ClaimRow(Row):
     modify_index = NumberAttribute(default=0)
 
 
-class HeldRow(Row):
+class NodeClaimRow(Row):
     class Meta:
         table_name = "claims"
 
@@ -232,9 +234,9 @@ class PluginRow(Row):
         table_name = "plugins"
 
     body = UnicodeAttribute()
-    """What the last instance said that registered."""
+    """The last instance that registered, as JSON."""
     controller_body = UnicodeAttribute(null=True)
-    """What the last one said that has a controller: beside it there are instances without."""
+    """The last one with a controller: the plugin may also have instances without."""
     node_body = UnicodeAttribute(null=True)
     create_time = NumberAttribute(default=0)
     revision = NumberAttribute(default=0)
@@ -268,7 +270,7 @@ class NodeRow(Row):
     seen_at = NumberAttribute()
     healthy = BooleanAttribute()
     down_since = NumberAttribute(null=True)
-    spared = BooleanAttribute(null=True)
+    claims_kept = BooleanAttribute(attr_name="spared", null=True)
     create_index = NumberAttribute(default=0)
     modify_index = NumberAttribute(default=0)
 
@@ -304,7 +306,7 @@ class AuditRow(Row):
     started = NumberAttribute()
 
 
-class WorkerRow(Row):
+class TrustRow(Row):
     class Meta:
         table_name = "meta"
 
@@ -332,7 +334,7 @@ class ChangesRow(Row):
     number = NumberAttribute(default=0)
 
 
-class DeafRow(Row):
+class MissedHeartbeatRow(Row):
     class Meta:
         table_name = "meta"
 
@@ -351,7 +353,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     VolumeRow,
     MemberRow,
     ClaimRow,
-    HeldRow,
+    NodeClaimRow,
     LeaseRow,
     OperationRow,
     LockRow,
@@ -363,19 +365,17 @@ ROWS: Final[tuple[type[Row], ...]] = (
     IndexRow,
     WaitRow,
     AuditRow,
-    WorkerRow,
+    TrustRow,
     SweepRow,
     ChangesRow,
-    DeafRow,
+    MissedHeartbeatRow,
     CheckRow,
 )
 TABLES: Final = ("volumes", "claims", "operations", "plugins", "meta", "acl")
 
 
 def definitions(prefix: str) -> list[dict[str, Any]]:
-    """CreateTable arguments of every table, for stores that no CloudFormation reaches (DynamoDB Local, moto in
-    tests).
-    """
+    """Return CreateTable's arguments for every table, for stores without CloudFormation (DynamoDB Local, moto)."""
     out = []
     for name in TABLES:
         table: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""Volumes in their table: reads, and one named write for each decision about a volume.
+"""Volumes in their table: reads, and one function for each write about a volume.
 
-Every write that changes what clients see sets `modify_index` to a number allocated for it, under the condition that
-the stored one is smaller, and is published afterwards (store/index.py). Reserving a volume for an operation changes
-nothing visible, and needs no number.
+A write that changes what clients see sets `modify_index` to an index that was allocated for it, under the condition
+that the stored one is smaller (store/index.py). Reserving a volume for an operation changes nothing that clients see,
+and needs no index.
 """
 
 import json
@@ -19,7 +19,7 @@ from chalicelib.store.dynamo import Dynamo, Raw, Write
 from chalicelib.store.tables import CheckRow, MemberRow, VolumeRow
 
 PAGE: Final = 500
-"""Items asked for at once; DynamoDB ends a page at 1 MB anyhow."""
+"""Items read at once. DynamoDB ends a page at 1 MB in any case."""
 
 _ABSENT: Final = VolumeRow.pk.does_not_exist() | (VolumeRow.state == VolumeState.GONE.value)
 
@@ -31,24 +31,22 @@ class VolumeStore:
         self._dynamo = store
 
     def get(self, namespace: str, volume_id: str, *, consistent: bool = True) -> Volume | None:
-        """The record whatever its state, tombstones included, read strongly; None if there never was one (or a day
-        ago).
-        """
+        """Return the record in any state, a tombstone too, or None if there is none."""
         row = self._dynamo.get(VolumeRow, tables.volumes_pk(namespace), volume_id, consistent=consistent)
         return None if row is None else _volume(row)
 
     def get_many(self, places: Sequence[tuple[str, str]]) -> list[Volume]:
-        """The records at these namespaces and IDs that there are, in this order, read strongly."""
+        """Return the records of these (namespace, ID) that exist, in this order, read strongly."""
         keys = [key(namespace, volume_id) for namespace, volume_id in places]
-        found = self._dynamo.batch_get(VolumeRow, keys)
-        return [_volume(found[k]) for k in keys if k in found]
+        rows = self._dynamo.batch_get(VolumeRow, keys)
+        return [_volume(rows[k]) for k in keys if k in rows]
 
     def in_namespace(
         self, namespace: str, *, prefix: str = "", start: str | None = None, limit: int = PAGE
     ) -> Iterator[list[Volume]]:
-        """Pages of a namespace's records in order of their IDs, tombstones included, read strongly.
+        """Yield pages of the namespace's records by ID, tombstones included, read strongly.
 
-        The first page has `limit` records, each further one double, up to `PAGE`.
+        The first page has `limit` records. Each further page has twice as many, up to `PAGE`.
         """
         after: str | None = None
         while True:
@@ -69,9 +67,9 @@ class VolumeStore:
         start: str | None = None,
         limit: int = PAGE,
     ) -> Iterator[list[Volume]]:
-        """Pages of a plugin's records in order of namespace and ID, by its membership items; their sizes as above.
+        """Yield pages of the plugin's records by namespace and ID, read strongly. Their sizes grow as above.
 
-        With a namespace, `start` is an ID in it; without one, `<namespace>#<id>`.
+        With a namespace, `start` is an ID in it. Without one, it is `<namespace>#<id>`.
         """
         after: str | None = None
         begins = tables.member_sk(namespace, prefix) if namespace is not None else ""
@@ -86,16 +84,17 @@ class VolumeStore:
             after, limit = page.next_key, min(2 * limit, PAGE)
 
     def some_of_plugin(self, plugin_id: str, *, after: str | None, limit: int) -> tuple[list[Volume], str | None]:
-        """At most `limit` of a plugin's records, read strongly, and after what to go on; None at the end."""
+        """Return at most `limit` of the plugin's records, and the key after which to continue (None at the end)."""
         page = self._dynamo.query(MemberRow, tables.members_pk(plugin_id), after=after, limit=limit)
         return self._members(page.rows), page.next_key
 
-    def checked_until(self) -> tuple[str, str | None]:
-        """The plugin, and after what of it, where the next check of counters goes on."""
+    def last_check(self) -> tuple[str, str | None]:
+        """Return the plugin, and the key after which to continue in it, where the check of counters stopped."""
         row = self._dynamo.get(CheckRow, "sweep", "counters")
         return ("", None) if row is None else (row.plugin_id, row.after)
 
-    def check_goes_on(self, plugin_id: str, after: str | None) -> None:
+    def record_check(self, plugin_id: str, after: str | None) -> None:
+        """Record where the check of counters stopped."""
         self._dynamo.put(CheckRow("sweep", "counters", plugin_id=plugin_id, after=after))
 
     def _members(self, rows: Sequence[MemberRow]) -> list[Volume]:
@@ -103,27 +102,27 @@ class VolumeStore:
         for row in rows:
             namespace, _, volume_id = row.sk.partition("#")
             keys.append((tables.volumes_pk(namespace), volume_id))
-        found = self._dynamo.batch_get(VolumeRow, keys)
-        return [_volume(found[k]) for k in keys if k in found]
+        volumes = self._dynamo.batch_get(VolumeRow, keys)
+        return [_volume(volumes[k]) for k in keys if k in volumes]
 
     def has_members(self, plugin_id: str) -> bool:
-        """Whether any volume belongs to the plugin."""
+        """Return whether any volume belongs to the plugin."""
         return bool(self._dynamo.query(MemberRow, tables.members_pk(plugin_id), limit=1).rows)
 
 
 def volume_of(raw: Raw | None) -> Volume | None:
-    """The volume of a raw item, as a refused transaction returns it."""
+    """Return the volume of a raw item, as a refused transaction holds it."""
     row = dynamo.load(VolumeRow, raw)
     return None if row is None else _volume(row)
 
 
-# What a transaction writes about a volume. Each names the conditions under which it is right.
+# Writes of a transaction about a volume, each with its conditions.
 
 
 def reserve(volume: Volume, *, operation_id: str, kind: str) -> Write:
-    """Take the ID for a create: nobody has it. Of two concurrent creates one wins here.
+    """Reserve the ID for a create, if no volume has it. Of two concurrent creates one wins here.
 
-    An update, not a put: the index of a tombstone stays, so the index of one ID never goes back.
+    This is an update, not a put. It keeps the index of a tombstone, so the index of one ID never goes back.
     """
     actions: list[Action] = [
         VolumeRow.state.set(VolumeState.CREATING.value),
@@ -138,7 +137,7 @@ def reserve(volume: Volume, *, operation_id: str, kind: str) -> Write:
 
 
 def release_reservation(volume_key: tuple[str, str], *, operation_id: str, expires_at: int) -> Write:
-    """The create will not happen: back to a tombstone with the index it had."""
+    """Make a reserved ID a tombstone again, with the index it had: the create will not happen."""
     actions: list[Action] = [
         VolumeRow.state.set(VolumeState.GONE.value),
         VolumeRow.revision.add(1),
@@ -150,28 +149,31 @@ def release_reservation(volume_key: tuple[str, str], *, operation_id: str, expir
 
 
 def create(volume: Volume, index: int, *, operation_id: str) -> list[Write]:
-    """The reserved volume exists from now on, with what the provider answered."""
+    """Put the reserved volume with what the provider answered: it exists from now on."""
     put = replace(volume, create_index=index, modify_index=index, state=VolumeState.READY)
     condition = _held_by(operation_id) & (VolumeRow.modify_index < index)
     return [dynamo.put("volume", _row(put), condition), _member(volume)]
 
 
 def register(volume: Volume, index: int) -> list[Write]:
-    """A volume that exists at its provider becomes known; nobody has the ID."""
+    """Put a volume that exists at its provider, if no volume has the ID."""
     put = replace(volume, create_index=index, modify_index=index, state=VolumeState.READY)
     condition = _ABSENT & (VolumeRow.modify_index.does_not_exist() | (VolumeRow.modify_index < index))
     return [dynamo.put("volume", _row(put), condition), _member(volume)]
 
 
 def replace_definition(volume: Volume, index: int, *, read: Volume) -> Write:
-    """An update of a ready volume that nobody changed since it was `read`, claims included."""
+    """Update a ready volume, if neither it nor its claims changed since it was `read`."""
     put = replace(volume, modify_index=index, revision=read.revision + 1)
     condition = (VolumeRow.revision == read.revision) & (VolumeRow.modify_index < index)
     return dynamo.put("volume", _row(put), condition & (VolumeRow.state == VolumeState.READY.value) & _idle())
 
 
-def expanded(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> Write:
-    """The definition after an expansion; claims that came meanwhile keep their counters and modes."""
+def expand(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> Write:
+    """Write the definition after an expansion, and `secrets` if given.
+
+    This is an update, not a put: claims that came meanwhile keep their counters and modes.
+    """
     actions: list[Action] = [
         VolumeRow.definition.set(encode(volume.definition)),
         VolumeRow.modify_index.set(index),
@@ -187,7 +189,7 @@ def expanded(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -
 
 
 def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, unclaimed: bool) -> Write:
-    """Hold a ready volume for an operation; with `unclaimed`, only if no claim of any kind is on it."""
+    """Hold a ready volume for an operation. With `unclaimed`, only if it has no claim, live or past."""
     actions: list[Action] = [
         VolumeRow.state.set(state.value),
         VolumeRow.operation_id.set(operation_id),
@@ -201,7 +203,10 @@ def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, un
 
 
 def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float | None = None) -> Write:
-    """The operation did not happen and cannot happen any more: ready again. Without `calls_until` no call was made."""
+    """Make the volume ready again: its operation has ended without effect.
+
+    `calls_until` (epoch seconds) is until when a call of it may still land; None if no call was made.
+    """
     actions: list[Action] = [
         VolumeRow.state.set(VolumeState.READY.value),
         VolumeRow.revision.add(1),
@@ -216,7 +221,7 @@ def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float
 def bury(
     namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, condition: Condition
 ) -> list[Write]:
-    """The volume is gone: a tombstone that keeps the index, and nothing of the payload."""
+    """Replace the volume by a tombstone, which keeps the index and nothing else."""
     tombstone = VolumeRow(
         tables.volumes_pk(namespace),
         volume_id,
@@ -231,17 +236,17 @@ def bury(
     ]
 
 
-def deleted(
+def delete(
     namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, operation_id: str
 ) -> list[Write]:
-    """Bury what this operation holds."""
+    """Bury the volume that this operation holds."""
     return bury(namespace, volume_id, plugin_id, index, expires_at=expires_at, condition=_held_by(operation_id))
 
 
-def deregistered(volume: Volume, index: int, *, expires_at: int, force: bool = False) -> list[Write]:
-    """Bury a ready volume that nobody claims and no operation holds, in the same condition that decides it.
+def deregister(volume: Volume, index: int, *, expires_at: int, force: bool = False) -> list[Write]:
+    """Bury a ready volume that has no claim and that no operation holds.
 
-    With `force`, one whose claims are all past, as they were counted when it was read: no claim came since.
+    With `force`, also one whose claims are all past, if its counters are as they were read.
     """
     counted = (
         (VolumeRow.readers == volume.readers)
@@ -329,19 +334,20 @@ _PLAIN: Final = (
     "name", "external_id", "parameters", "context", "capacity", "capacity_min", "capacity_max", "clone_id",
     "snapshot_id", "provider", "provider_version",
 )  # fmt: skip
-"""Fields of a definition that are stored as they are, in this order, when they are not empty."""
+"""Fields of a definition that are stored as they are, in this order, unless they are empty."""
 
 
 def encode(definition: Definition) -> str:
-    """The definition as it is stored: JSON text, so that integers stay integers and null stays apart from empty.
+    """Return the definition as it is stored: JSON, which keeps integers, and keeps null apart from empty.
 
-    Claims compare it with the stored text (store/claims.py), so one definition has one text, in every version.
+    The condition of a claim compares it with the stored text (store/claims.py). So a definition must have the same text
+    in every version of this code.
     """
     return json.dumps(as_json(definition), separators=(",", ":"), ensure_ascii=False)
 
 
 def as_json(definition: Definition) -> dict[str, Any]:
-    """The definition in JSON's types."""
+    """Return the definition in JSON's types."""
     body: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(definition, name)) not in ("", 0, None)}
     body["capabilities"] = [[c.access_mode, c.attachment_mode] for c in definition.capabilities]
     if definition.mount_options is not None:
@@ -354,7 +360,7 @@ def as_json(definition: Definition) -> dict[str, Any]:
 
 
 def decode(text: str) -> Definition:
-    """The definition that `encode` wrote; what is absent has its empty value."""
+    """Return the definition that `encode` wrote. A field that is absent is empty."""
     body = json.loads(text)
     mount, request = None, None
     if "mount" in body:
@@ -373,11 +379,11 @@ def decode(text: str) -> Definition:
 
 
 def encode_made(made: Made) -> dict[str, Any]:
-    """What the provider made, in JSON's types, as the result of a create holds it."""
+    """Return what the provider made in JSON's types, for the result of a create."""
     return asdict(made)
 
 
 def decode_made(result: Mapping[str, Any]) -> Made:
-    """What the provider made, of the result of a create."""
+    """Return what the provider made, from the result of a create."""
     given = {name: result[name] for name in Made.__slots__}
     return Made(**given | {"topologies": tuple(given["topologies"])})

@@ -1,8 +1,8 @@
-"""How many blocking queries wait at once: a bounded number of places, each an item with a lease.
+"""Places for blocking queries, which bound how many wait at once. Each place is an item with a lease.
 
-One container serves one request, so the waits in flight can only be counted in the table. The places are items of
-their own, so no item is hot: who wants to wait looks at a few that are spread over all, without taking any, and takes
-one that is free under a condition. What it saw also says how crowded it is (docs/decisions/010).
+One container serves one request, so waits in flight can only be counted in a table. Each place is an item of its own,
+so no item is hot. A request that wants to wait reads a sample of the places and takes a free one under a condition. The
+sample also measures how crowded the places are (docs/decisions/010).
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from chalicelib.store.dynamo import ConditionFailed, Dynamo
 from chalicelib.store.tables import WaitRow
 
 SAMPLE: Final = 8
-"""Places looked at: four read units of eventually consistent reads."""
+"""Places in a sample: four read units of eventually consistent reads."""
 CROWDED: Final = 0.5
 """Share of taken places above which a wait gets shorter."""
 TAKE_TRIES: Final = 2
 LEASE_MARGIN: Final = 5.0
-"""Seconds for the rest of the request; after that a place whose holder died is free again."""
+"""Seconds for the rest of the request. After them the place of a request that died is free again."""
 _SK: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place that was taken, and the share of the wanted wait that may be waited in it."""
+class WaitPlace:
+    """A place that was taken, and the share of the requested time that may be waited in it."""
 
     number: int
     holder: str
@@ -34,14 +34,15 @@ class Place:
 
 
 class WaitStore:
-    """The places of one stage; `limit` is how many there are."""
+    """The places of one stage. `limit` is how many there are."""
 
     def __init__(self, store: Dynamo, *, limit: int) -> None:
         self._dynamo, self._limit = store, limit
 
-    def take(self, holder: str, *, seconds: float, at: float, now: float) -> Place | None:
-        """A place for a wait of at most `seconds`, None when there is none to be had; `at` in [0, 1) spreads the
-        places looked at.
+    def take(self, holder: str, *, seconds: float, at: float, now: float) -> WaitPlace | None:
+        """Take a place for a wait of at most `seconds`, and return None if there is none in the sample.
+
+        `at`, in [0, 1), is where the sample begins.
         """
         if self._limit <= 0:
             return None
@@ -54,15 +55,15 @@ class WaitStore:
         share = min(1.0, len(free) / count / (1 - CROWDED))
         for number in free[:TAKE_TRIES]:
             if self._put(number, holder, until=now + seconds + LEASE_MARGIN, now=now):
-                return Place(number, holder, share)
+                return WaitPlace(number, holder, share)
         return None
 
-    def leave(self, place: Place) -> None:
-        """Free the place, if its lease was not over and somebody else has it."""
+    def leave(self, place: WaitPlace) -> None:
+        """Free the place, unless its lease ended and another request has taken it."""
         row = WaitRow(tables.wait_pk(place.number), _SK)
         arguments = row.get_delete_kwargs_from_instance(condition=WaitRow.holder == place.holder)
         try:
-            with dynamo.translated():
+            with dynamo.translate_errors():
                 self._dynamo.client.delete_item(**arguments)
         except ConditionFailed:
             return

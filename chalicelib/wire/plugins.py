@@ -99,6 +99,11 @@ def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
     }
 
 
+def purged(index: int) -> dict[str, Any]:
+    """The answer to a purge of a node, which makes no evaluations."""
+    return {"EvalCreateIndex": 0, "EvalIDs": None, "NodeModifyIndex": index}
+
+
 def _jobs(item: Plugin, expected: int) -> dict[str, Any]:
     job = f"csi-{item.id}"
     return {"default": {job: {"Expected": expected, "ID": job, "Namespace": "default"}}} if expected else {}

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import botocore.exceptions
 
-from chalicelib.service import claim_sweep, counters
-from chalicelib.service.silence import SWEEP_SECONDS, silence
+from chalicelib.sweeps import claims, counters, liveness
+from chalicelib.sweeps.liveness import SWEEP_SECONDS
 from moorage.mounts.api import ControlPlane
 from moorage.mounts.journal import Entry, Stage
 from tests.baseline.parts import Bridge, at_call, dying, watched
@@ -82,12 +82,12 @@ def tell_deaths(story: Story) -> None:
 
     awake = [node_id for node_id in (*AWAKE, *SPARED) if node_id != "node-back"]
     found = story.pass_time(4 * SWEEP_SECONDS, beating=awake)
-    assert (found.down, found.spared) == (("node-back", "node-dead", "node-old"), ())
+    assert (found.down, found.claims_kept) == (("node-back", "node-dead", "node-old"), ())
     forget_mounts(story.system)
     for operation_id in unproven:
         story.finish(operation_id)
     with dying(story.system, "TransactWriteItems", 4), story.still():
-        claim_sweep.sweep(story.system.deps, down=found.down, fresh_since=found.fresh_since)
+        claims.sweep(story.system.deps, found)
     story.bridges["node-back"].restart()
     with story.still():
         story.beat("node-back")
@@ -102,9 +102,9 @@ def tell_silence(story: Story) -> None:
     story.beat(*AWAKE)
     # It dies while it forgets node-old: what runs on the nodes that it has just marked is not marked yet.
     with dying(story.system, "DeleteItem", 1):
-        silence(story.system.deps)
-    assert tuple(node.id for node in story.system.deps.plugins.nodes() if node.spared) == SPARED
-    counters.check_some(story.system.deps)
+        liveness.sweep(story.system.deps)
+    assert tuple(node.id for node in story.system.deps.plugins.nodes() if node.claims_kept) == SPARED
+    counters.sweep(story.system.deps)
     new = story.bridge("node-new", watched("files", controller=NO_ATTACH, external_node_id="new"))
     new.plugins[0].falls_ill("answers Probe with: not ready")
     story.beat("node-new")

@@ -22,25 +22,25 @@ from chalicelib.domain.claim import ClaimState
 from chalicelib.domain.operation import Kind, Status
 from chalicelib.domain.plugin import Instance
 from chalicelib.domain.volume import VolumeState
-from chalicelib.operations.engine import KINDS
+from chalicelib.operations.kinds import KINDS
 from chalicelib.store import audits, claims, index, namespaces, tables, volumes
 from chalicelib.store.tables import (
     AuditRow,
     ChangesRow,
     CheckRow,
     ClaimRow,
-    DeafRow,
     IndexRow,
     InstanceRow,
+    MissedHeartbeatRow,
     NamespaceRow,
     NodeRow,
     OperationRow,
     Row,
     SweepRow,
+    TrustRow,
     TurnRow,
     VolumeRow,
     WaitRow,
-    WorkerRow,
 )
 from tests.baseline.files import Baseline
 from tests.baseline.rows import KEYS, Rows, key_of
@@ -49,11 +49,11 @@ from tests.baseline.variants import VARIANTS
 NEWER: Final[frozenset[str]] = frozenset()
 """Shapes that came after the newest baseline, which therefore cannot hold them. Empty when a baseline is made."""
 
-SINGLE: Final = (IndexRow, WorkerRow, ChangesRow, SweepRow, DeafRow, CheckRow)
+SINGLE: Final = (IndexRow, TrustRow, ChangesRow, SweepRow, MissedHeartbeatRow, CheckRow)
 """Rows of which there is one: it has everything that it can have."""
 ALWAYS: Final = frozenset({"NodeRow.spared", "OperationRow.params"})
 """Attributes that may be null, and never are."""
-NEVER: Final = frozenset({"WorkerRow.schema"})
+NEVER: Final = frozenset({"TrustRow.schema"})
 """Attributes that are never written: `moorage certs` knows no number, and a row without one is of the first shape."""
 RESERVED: Final = ("create_index", "create_time", "modify_time", "readers", "writers", "past_claims", "plugin_id")
 """What a volume's row does not have before the volume is made."""
@@ -105,16 +105,17 @@ def _attributes() -> Iterator[str]:
                 if row in EXPIRING and row not in FOREVER:
                     yield f"{row.__name__} without {name}"
                 continue
-            yield f"{row.__name__}.{name}"
-            if attribute.null and row not in SINGLE and f"{row.__name__}.{name}" not in ALWAYS:
-                yield f"{row.__name__} without {name}"
+            stored = attribute.attr_name
+            yield f"{row.__name__}.{stored}"
+            if attribute.null and row not in SINGLE and f"{row.__name__}.{stored}" not in ALWAYS:
+                yield f"{row.__name__} without {stored}"
 
 
 def _attributes_seen(baseline: Baseline) -> Iterator[str]:
     for table, items in baseline.rows.items():
         for item in items:
             row = key_of(table, item).row
-            for name in row.get_attributes():
+            for name in (attribute.attr_name for attribute in row.get_attributes().values()):
                 yield f"{row.__name__}.{name}" if name in item else f"{row.__name__} without {name}"
 
 
@@ -146,7 +147,7 @@ STORED: Final[Mapping[type[Enum], Callable[[Rows], set[str]]]] = {
     audits.AuditStatus: lambda rows: {
         json.loads(row.body)["status"] for row in rows.items[AuditRow] if row.sk == "last"
     },
-    audit_domain.What: lambda rows: {finding["what"] for finding in _findings(rows)},
+    audit_domain.StorageKind: lambda rows: {finding["what"] for finding in _findings(rows)},
     Verdict: lambda rows: {finding["verdict"] for finding in _findings(rows)},
 }
 """Enums whose members lie in rows, and where."""

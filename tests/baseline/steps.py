@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from chalicelib.domain.operation import TRY_LIMIT, Kind, Operation, Status
 from chalicelib.operations import engine
+from chalicelib.operations.kinds import KINDS
 from tests.baseline.parts import Strike, dying
 from tests.baseline.story import (
     NOT_WAITING,
@@ -101,7 +102,7 @@ def tell_every_step(story: Story, status: Status) -> None:
     """An operation of each kind open at each of its steps: it waits for its next try, is held by a worker that died
     with the provider's answer, or was given up in doubt.
     """
-    for kind, kinds in engine.KINDS.items():
+    for kind, kinds in KINDS.items():
         for step in kinds.steps:
             place = PLACES[kind, step]
             name = f"{kind.value}-{step}-{status.value}".replace(" ", "-")

@@ -14,7 +14,8 @@ from typing import Any, Final
 from chalicelib.domain.operation import Operation
 from chalicelib.errors import PluginInDoubt, PluginRejected, PluginUnreachable
 from chalicelib.operations import engine
-from chalicelib.service.silence import SWEEP_SECONDS, Silence, silence
+from chalicelib.sweeps import liveness
+from chalicelib.sweeps.liveness import SWEEP_SECONDS
 from moorage import certificates, publishing
 from tests.baseline.parts import Bridge, Front, Strike, Strikes, Watched
 from tests.emulated import STAGE
@@ -136,14 +137,14 @@ class Story:
     def pass_until(self, *moments: float) -> None:
         self.system.clock.moment = max(self.system.clock.moment, *moments)
 
-    def pass_time(self, seconds: float, *, beating: Iterable[str]) -> Silence:
+    def pass_time(self, seconds: float, *, beating: Iterable[str]) -> liveness.Report:
         """Time in which the sweeper looks after the nodes each minute, and these bridges beat."""
         end = self.system.clock.moment + seconds
-        found = silence(self.system.deps)
+        found = liveness.sweep(self.system.deps)
         while self.system.clock.moment < end:
             self.system.clock.moment += SWEEP_SECONDS
             self.beat(*beating)
-            found = silence(self.system.deps)
+            found = liveness.sweep(self.system.deps)
         return found
 
     def beat(self, *node_ids: str) -> None:

@@ -44,7 +44,7 @@ def is_in_doubt(world: System, operation_id: str) -> bool:
 
 def test_secrets_that_an_earlier_version_sealed_are_opened(world: System) -> None:
     """Of volumes, of requests, of the worker; and by no caller that takes them for another volume's."""
-    sealer = world.deps.sealer
+    sealer = world.sealer
     kept = [*_sealed(world)]
     assert len(kept) > 20
     for namespace, volume_id, sealed in kept:

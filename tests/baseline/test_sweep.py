@@ -2,13 +2,13 @@
 
 import json
 
-from chalicelib import workers
+from chalicelib import functions
 from chalicelib.domain.claim import ClaimState
 from chalicelib.domain.operation import TRY_LIMIT, Status
 from chalicelib.domain.plugin import LEFT, Node
-from chalicelib.service.silence import GAP
 from chalicelib.store.index import REPAIR_AFTER
 from chalicelib.store.tables import LeaseRow, LockRow, TurnRow
+from chalicelib.sweeps.liveness import GAP
 from tests.baseline.files import Baseline, Exchange
 from tests.baseline.rows import Rows
 from tests.baseline.world import forget_mounts, read_rows
@@ -34,7 +34,7 @@ def sweep(system: System, times: int) -> list[int]:
         for node in system.deps.plugins.nodes():
             if is_up(node):
                 beat(system, node)
-        workers.sweep_operations(CALLED, None)
+        functions.sweep_operations(CALLED, None)
         sent.append(len(system.queue.messages))
         system.pump()
     return sent
@@ -73,7 +73,7 @@ def test_what_an_earlier_version_left_is_swept_until_nothing_is_due(world: Syste
         say(world, next(one for one in baseline.later if one.path.endswith(node_id)))
     sweep(world, 2)
     nodes = {node.id: node for node in world.deps.plugins.nodes()}
-    assert [name for name, node in nodes.items() if node.spared] == [], "most are back"
+    assert [name for name, node in nodes.items() if node.claims_kept] == [], "most are back"
     let_go = [
         world.deps.claims.get(*place) for node in nodes.values() if not node.healthy for place in held(world, node)
     ]

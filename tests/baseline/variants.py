@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from chalicelib.domain.operation import TRY_LIMIT, UPDATE, Kind
+from chalicelib.domain.operation import TRY_LIMIT, Kind
 from chalicelib.domain.plugin import LEFT
 from chalicelib.domain.volume import ACCESS_MODES, ATTACHMENT_MODES, VolumeState
+from chalicelib.operations.expand_volume import UPDATES
 from chalicelib.service.operations import CANCELLED
 from chalicelib.store.tables import (
     AuditRow,
@@ -18,9 +19,9 @@ from chalicelib.store.tables import (
     NodeRow,
     OperationRow,
     PluginRow,
+    TrustRow,
     TurnRow,
     VolumeRow,
-    WorkerRow,
 )
 from tests.baseline.rows import Rows
 
@@ -82,7 +83,7 @@ def instances_of(rows: Rows, node: NodeRow) -> list[InstanceRow]:
 VARIANTS: Final[Mapping[str, Callable[[Rows], bool]]] = {
     **{f"volume claimed as {mode}": _in_force(mode) for mode in ACCESS_MODES},
     **{f"volume claimed as {mode}": _attached(mode) for mode in ATTACHMENT_MODES},
-    **{f"volume held for {kind}": _held_for(kind) for kind in ("create", "delete", "expand", UPDATE)},
+    **{f"volume held for {kind}": _held_for(kind) for kind in ("create", "delete", "expand", UPDATES)},
     "volume with all capabilities' forms": _volume(lambda _, body: len(body.get("capabilities", ())) > 1),
     "volume with mount flags": _volume(lambda _, body: body.get("mount", ("", None))[1] is not None),
     "volume with mount options without flags": _volume(lambda _, body: body.get("mount", ("", ()))[1] is None),
@@ -192,8 +193,8 @@ VARIANTS: Final[Mapping[str, Callable[[Rows], bool]]] = {
     "instance of a node only": _instance(lambda row, _: row.node and not row.controller),
     "instance that is not healthy": _instance(lambda row, body: not row.healthy and bool(body["health_description"])),
     "node that is up": _node(lambda row, _: row.healthy and row.down_since is None),
-    "node that is down": _node(lambda row, _: not row.healthy and not row.spared),
-    "node that is spared": _node(lambda row, _: bool(row.spared)),
+    "node that is down": _node(lambda row, _: not row.healthy and not row.claims_kept),
+    "node that is spared": _node(lambda row, _: bool(row.claims_kept)),
     "node whose bridge was stopped": _node(lambda row, _: row.instance_id == LEFT),
     "node whose registration is half done": _node(lambda row, body: not body["digest"] and row.instance_id != LEFT),
     "node that is half forgotten": lambda rows: any(
@@ -213,5 +214,5 @@ VARIANTS: Final[Mapping[str, Callable[[Rows], bool]]] = {
         {o.kind for o in rows.items[OperationRow] for lock in rows.items[LockRow] if lock.operation_id == o.sk}
         == {Kind.CREATE_SNAPSHOT.value, Kind.DELETE_SNAPSHOT.value}
     ),
-    "serials that are refused": lambda rows: any(row.refused for row in rows.items[WorkerRow]),
+    "serials that are refused": lambda rows: any(row.refused for row in rows.items[TrustRow]),
 }

@@ -48,11 +48,11 @@ def services(address: str, monkeypatch: pytest.MonkeyPatch) -> Deps:
     assert stores.plugins.put_node(node, digest="", read=None)
     instance = Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True)
     stores.plugins.change("p", "node-a", instance, now=clock.now())
-    return Deps.on(
-        stores,
+    return Deps(
+        **stores.parts(),
         waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
-        queue=FakeQueue(),  # type: ignore[arg-type]
+        queue=FakeQueue(),
         asker=NoAsker(),
         wait_seconds=25,
     )

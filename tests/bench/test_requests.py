@@ -15,9 +15,9 @@ import pytest
 from chalicelib.domain.volume import Definition, Volume
 from chalicelib.service import listing, volumes
 from chalicelib.service.deps import Deps
-from chalicelib.service.listing import Query
+from chalicelib.service.listing import VolumeQuery
 from chalicelib.store import volumes as store
-from chalicelib.store.dynamo import Consumed, consumed
+from chalicelib.store.dynamo import ConsumedCapacity, consumed_capacity
 from chalicelib.store.index import volume_scope
 from infra.local import dynamodb_local
 from tests.bench.loaded import SOME, load, services, volume_id
@@ -50,24 +50,24 @@ REQUESTS: dict[str, Callable[[Deps], object]] = {
     "read of what is not there": lambda d: volumes.read(d, "default", "nope"),
     "poll of a blocked list": lambda d: listing.current(d, "default"),
     "write under the index protocol": write,
-    "page of 10": lambda d: listing.list_volumes(d, Query(per_page=10)),
-    "page of 100": lambda d: listing.list_volumes(d, Query(per_page=100)),
-    "page of 100 of a plugin": lambda d: listing.list_volumes(d, Query(per_page=100, plugin_id="p")),
-    "page of 1,000": lambda d: listing.list_volumes(d, Query(per_page=1000)),
+    "page of 10": lambda d: listing.list_volumes(d, VolumeQuery(per_page=10)),
+    "page of 100": lambda d: listing.list_volumes(d, VolumeQuery(per_page=100)),
+    "page of 100 of a plugin": lambda d: listing.list_volumes(d, VolumeQuery(per_page=100, plugin_id="p")),
+    "page of 1,000": lambda d: listing.list_volumes(d, VolumeQuery(per_page=1000)),
 }
 
 
 def test_report_of_ratios(deps: Deps) -> None:
     times: dict[str, list[float]] = {name: [] for name in REQUESTS}
-    used = {name: Consumed() for name in REQUESTS}
+    used = {name: ConsumedCapacity() for name in REQUESTS}
     # Round by round, so that a slow moment of the machine falls on all alike.
     for _ in range(ROUNDS):
         for name, request in REQUESTS.items():
-            token = consumed.set(used[name])
+            token = consumed_capacity.set(used[name])
             start = time.perf_counter()
             request(deps)
             times[name].append(time.perf_counter() - start)
-            consumed.reset(token)
+            consumed_capacity.reset(token)
     medians = {name: statistics.median(found) for name, found in times.items()}
     unit = medians["one strong GetItem"]
 

@@ -12,7 +12,7 @@ from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import Capability, Definition, Volume, VolumeState
 from chalicelib.errors import RequestError
 from chalicelib.service import listing
-from chalicelib.service.listing import QUERY_COST, READ_BUDGET, STUB_BYTES, Listed, Query
+from chalicelib.service.listing import QUERY_COST, READ_BUDGET, STUB_BYTES, VolumePage, VolumeQuery
 from chalicelib.settings import MAX_WAITS, Settings
 from chalicelib.store import tables
 from chalicelib.store import volumes as store
@@ -75,11 +75,11 @@ def reads(system: System) -> Iterator[list[tuple[str, int]]]:
         events.unregister("provide-client-params.dynamodb.*", note)
 
 
-def ids(listed: Listed) -> list[str]:
-    return [volume.id for volume, _ in listed.volumes]
+def ids(page: VolumePage) -> list[str]:
+    return [volume.id for volume, _ in page.volumes]
 
 
-def pages(system: System, query: Query) -> list[list[str]]:
+def pages(system: System, query: VolumeQuery) -> list[list[str]]:
     """All pages from the first on, each by the token of the one before."""
     out = []
     while True:
@@ -96,11 +96,11 @@ def test_a_small_page_reads_one_record_more_than_it_shows(system: System) -> Non
     fill(system, *numbered(600))
 
     with reads(system) as whole:
-        page = listing.list_volumes(system.deps, Query(per_page=10))
+        page = listing.list_volumes(system.deps, VolumeQuery(per_page=10))
     with reads(system) as of_plugin:
-        same = listing.list_volumes(system.deps, Query(per_page=10, plugin_id="directory"))
+        same = listing.list_volumes(system.deps, VolumeQuery(per_page=10, plugin_id="directory"))
     with reads(system) as everywhere:
-        star = listing.list_volumes(system.deps, Query(per_page=10, plugin_id="directory", namespace="*"))
+        star = listing.list_volumes(system.deps, VolumeQuery(per_page=10, plugin_id="directory", namespace="*"))
 
     assert whole == [("ns", 11)]
     assert of_plugin == everywhere == [("plugin", 11), ("batch", 11)]
@@ -112,7 +112,7 @@ def test_a_page_over_tombstones_doubles_what_it_reads(system: System) -> None:
     fill(system, *numbered(100, state=VolumeState.GONE, modify_index=9), replace(SOME, id="w"), replace(SOME, id="x"))
 
     with reads(system) as seen:
-        page = listing.list_volumes(system.deps, Query(per_page=1))
+        page = listing.list_volumes(system.deps, VolumeQuery(per_page=1))
 
     assert seen == [("ns", 2), ("ns", 4), ("ns", 8), ("ns", 16), ("ns", 32), ("ns", 64)]
     assert (ids(page), page.next_token) == (["w"], "default.x")
@@ -121,26 +121,26 @@ def test_a_page_over_tombstones_doubles_what_it_reads(system: System) -> None:
 def test_an_index_is_above_everything_that_was_read_even_what_is_not_shown(system: System) -> None:
     fill(system, replace(SOME, id="a", modify_index=50), replace(SOME, id="b", modify_index=70, state=VolumeState.GONE))
 
-    assert listing.list_volumes(system.deps, Query()).index == 70
-    assert listing.list_volumes(system.deps, Query(matches=lambda v, p, spend: False)).index == 70
+    assert listing.list_volumes(system.deps, VolumeQuery()).index == 70
+    assert listing.list_volumes(system.deps, VolumeQuery(matches=lambda v, p, spend: False)).index == 70
 
 
 @pytest.mark.parametrize("per_page", [1, 3, 7, 100])
 @pytest.mark.parametrize(
     "query",
     [
-        Query(namespace="*"),
-        Query(namespace="*", plugin_id="directory"),
-        Query(namespace="*", plugin_id="directory", prefix="v-0000"),
-        Query(namespace="*", plugin_id="d"),
-        Query(namespace="*", plugin_id="d", prefix="v-0000"),
-        Query(namespace="*", prefix="v-00001"),
-        Query(plugin_id="d"),
-        Query(matches=lambda volume, plugin, spend: volume.id.endswith(("1", "4"))),
-        Query(namespace="*", plugin_id="directory", matches=lambda volume, plugin, spend: volume.id > "v-00003"),
+        VolumeQuery(namespace="*"),
+        VolumeQuery(namespace="*", plugin_id="directory"),
+        VolumeQuery(namespace="*", plugin_id="directory", prefix="v-0000"),
+        VolumeQuery(namespace="*", plugin_id="d"),
+        VolumeQuery(namespace="*", plugin_id="d", prefix="v-0000"),
+        VolumeQuery(namespace="*", prefix="v-00001"),
+        VolumeQuery(plugin_id="d"),
+        VolumeQuery(matches=lambda volume, plugin, spend: volume.id.endswith(("1", "4"))),
+        VolumeQuery(namespace="*", plugin_id="directory", matches=lambda volume, plugin, spend: volume.id > "v-00003"),
     ],
 )
-def test_pages_in_sequence_are_the_whole_list_in_order(system: System, query: Query, per_page: int) -> None:
+def test_pages_in_sequence_are_the_whole_list_in_order(system: System, query: VolumeQuery, per_page: int) -> None:
     for name in ("team", "team-a"):
         assert system.call("PUT", "/v1/namespace", {"Name": name}).status == 200
     system.add_plugin("disk")
@@ -165,7 +165,7 @@ def test_a_negative_page_is_empty_and_has_the_first_as_its_token(system: System,
     fill(system, *numbered(3))
 
     with reads(system) as seen:
-        page = listing.list_volumes(system.deps, Query(per_page=per_page))
+        page = listing.list_volumes(system.deps, VolumeQuery(per_page=per_page))
 
     assert (ids(page), page.next_token) == ([], "default.v-00000")
     assert seen == [("ns", 2)]
@@ -184,7 +184,7 @@ def test_a_negative_page_is_empty_and_has_the_first_as_its_token(system: System,
 def test_a_token_need_not_exist(system: System, token: str, found: list[str]) -> None:
     fill(system, *numbered(3))
 
-    assert ids(listing.list_volumes(system.deps, Query(next_token=token))) == found
+    assert ids(listing.list_volumes(system.deps, VolumeQuery(next_token=token))) == found
 
 
 def test_a_filter_that_lets_few_through_ends_with_a_short_page_and_its_token(system: System, budget: int) -> None:
@@ -193,9 +193,9 @@ def test_a_filter_that_lets_few_through_ends_with_a_short_page_and_its_token(sys
     def rare(volume: Volume, plugin: Plugin | None, spend: Callable[[int], None]) -> bool:
         return volume.id in ("v-00003", f"v-{budget + 50:05}")
 
-    first = listing.list_volumes(system.deps, Query(per_page=2, matches=rare))
-    second = listing.list_volumes(system.deps, Query(per_page=2, matches=rare, next_token=first.next_token))
-    unpaged = listing.list_volumes(system.deps, Query(matches=rare))
+    first = listing.list_volumes(system.deps, VolumeQuery(per_page=2, matches=rare))
+    second = listing.list_volumes(system.deps, VolumeQuery(per_page=2, matches=rare, next_token=first.next_token))
+    unpaged = listing.list_volumes(system.deps, VolumeQuery(matches=rare))
 
     assert (ids(first), first.next_token) == (["v-00003"], f"default.v-{budget - QUERY_COST:05}")
     assert (ids(second), second.next_token) == ([f"v-{budget + 50:05}"], "")
@@ -206,8 +206,8 @@ def test_tombstones_and_empty_namespaces_are_read_within_the_budget(system: Syst
     gone = [replace(volume, state=VolumeState.GONE) for volume in numbered(budget + 20)]
     fill(system, *gone, replace(SOME, id="w"))
 
-    first = listing.list_volumes(system.deps, Query(per_page=1))
-    second = listing.list_volumes(system.deps, Query(per_page=1, next_token=first.next_token))
+    first = listing.list_volumes(system.deps, VolumeQuery(per_page=1))
+    second = listing.list_volumes(system.deps, VolumeQuery(per_page=1, next_token=first.next_token))
 
     assert ids(first) == []
     assert first.next_token.startswith("default.v-0")
@@ -221,7 +221,7 @@ def test_what_a_filter_asks_for_itself_counts(system: System) -> None:
         spend(READ_BUDGET // 10)
         return True
 
-    page = listing.list_volumes(system.deps, Query(per_page=25, matches=costly))
+    page = listing.list_volumes(system.deps, VolumeQuery(per_page=25, matches=costly))
 
     assert 9 <= len(page.volumes) <= 12
     assert page.next_token == f"default.v-{len(page.volumes):05}"
@@ -235,10 +235,10 @@ def test_a_list_that_takes_too_long_is_refused_and_a_page_ends_short(system: Sys
         system.deps.clock.sleep(10)
         return True
 
-    page = listing.list_volumes(system.deps, Query(per_page=4, matches=slow, until=now + 15))
+    page = listing.list_volumes(system.deps, VolumeQuery(per_page=4, matches=slow, until=now + 15))
     assert (ids(page), page.next_token) == (["v-00000", "v-00001"], "default.v-00002")
     with pytest.raises(RequestError, match="takes too long in one piece: ask for pages with per_page"):
-        listing.list_volumes(system.deps, Query(matches=slow, until=system.deps.clock.monotonic() + 15))
+        listing.list_volumes(system.deps, VolumeQuery(matches=slow, until=system.deps.clock.monotonic() + 15))
 
 
 def test_a_namespace_that_cannot_be_finds_nothing(system: System) -> None:
@@ -258,7 +258,7 @@ def test_a_namespace_that_cannot_be_finds_nothing(system: System) -> None:
 def test_a_page_without_a_filter_is_full_however_long_it_is(system: System) -> None:
     fill(system, *numbered(1200))
 
-    page = listing.list_volumes(system.deps, Query(per_page=1100))
+    page = listing.list_volumes(system.deps, VolumeQuery(per_page=1100))
 
     assert (len(page.volumes), page.next_token) == (1100, "default.v-01100")
 

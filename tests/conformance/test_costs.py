@@ -8,8 +8,8 @@ import pytest
 from chalicelib.domain.claim import Claim
 from chalicelib.service import claims, listing, volumes
 from chalicelib.service.deps import Deps
-from chalicelib.service.listing import Query
-from chalicelib.store.dynamo import Consumed, consumed
+from chalicelib.service.listing import VolumeQuery
+from chalicelib.store.dynamo import ConsumedCapacity, consumed_capacity
 from infra.local import dynamodb_local
 from tests.bench.loaded import load, services, volume_id
 from tests.harness import BUDGET
@@ -47,16 +47,16 @@ def claim(deps: Deps, size: int) -> object:
 
 
 REQUESTS: dict[str, Callable[[Deps, int], object]] = {
-    "page of 100": lambda d, s: full(listing.list_volumes(d, Query(per_page=100))),
+    "page of 100": lambda d, s: full(listing.list_volumes(d, VolumeQuery(per_page=100))),
     "page of 40 from the middle": lambda d, s: full(
-        listing.list_volumes(d, Query(per_page=40, next_token="default.v-0400000")), 40
+        listing.list_volumes(d, VolumeQuery(per_page=40, next_token="default.v-0400000")), 40
     ),
-    "page of 100, all namespaces": lambda d, s: full(listing.list_volumes(d, Query(namespace="*", per_page=100))),
-    "page of 100 of a plugin": lambda d, s: full(listing.list_volumes(d, Query(plugin_id="p", per_page=100))),
-    "page of 10": lambda d, s: full(listing.list_volumes(d, Query(per_page=10)), 10),
+    "page of 100, all namespaces": lambda d, s: full(listing.list_volumes(d, VolumeQuery(namespace="*", per_page=100))),
+    "page of 100 of a plugin": lambda d, s: full(listing.list_volumes(d, VolumeQuery(plugin_id="p", per_page=100))),
+    "page of 10": lambda d, s: full(listing.list_volumes(d, VolumeQuery(per_page=10)), 10),
     "page of 10 through a filter": lambda d, s: full(
         listing.list_volumes(
-            d, Query(per_page=10, matches=lambda volume, plugin, spend: volume.definition.capacity == 0)
+            d, VolumeQuery(per_page=10, matches=lambda volume, plugin, spend: volume.definition.capacity == 0)
         ),
         10,
     ),
@@ -68,24 +68,24 @@ REQUESTS: dict[str, Callable[[Deps, int], object]] = {
 }
 
 
-def full(listed: listing.Listed, count: int = 100) -> None:
+def full(listed: listing.VolumePage, count: int = 100) -> None:
     assert len(listed.volumes) == count
 
 
-def cost(deps: Deps, size: int, request: Callable[[Deps, int], object]) -> Consumed:
-    used = Consumed()
-    token = consumed.set(used)
+def cost(deps: Deps, size: int, request: Callable[[Deps, int], object]) -> ConsumedCapacity:
+    used = ConsumedCapacity()
+    token = consumed_capacity.set(used)
     try:
         request(deps, size)
     finally:
-        consumed.reset(token)
+        consumed_capacity.reset(token)
     return used
 
 
 def test_requests_cost_the_same_at_every_number_of_volumes(
     deps: Deps, record_property: Callable[[str, object], None]
 ) -> None:
-    costs: dict[str, list[Consumed]] = {name: [] for name in REQUESTS}
+    costs: dict[str, list[ConsumedCapacity]] = {name: [] for name in REQUESTS}
     loaded = 0
     for size in SIZES:
         load(deps, range(loaded, size + SPARE))

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.domain.call import CallOptions
 from chalicelib.domain.claim import Use
 from chalicelib.domain.external import Snapshot
-from chalicelib.domain.operation import How
 from chalicelib.domain.volume import Made, Volume
 from chalicelib.errors import PluginRejected
 
@@ -58,19 +58,8 @@ class FakeProvider:
     """Both of every volume it makes."""
     made: int = 0
 
-    def create_volume(
-        self,
-        plugin_id: str,
-        volume: Volume,
-        *,
-        name: str,
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: Attempt,
-    ) -> Made:
-        found = self._call(
-            "CreateVolume", name, attempt, secrets, lambda: self.make_volume(name, volume.definition.capacity_min)
-        )
+    def create_volume(self, volume: Volume, *, name: str, call: CallOptions) -> Made:
+        found = self._call("CreateVolume", name, call, lambda: self.make_volume(name, volume.definition.capacity_min))
         asked = volume.definition
         return Made(
             found.id, found.capacity, dict(self.context), tuple(self.topologies), asked.snapshot_id, asked.clone_id
@@ -85,21 +74,16 @@ class FakeProvider:
             self.volumes[found.id] = found
         return found
 
-    def delete_volume(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
-    ) -> None:
-        self._call("DeleteVolume", external_id, attempt, secrets, lambda: self.volumes.pop(external_id, None))
+    def delete_volume(self, plugin_id: str, external_id: str, *, call: CallOptions) -> None:
+        self._call("DeleteVolume", external_id, call, lambda: self.volumes.pop(external_id, None))
 
-    def expand_volume(
+    def controller_expand_volume(
         self,
-        plugin_id: str,
         volume: Volume,
         *,
         required: int,
         limit: int,
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: Attempt,
+        call: CallOptions,
     ) -> int:
         def grow() -> int:
             stored = self.volumes.get(volume.definition.external_id)
@@ -108,7 +92,7 @@ class FakeProvider:
             stored.capacity = max(stored.capacity, required)
             return stored.capacity
 
-        size: int = self._call("ControllerExpandVolume", volume.definition.external_id, attempt, secrets, grow)
+        size: int = self._call("ControllerExpandVolume", volume.definition.external_id, call, grow)
         return size
 
     def create_snapshot(
@@ -118,9 +102,7 @@ class FakeProvider:
         *,
         name: str,
         parameters: Mapping[str, str],
-        secrets: Mapping[str, str],
-        until: float,
-        attempt: Attempt,
+        call: CallOptions,
     ) -> Snapshot:
         def take() -> Stored:
             found = next((s for s in self.snapshots.values() if (s.name, s.source) == (name, external_id)), None)
@@ -130,13 +112,11 @@ class FakeProvider:
                 self.snapshots[found.id] = found
             return found
 
-        taken: Stored = self._call("CreateSnapshot", name, attempt, secrets, take)
+        taken: Stored = self._call("CreateSnapshot", name, call, take)
         return Snapshot(taken.id, external_id, taken.capacity, create_time=1, ready=True)
 
-    def delete_snapshot(
-        self, plugin_id: str, external_id: str, *, secrets: Mapping[str, str], until: float, attempt: Attempt
-    ) -> None:
-        self._call("DeleteSnapshot", external_id, attempt, secrets, lambda: self.snapshots.pop(external_id, None))
+    def delete_snapshot(self, plugin_id: str, external_id: str, *, call: CallOptions) -> None:
+        self._call("DeleteSnapshot", external_id, call, lambda: self.snapshots.pop(external_id, None))
 
     def land(self) -> int:
         """Calls that were out of sight have their effect now; how many."""
@@ -146,7 +126,9 @@ class FakeProvider:
                 effect()
         return len(landing)
 
-    def publish(self, volume: Volume, use: Use, *, external_node_id: str, how: How) -> dict[str, str]:
+    def controller_publish_volume(
+        self, volume: Volume, use: Use, *, external_node_id: str, call: CallOptions
+    ) -> dict[str, str]:
         def attach() -> dict[str, str]:
             others = {n for v, n in self.attached if v == volume.definition.external_id} - {external_node_id}
             if others and use.capability.access_mode.startswith("single-node"):
@@ -155,49 +137,49 @@ class FakeProvider:
             return {"device": f"/dev/{volume.definition.external_id}"}
 
         subject = f"{volume.definition.external_id}@{external_node_id}"
-        context: dict[str, str] = self._call("ControllerPublishVolume", subject, how.attempt, how.secrets, attach)
+        context: dict[str, str] = self._call("ControllerPublishVolume", subject, call, attach)
         return context
 
-    def unpublish(self, plugin_id: str, external_id: str, *, external_node_id: str, how: How) -> None:
+    def controller_unpublish_volume(
+        self, plugin_id: str, external_id: str, *, external_node_id: str, call: CallOptions
+    ) -> None:
         place = (external_id, external_node_id)
         self._call(
             "ControllerUnpublishVolume",
             f"{external_id}@{external_node_id}",
-            how.attempt,
-            how.secrets,
+            call,
             lambda: self.attached.discard(place),
         )
 
-    def stage(self, volume: Volume, use: Use, *, node_id: str, how: How) -> bool:
+    def node_stage_volume(self, volume: Volume, use: Use, *, node_id: str, call: CallOptions) -> None:
         place = (volume.definition.external_id, node_id, use.staging_path)
-        self._call(
-            "NodeStageVolume", volume.definition.external_id, how.attempt, how.secrets, lambda: self.mounted.add(place)
-        )
-        return True
+        self._call("NodeStageVolume", volume.definition.external_id, call, lambda: self.mounted.add(place))
 
-    def mount(self, volume: Volume, use: Use, *, node_id: str, how: How) -> None:
+    def node_publish_volume(self, volume: Volume, use: Use, *, node_id: str, call: CallOptions) -> None:
         place = (volume.definition.external_id, node_id, use.target_path)
         self._call(
             "NodePublishVolume",
             volume.definition.external_id,
-            how.attempt,
-            how.secrets,
+            call,
             lambda: self.mounted.add(place),
         )
 
-    def unmount(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
+    def node_unpublish_volume(
+        self, plugin_id: str, external_id: str, *, node_id: str, path: str, call: CallOptions
+    ) -> None:
         place = (external_id, node_id, path)
-        self._call("NodeUnpublishVolume", external_id, how.attempt, how.secrets, lambda: self.mounted.discard(place))
+        self._call("NodeUnpublishVolume", external_id, call, lambda: self.mounted.discard(place))
 
-    def unstage(self, plugin_id: str, external_id: str, *, node_id: str, path: str, how: How) -> None:
+    def node_unstage_volume(
+        self, plugin_id: str, external_id: str, *, node_id: str, path: str, call: CallOptions
+    ) -> None:
         place = (external_id, node_id, path)
-        self._call("NodeUnstageVolume", external_id, how.attempt, how.secrets, lambda: self.mounted.discard(place))
+        self._call("NodeUnstageVolume", external_id, call, lambda: self.mounted.discard(place))
 
-    def _call(
-        self, rpc: str, subject: str, attempt: Attempt, secrets: Mapping[str, str], effect: Callable[[], Any]
-    ) -> Any:
-        self.log.append((rpc, subject, attempt))
-        self.secrets.append(dict(secrets))
+    def _call(self, rpc: str, subject: str, call: CallOptions, effect: Callable[[], Any]) -> Any:
+        assert call.attempt is not None
+        self.log.append((rpc, subject, (call.attempt.operation_id, call.attempt.number)))
+        self.secrets.append(dict(call.secrets))
         for hook in list(self.before):
             try:
                 hook(rpc, self)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chalicelib.service import nodes
+from chalicelib.wire import registrations
 from tests.harness import System
 from tests.nodes.bridges import Authority, counts, plugin, statuses
 
@@ -11,7 +11,7 @@ from tests.nodes.bridges import Authority, counts, plugin, statuses
 def test_neighbours_are_taken(
     empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch, theirs: int
 ) -> None:
-    monkeypatch.setattr(nodes, "PROTOCOL", 5)
+    monkeypatch.setattr(registrations, "PROTOCOL", 5)
     reply = authority.bridge("n1").beat(Protocol=theirs)
     assert (reply.status, reply.json["Protocol"]) == (200, 5)
     assert statuses(empty) == {"n1": "ready"}
@@ -27,7 +27,7 @@ def test_neighbours_are_taken(
 def test_others_are_told_what_to_update(
     empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch, theirs: int, text: str
 ) -> None:
-    monkeypatch.setattr(nodes, "PROTOCOL", 5)
+    monkeypatch.setattr(registrations, "PROTOCOL", 5)
     reply = authority.bridge("n1").beat(Protocol=theirs)
     assert (reply.status, reply.body) == (426, text)
     assert statuses(empty) == {}

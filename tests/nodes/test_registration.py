@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib.csi.channel import Identity, TlsChannels
+from chalicelib.csi.channel import TlsChannels, WorkerTls
 from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE, SILENT_AFTER
 from chalicelib.errors import PluginUnreachable
-from chalicelib.service import claim_sweep
+from chalicelib.sweeps import claims
 from moorage import certificates
 from tests.harness import System
 from tests.nodes.bridges import Authority, counts, plugin, statuses
-from tests.nodes.test_silence import pass_time, take_a_volume, times
+from tests.nodes.test_liveness import pass_time, take_a_volume, times
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"NodeInfo": []}, "Plugins[0].NodeInfo is not a dict"),
@@ -154,7 +154,7 @@ def test_a_node_is_purged_when_it_is_down_and_nothing_is_claimed_there(empty: Sy
         "volume data in namespace default is claimed on node n1: detach it first",
     )
     found = pass_time(empty, 2 * SILENT_AFTER)
-    claim_sweep.sweep(empty.deps, down=found.down, fresh_since=found.fresh_since)
+    claims.sweep(empty.deps, found)
     assert empty.call("DELETE", "/v1/volume/csi/data/detach", query="node=n1&force=true").status == 200
     before = empty.call("GET", "/v1/nodes")
     purged = empty.call("POST", "/v1/node/n1/purge")
@@ -218,8 +218,8 @@ def test_a_renewed_certificate_is_the_nodes_and_the_worker_speaks_to_no_refused_
     pem = [(authority.worker / name).read_bytes() for name in ("ca.pem", "worker.pem", "worker-key.pem")]
 
     def refusing(*serials: str) -> TlsChannels:
-        identity = Identity(pem[0], pem[1], pem[2], "1", frozenset(serials))
-        return TlsChannels(lambda: identity, empty.clock.monotonic)
+        tls = WorkerTls(pem[0], pem[1], pem[2], "1", frozenset(serials))
+        return TlsChannels(lambda: tls, empty.clock.monotonic)
 
     with pytest.raises(PluginUnreachable, match="of node n1's bridge is on the list of refused serials"):
         refusing(bridge.serial).of(instance)

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from chalicelib import ask, wiring, workers
+from chalicelib import ask, functions, wiring
 from chalicelib.ask import Asker
-from chalicelib.domain.audit import Finding, Verdict, What
+from chalicelib.domain.audit import Finding, StorageKind, Verdict
+from chalicelib.domain.call import CallOptions
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.errors import PluginInDoubt, PluginUnreachable, StoreUnavailable
 from chalicelib.service import audit
 from chalicelib.store.audits import PART, AuditStatus, AuditStore, Report
 from chalicelib.store.waits import WaitStore
-from chalicelib.worker import Worker
 from tests import harness, plugin
 from tests.emulated import aws
 from tests.harness import Reply, System, definition
@@ -32,7 +32,7 @@ def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[System]:
     with aws() as place, plugin.running(tmp_path) as socket:
         system = harness.make_system(monkeypatch, place)
         channels = plugin.SocketChannels(socket, system.clock.monotonic)
-        system.use(plugin.worker(system.deps.plugins, channels, system.clock))
+        system.use(plugin.calls(system.deps.plugins, channels, system.clock))
         system.add_plugin(controller_capabilities=CAPABILITIES)
         yield system
         channels.close()
@@ -46,25 +46,20 @@ def create(system: System, volume_id: str) -> str:
     return str(reply.json["Volumes"][0]["ExternalID"])
 
 
-def provider(system: System) -> Worker:
-    """The plugin, called past the control plane, as others may."""
-    worker = system.context.calls
-    assert isinstance(worker, Worker)
-    return worker
-
-
 def make_past_us(system: System, name: str) -> str:
-    """A volume that somebody made at the plugin."""
+    """Create a volume at the plugin past the control plane, as others may, and return its ID."""
     volume = Volume(
         "", name, "directory", definition=Definition(capabilities=(Capability("single-node-writer", "file-system"),))
     )
-    call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (name, 1)}
-    return str(provider(system).create_volume("directory", volume, name=name, **call).external_id)
+    return system.context.calls.create_volume(volume, name=name, call=soon(system)).external_id
 
 
 def remove_past_us(system: System, external_id: str) -> None:
-    call: dict[str, Any] = {"secrets": {}, "until": system.clock.monotonic() + 10, "attempt": (external_id, 1)}
-    provider(system).delete_volume("directory", external_id, **call)
+    system.context.calls.delete_volume("directory", external_id, call=soon(system))
+
+
+def soon(system: System) -> CallOptions:
+    return CallOptions(system.clock.monotonic() + 10)
 
 
 def forget_all(system: System) -> None:
@@ -318,7 +313,7 @@ def test_an_older_run_does_not_overwrite_a_newer_ones_report(system: System) -> 
     audits, now = AuditStore(system.deps.dynamo), system.clock.now()
     old, new = (Report(run, "directory", AuditStatus.DONE, began) for run, began in (("b", now - 1), ("a", now)))
     audits.write(new, now=now)
-    finding = Finding(What.VOLUME, Verdict.ORPHAN, "vol-1")
+    finding = Finding(StorageKind.VOLUME, Verdict.ORPHAN, "vol-1")
     audits.write(old, [finding], now=now)
     assert audits.last("directory") == new
     assert audits.part(new, 0) == []
@@ -329,7 +324,7 @@ def test_every_plugin_that_lists_is_audited_once_a_day(system: System, capsys: p
     system.add_plugin("mute", controller_capabilities=frozenset())
     name = f"data-{system.clock.new_id()}"
     system.asker.answers["list_volumes"] = lambda plugin_id, **_: entries(name if plugin_id == "second" else "vol-1")
-    workers.audit_volumes({**_scheduled(), "detail": {}}, None)
+    functions.audit_volumes({**_scheduled(), "detail": {}}, None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     findings = [(n["plugin_id"], n["verdict"], n["external_id"]) for n in lines if n["event"] == "audit finding"]
     assert findings == [("second", "orphan", name)]
@@ -351,7 +346,7 @@ class FakeLambda:
     def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> None:  # noqa: N803 - AWS's names
         assert InvocationType == "Event"
         self.called.append(FunctionName)
-        workers.audit_volumes(json.loads(Payload), None)
+        functions.audit_volumes(json.loads(Payload), None)
 
 
 def test_the_function_understands_what_the_api_sends(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

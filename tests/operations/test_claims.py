@@ -7,9 +7,11 @@ import pytest
 
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginInDoubt, PluginRejected
-from chalicelib.service import claim_sweep, counters
-from chalicelib.service import claims as claim_service
+from chalicelib.service import counters as counter_service
+from chalicelib.service import releases
 from chalicelib.service.deps import Deps
+from chalicelib.service.liveness import release_lost_claims
+from chalicelib.sweeps import claims, counters, liveness
 from tests.harness import CAPABILITIES, Reply, System, definition
 from tests.operations.invariants import violations
 
@@ -365,7 +367,7 @@ class Later:
 
     def __init__(self, system: System) -> None:
         self.system = system
-        self.fresh_since = system.clock.now()
+        self.leases_since = system.clock.now()
         self.down: set[str] = set()
 
     def minutes(self, count: int) -> None:
@@ -377,11 +379,12 @@ class Later:
                     self.system.deps.plugins.heartbeat(node, sequence=node.sequence + 1, seen_at=later)
             self.sweep()
 
-    def sweep(self) -> claim_sweep.Swept:
-        swept = claim_sweep.sweep(self.system.deps, down=self.down, fresh_since=self.fresh_since)
+    def sweep(self) -> claims.Report:
+        nodes = liveness.Report(down=tuple(self.down), leases_since=self.leases_since)
+        released = claims.sweep(self.system.deps, nodes)
         self.system.sweep()
         self.system.pump()
-        return swept
+        return released
 
 
 def test_a_lease_that_is_renewed_lasts_and_one_that_is_not_runs_out(cluster: System) -> None:
@@ -411,7 +414,7 @@ def test_after_a_day_asleep_every_lease_has_a_fresh_period(cluster: System) -> N
     later = Later(cluster)
     assert claim(cluster, LeaseSeconds=600).status == 200
     cluster.clock.moment += 24 * 3600
-    later.fresh_since = cluster.clock.now()
+    later.leases_since = cluster.clock.now()
     later.minutes(9)
     assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
     assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
@@ -490,7 +493,7 @@ def test_a_lost_writer_is_unmounted_by_its_own_node_when_that_is_back(system: Sy
     later.minutes(2)
     assert shown(system)["WriteAllocs"] == {"alloc-1": None}
     come_back(system, later, "node-a")
-    past = claim_sweep.returned(system.deps, "node-a")
+    past = release_lost_claims(system.deps, "node-a")
     assert [c.allocation_id for c in past] == ["alloc-1"]
     system.rest(3)
     assert system.provider.mounted == set()
@@ -572,13 +575,13 @@ def test_a_volume_stays_staged_and_attached_while_another_claim_may_have_it_moun
 def test_a_lease_that_is_renewed_while_it_is_judged_goes_on(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
     later = Later(cluster)
     assert claim(cluster, LeaseSeconds=60).status == 200
-    let_go = claim_service.let_go
+    let_go = releases.let_go
 
     def renewed_before(deps: Deps, *args: Any, **given: Any) -> Any:
         assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
         return let_go(deps, *args, **given)
 
-    monkeypatch.setattr(claim_service, "let_go", renewed_before)
+    monkeypatch.setattr(releases, "let_go", renewed_before)
     cluster.clock.moment += 61
     later.sweep()
     assert cluster.call("GET", f"{PATH}/claims").json[0]["State"] == "taken"
@@ -677,20 +680,20 @@ def test_a_sweep_sets_wrong_counters_right_and_says_so(
     set_counters(cluster, readers=readers, writers=writers)
     before = shown(cluster)["ModifyIndex"]
     capsys.readouterr()
-    assert counters.check_some(cluster.deps) == 1
+    assert counters.sweep(cluster.deps).repaired == 1
     assert '"event": "counters repaired"' in capsys.readouterr().out
     assert shown_counts(cluster) == (0, 1)
     assert shown(cluster)["ModifyIndex"] > before, "who waits is woken"
-    assert counters.check_some(cluster.deps) == 0
+    assert counters.sweep(cluster.deps).repaired == 0
 
 
 def test_counters_are_not_set_right_under_a_claim_that_comes_meanwhile(cluster: System) -> None:
     set_counters(cluster, readers=7)
     stale = cluster.deps.volumes.get("default", "data")
     assert stale is not None
-    assert counters.repair(cluster.deps, stale)
+    assert counter_service.repair(cluster.deps, stale)
     assert claim(cluster).status == 200
-    assert not counters.repair(cluster.deps, stale), "what was read before is over"
+    assert not counter_service.repair(cluster.deps, stale), "what was read before is over"
     assert shown_counts(cluster) == (0, 1)
 
 
@@ -707,7 +710,7 @@ def test_nobody_is_refused_because_of_a_wrong_counter(cluster: System) -> None:
 
 
 def test_every_volume_is_looked_at_in_turn(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "CHECKED", 2)
+    monkeypatch.setattr(counters, "VOLUMES", 2)
     cluster.add_plugin("another", node_id="node-a")
     for volume_id in ("a", "b", "z"):
         volume(cluster, volume_id=volume_id)
@@ -723,7 +726,7 @@ def test_every_volume_is_looked_at_in_turn(cluster: System, monkeypatch: pytest.
     monkeypatch.setattr(counters, "repair", look)
     rounds = 0
     while sorted(set(looked)) != names:
-        assert counters.check_some(cluster.deps) == 0
+        assert counters.sweep(cluster.deps).repaired == 0
         rounds += 1
         assert rounds < 6
     assert len(looked) <= 6, "two at a time, and none again before all were looked at"

@@ -8,7 +8,8 @@ import pytest
 from chalicelib.domain.operation import Status
 from chalicelib.domain.outcome import GO_NAMES, Outcome, outcome, proves
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable
-from chalicelib.operations import engine, publish_volume, release
+from chalicelib.operations import claim_steps, publish_volume
+from chalicelib.operations.kinds import KINDS
 from tests.harness import Died, System
 from tests.operations.invariants import all_operations, violations
 from tests.operations.kinds import CASES, LATER_STEPS, Case
@@ -149,7 +150,7 @@ def test_a_step_of_an_undo_that_fails_once(step: str, failure: Failure, made: bo
         assert CREATE.done(system)
 
 
-FIRST = {kind.value: next(iter(definition.steps)) for kind, definition in engine.KINDS.items()}
+FIRST = {kind.value: next(iter(spec.steps)) for kind, spec in KINDS.items()}
 STEPS = [
     *((case, FIRST[case.name]) for case in CASES),
     *((case, case.step) for case in LATER_STEPS),
@@ -161,9 +162,9 @@ def test_every_step_of_every_kind_is_tested() -> None:
     tested = {(case.name, step) for case, step in STEPS}
     # The undo of a publish is made of the very steps of an unpublish.
     tested |= {
-        ("publish", step) for step, shared in release.STEPS.items() if publish_volume.DEFINITION.steps[step] is shared
+        ("publish", step) for step, shared in claim_steps.STEPS.items() if publish_volume.KIND.steps[step] is shared
     }
-    assert tested == {(kind.value, step) for kind, definition in engine.KINDS.items() for step in definition.steps}
+    assert tested == {(kind.value, step) for kind, spec in KINDS.items() for step in spec.steps}
 
 
 @pytest.mark.parametrize(("case", "step"), STEPS, ids=named)

@@ -323,7 +323,7 @@ def test_a_queue_that_does_not_answer_delays_and_loses_nothing() -> None:
 def test_a_key_service_that_does_not_seal_is_told_before_anything_is_stored(code: str) -> None:
     with troubled() as tried:
         system = tried.system
-        with kms_in_trouble(system.deps.sealer, "GenerateDataKey", code):
+        with kms_in_trouble(system.sealer, "GenerateDataKey", code):
             reply = system.call("PUT", "/v1/volume/csi/data/create", definition(Secrets={"password": "hunter"}))
             assert (reply.status, polite(reply)) == (503, [])
             assert all_operations(system) == []
@@ -337,7 +337,7 @@ def test_a_key_service_that_does_not_seal_is_told_before_anything_is_stored(code
 def test_a_key_service_that_does_not_open_delays_the_operation(code: str) -> None:
     with troubled() as tried:
         system = tried.system
-        with kms_in_trouble(system.deps.sealer, "Decrypt", code):
+        with kms_in_trouble(system.sealer, "Decrypt", code):
             reply = system.call("PUT", "/v1/volume/csi/data/create", definition(Secrets={"password": "hunter"}))
             assert (reply.status, polite(reply)) == (504, [])
             assert system.provider.log == [], "the plugin was called without its secrets"

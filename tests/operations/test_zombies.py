@@ -16,6 +16,7 @@ from chalicelib.domain.operation import Kind, Operation, Status
 from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected
 from chalicelib.operations import engine
 from chalicelib.operations.context import ClaimLost
+from chalicelib.operations.kinds import KINDS
 from tests.fakes.provider import Stranded
 from tests.harness import Died, System, definition
 from tests.operations.invariants import all_operations, violations
@@ -109,7 +110,7 @@ def test_every_write_of_an_older_attempt_is_refused(case: Case) -> None:
         case.start(system)
         tapped.rest()
         old, end = held[0], records(system)
-        step = engine.KINDS[old.kind].steps[old.step]
+        step = KINDS[old.kind].steps[old.step]
         proving = PluginRejected("no", code="INVALID_ARGUMENT")
         unproving = PluginRejected("no", code="INTERNAL")
         late: list[Callable[[], Any]] = [

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from moto import mock_aws
 
-from chalicelib.service import claim_sweep
+from chalicelib.service.liveness import release_lost_claims
+from chalicelib.sweeps import claims, liveness
 from tests.emulated import STAGE, Place
 from tests.harness import CAPABILITIES, Reply, forget, make_system
 from tests.operations.invariants import violations
@@ -101,7 +102,7 @@ class Claims(RuleBasedStateMachine):
     def node_comes_back(self, node: str) -> None:
         self.down.discard(node)
         self._set_healthy(node, healthy=True)
-        assert claim_sweep.returned(self.system.deps, node) == []
+        assert release_lost_claims(self.system.deps, node) == []
 
     @rule(node=NODES, force=st.sampled_from(["true", "false"]))
     def detach(self, node: str, force: str) -> None:
@@ -165,7 +166,7 @@ class Claims(RuleBasedStateMachine):
         for node in self.system.deps.plugins.nodes():
             if node.id not in self.down:
                 self.system.deps.plugins.heartbeat(node, sequence=node.sequence + 1, seen_at=self.system.clock.now())
-        claim_sweep.sweep(self.system.deps, down=self.down, fresh_since=0.0)
+        claims.sweep(self.system.deps, liveness.Report(down=tuple(self.down)))
         for _ in range(5):
             self.system.sweep()
             self.system.pump()

@@ -43,7 +43,7 @@ def nomad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[InProcess
     with aws() as place, plugin.running(tmp_path, "--like", "hostpath", "--node-id", "node-14646") as socket:
         system = harness.make_system(monkeypatch, place)
         channels = plugin.SocketChannels(socket, system.clock.monotonic)
-        system.use(plugin.worker(system.deps.plugins, channels, system.clock))
+        system.use(plugin.calls(system.deps.plugins, channels, system.clock))
         system.add_plugin(
             "hostpath",
             node_id=NODE_ID,

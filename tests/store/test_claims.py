@@ -10,7 +10,8 @@ from chalicelib.domain.claim import Claim, ClaimState
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.domain.volume import ACCESS_MODES, Capability, Definition, Volume
 from chalicelib.errors import Refused, VolumesError
-from chalicelib.service import claims
+from chalicelib.operations.kinds import OPEN_TO_CLAIMS
+from chalicelib.service import claims, releases
 from chalicelib.service.deps import Deps
 from chalicelib.store import volumes
 from chalicelib.store.stores import Stores
@@ -25,11 +26,11 @@ FILE_SYSTEM = "file-system"
 @pytest.fixture
 def deps(stores: Stores) -> Deps:
     """The services on these stores, with a plugin that only mounts, on two nodes."""
-    built = Deps.on(
-        stores,
+    built = Deps(
+        **stores.parts(),
         waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
-        queue=FakeQueue(),  # type: ignore[arg-type]
+        queue=FakeQueue(),
         asker=NoAsker(),
         wait_seconds=25,
     )
@@ -114,7 +115,7 @@ def finish(deps: Deps, claim: Claim) -> None:
 
     held = deps.claims.get("default", "v", claim.allocation_id)
     assert held is not None
-    operation = claims.let_go(deps, held)
+    operation = releases.let_go(deps, held)
     assert operation is not None
     past = deps.claims.get("default", "v", claim.allocation_id)
     assert past is not None
@@ -154,7 +155,7 @@ def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps)
     late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     claim = replace(wanted(0, "write", "single-node-writer"), volume_index=stale.create_index)
     with pytest.raises(TransactionRefused) as refused:
-        deps.dynamo.transact(store.take(claim, stale, late.index, lease_until=0), token=late.id)
+        deps.dynamo.transact(store.take(claim, stale, late.index, lease_until=0, beside=OPEN_TO_CLAIMS), token=late.id)
     assert set(refused.value.old) == {"volume"}
     assert deps.claims.of_volume("default", "v") == []
 
@@ -171,13 +172,15 @@ def test_the_rule_and_the_condition_of_the_write_agree_at_every_count(deps: Deps
     claim = replace(wanted(0, mode, access_mode), volume_index=volume.create_index)
     for readers, writers in itertools.product(range(3), repeat=2):
         ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-        counts = store.corrected(read(deps), ticket.index, readers=readers, writers=writers, past=0)
+        counts = store.correct_counters(read(deps), ticket.index, readers=readers, writers=writers, past=0)
         deps.dynamo.transact([counts], token=ticket.id)
         counted = read(deps)
         late = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
         refused: set[str] = set()
         try:
-            deps.dynamo.transact(store.take(claim, counted, late.index, lease_until=0), token=late.id)
+            deps.dynamo.transact(
+                store.take(claim, counted, late.index, lease_until=0, beside=OPEN_TO_CLAIMS), token=late.id
+            )
         except TransactionRefused as exc:
             refused = set(exc.old)
         assert refused == (set() if rules.has_room(counted, claim) else {"volume"}), (readers, writers)

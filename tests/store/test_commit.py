@@ -8,7 +8,7 @@ import pytest
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import StoreError, StoreUnavailable, Throttled, WriteConflict
 from chalicelib.store import volumes
-from chalicelib.store.commit import PAUSE, TRIES, Change, Committed, Committer, RefusedWrites, Writes
+from chalicelib.store.commit import PAUSE, TRIES, Change, Commit, Committer, RefusedWrites, Writes
 from chalicelib.store.dynamo import Dynamo, Write
 from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.stores import Stores
@@ -49,12 +49,12 @@ class Dynamos(Dynamo):
         self.does.pop(0)(send) if self.does else send()
 
 
-def committer(stores: Stores, dynamo: Dynamo, *listeners: Callable[[Committed], None]) -> Committer:
+def committer(stores: Stores, dynamo: Dynamo, *listeners: Callable[[Commit], None]) -> Committer:
     return Committer(dynamo, stores.index, stores.clock, listeners=listeners)
 
 
 def test_a_change_is_written_under_its_index_published_and_told(stores: Stores) -> None:
-    heard: list[Committed] = []
+    heard: list[Commit] = []
     index, result = committer(stores, stores.dynamo, heard.append).commit(
         SCOPE, MEMBERS, build=once(registers()), what="volume data"
     )

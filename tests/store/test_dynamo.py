@@ -15,7 +15,14 @@ from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.errors import StoreError, StoreUnavailable, Throttled, WriteConflict
 from chalicelib.store import dynamo
-from chalicelib.store.dynamo import CONFLICT_DELAY, CONFLICT_TRIES, ConditionFailed, Consumed, TransactionRefused, Write
+from chalicelib.store.dynamo import (
+    CONFLICT_DELAY,
+    CONFLICT_TRIES,
+    ConditionFailed,
+    ConsumedCapacity,
+    TransactionRefused,
+    Write,
+)
 from chalicelib.store.stores import Stores
 from chalicelib.store.tables import SCHEMA, LockRow, NamespaceRow
 
@@ -327,13 +334,13 @@ def test_a_query_goes_page_by_page_from_any_key_within_a_prefix(stores: Stores) 
 
 
 @contextmanager
-def counted() -> Iterator[Consumed]:
-    used = Consumed()
-    token = dynamo.consumed.set(used)
+def counted() -> Iterator[ConsumedCapacity]:
+    used = ConsumedCapacity()
+    token = dynamo.consumed_capacity.set(used)
     try:
         yield used
     finally:
-        dynamo.consumed.reset(token)
+        dynamo.consumed_capacity.reset(token)
 
 
 def test_calls_and_units_of_a_request_are_counted(stores: Stores) -> None:

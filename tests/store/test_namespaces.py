@@ -48,10 +48,10 @@ def test_of_several_writers_at_once_one_wins(stores: Stores) -> None:
 def test_only_a_marked_one_is_removed_and_a_marked_one_does_not_exist_for_creates(stores: Stores) -> None:
     stores.namespaces.put(TEAM, read=None)
 
-    assert not stores.dynamo.written(namespaces.remove("team"))
+    assert not stores.dynamo.try_write(namespaces.remove("team"))
     assert stores.namespaces.put(DELETING, read=TEAM)
     assert not stores.namespaces.exists("team")
-    assert stores.dynamo.written(namespaces.remove("team"))
+    assert stores.dynamo.try_write(namespaces.remove("team"))
     assert stores.namespaces.get("team") is None
 
 

@@ -171,6 +171,35 @@ def test_what_is_given_up_stays_for_ever_out_of_sight_and_can_be_resumed_once(st
         stores.operations.resume(given_up, now=NOW + 101)
 
 
+def test_an_operation_that_waits_for_its_next_try_is_resumed_once_with_its_tries_and_other_secrets(
+    stores: Stores,
+) -> None:
+    stores.operations.postpone(
+        acquire(stores, opened(stores)), now=NOW + 1, until=NOW + 500, last_error="busy", answered=True
+    )
+    waiting = stored(stores)
+
+    resumed = stores.operations.resume(waiting, now=NOW + 2, secrets=b"others")
+
+    assert resumed == replace(
+        waiting, not_before=0, due_at=NOW + 2 + MESSAGE_GRACE, update_time=NOW + 2, sealed_secrets=b"others"
+    )
+    with pytest.raises(LeaseLost):
+        stores.operations.resume(waiting, now=NOW + 3)
+    assert stored(stores) == resumed
+
+
+def test_a_worker_that_yields_gives_up_its_lease_and_a_stale_one_changes_nothing(stores: Stores) -> None:
+    running = acquire(stores, opened(stores))
+
+    assert stores.operations.reschedule(running, writes.Reason.YIELD, at=NOW + 40, now=NOW + 1)
+
+    found = stored(stores)
+    assert found == replace(running, status=Status.PENDING, lease_until=0, due_at=NOW + 40, update_time=NOW + 1)
+    assert not stores.operations.reschedule(running, writes.Reason.YIELD, at=NOW + 50, now=NOW + 2)
+    assert stored(stores) == found
+
+
 def item(stores: Stores) -> dict[str, Any]:
     return raw(stores, "operations", "op#p", NEW.id)
 
@@ -202,27 +231,26 @@ def test_one_of_several_sends_the_message_again(stores: Stores) -> None:
     found = opened(stores)
     now = found.due_at
 
-    results = together(*(lambda: stores.operations.hurry(found, now=now) for _ in range(6)))
+    results = together(*(lambda: stores.operations.reschedule(found, writes.Reason.SEND, now=now) for _ in range(6)))
 
     assert sorted(results) == [False] * 5 + [True]
     assert stored(stores).due_at == now + MESSAGE_GRACE
 
 
-def test_only_a_waiting_operation_is_called_up(stores: Stores) -> None:
+def test_only_a_waiting_operation_is_woken(stores: Stores) -> None:
     found = opened(stores)
-    stores.operations.defer(found, until=NOW + 500, now=NOW)
+    assert stores.operations.reschedule(found, writes.Reason.YIELD, at=NOW + 500, now=NOW)
     assert stored(stores).due_at == NOW + 500
 
-    assert stores.operations.call_up(found.id, now=NOW + 1)
+    assert stores.operations.wake(found.id, now=NOW + 1)
     assert stored(stores).due_at == NOW + 1
     running = acquire(stores, stored(stores), NOW + 2)
-    assert not stores.operations.call_up(found.id, now=NOW + 3)
+    assert not stores.operations.wake(found.id, now=NOW + 3)
     RESULTS["succeed"](stores, running)
-    assert not stores.operations.call_up(found.id, now=NOW + 3)
-    assert not stores.operations.call_up("nobody", now=NOW + 3)
+    assert not stores.operations.wake(found.id, now=NOW + 3)
+    assert not stores.operations.wake("nobody", now=NOW + 3)
     assert stores.operations.get("nobody") is None
-    with pytest.raises(LeaseLost):
-        stores.operations.defer(stored(stores), until=NOW + 500, now=NOW)
+    assert not stores.operations.reschedule(stored(stores), writes.Reason.YIELD, at=NOW + 500, now=NOW)
 
 
 def test_a_subject_is_locked_by_one_open_operation_and_only_it_unlocks(stores: Stores) -> None:

@@ -70,7 +70,7 @@ def absent(stores: Stores) -> None:
 
 
 def gone(stores: Stores) -> None:
-    write(stores, *writes.deregistered(register(stores), 20, expires_at=EXPIRES))
+    write(stores, *writes.deregister(register(stores), 20, expires_at=EXPIRES))
 
 
 def creating(stores: Stores) -> None:
@@ -132,7 +132,7 @@ WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
         {"ready", "read_by", "written_by", "once_claimed"},
     ),
     "expanded": (
-        lambda s: [writes.expanded(SOME, LATER, operation_id=EXPANDING, secrets=b"new")],
+        lambda s: [writes.expand(SOME, LATER, operation_id=EXPANDING, secrets=b"new")],
         {"expanding"},
     ),
     "mark": (
@@ -149,12 +149,12 @@ WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
     ),
     "unmark": (lambda s: [writes.unmark(KEY, operation_id=DELETING, calls_until=5.0)], {"deleting"}),
     "deleted": (
-        lambda s: writes.deleted(
+        lambda s: writes.delete(
             "default", "data", "directory", LATER, expires_at=EXPIRES, operation_id=DELETING
         ),
         {"deleting"},
     ),
-    "deregistered": (lambda s: writes.deregistered(_read(s), LATER, expires_at=EXPIRES), {"ready"}),
+    "deregistered": (lambda s: writes.deregister(_read(s), LATER, expires_at=EXPIRES), {"ready"}),
 }  # fmt: skip
 
 
@@ -199,9 +199,9 @@ def test_a_number_that_is_not_above_the_stored_one_is_refused(
     old: dict[str, Callable[[int], list[Write]]] = {
         "register": lambda t: writes.register(SOME, t),
         "replace_definition": lambda t: [writes.replace_definition(SOME, t, read=_read(stores))],
-        "deregistered": lambda t: writes.deregistered(_read(stores), t, expires_at=EXPIRES),
-        "expanded": lambda t: [writes.expanded(SOME, t, operation_id=EXPANDING, secrets=b"")],
-        "deleted": lambda t: writes.deleted(
+        "deregistered": lambda t: writes.deregister(_read(stores), t, expires_at=EXPIRES),
+        "expanded": lambda t: [writes.expand(SOME, t, operation_id=EXPANDING, secrets=b"")],
+        "deleted": lambda t: writes.delete(
             "default", "data", "directory", t, expires_at=EXPIRES, operation_id=DELETING
         ),
     }
@@ -270,7 +270,7 @@ def test_an_expansion_leaves_claims_that_came_meanwhile(stores: Stores) -> None:
     stores.dynamo.put(writes._row(replace(held, readers=2, access_mode="multi-node-reader-only")))
 
     grown = replace(SOME, definition=replace(SOME.definition, capacity=4096))
-    write(stores, writes.expanded(grown, LATER, operation_id=EXPANDING, secrets=b""))
+    write(stores, writes.expand(grown, LATER, operation_id=EXPANDING, secrets=b""))
 
     after = stored(stores)
     assert (after.definition.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
@@ -326,7 +326,7 @@ def test_of_several_writers_at_once_one_wins_and_the_others_see_what_it_wrote(st
     tries: dict[str, Callable[[int], list[Write]]] = {
         "register": lambda n: writes.register(named(n), 100 + n),
         "reserve": lambda n: [writes.reserve(SOME, operation_id=f"{n}", kind="create")],
-        "deregistered": lambda n: writes.deregistered(SOME, 100 + n, expires_at=EXPIRES + n),
+        "deregistered": lambda n: writes.deregister(SOME, 100 + n, expires_at=EXPIRES + n),
         "mark": lambda n: [
             writes.mark(SOME, operation_id=f"{n}", kind="expand", state=VolumeState.READY, unclaimed=True)
         ],
@@ -368,7 +368,7 @@ def many(stores: Stores) -> Stores:
         volume = replace(SOME, namespace=namespace, id=volume_id, plugin_id=plugin_id)
         write(stores, *writes.register(volume, index + 2))
     dead = replace(SOME, id="a-2")
-    write(stores, *writes.deregistered(dead, 50, expires_at=EXPIRES))
+    write(stores, *writes.deregister(dead, 50, expires_at=EXPIRES))
     return stores
 
 

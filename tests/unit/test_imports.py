@@ -14,7 +14,6 @@ HEAVY = (
     "lark",
     "re2",
     "chalicelib.csi",
-    "chalicelib.worker",
 )
 
 

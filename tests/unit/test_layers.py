@@ -1,6 +1,7 @@
 """Which room may import what: the table below, against every import in the tree, those inside functions too."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,27 +9,30 @@ from typing import Final
 
 import pytest
 
+from chalicelib.csi.spec import csi_pb2
+from chalicelib.domain.outcome import GO_NAMES
+
 ROOT = Path(__file__).parents[2]
 
 OURS: dict[str, set[str]] = {
-    "app": {"routes", "workers"},
-    "routes": {"errors", "domain", "service", "wire", "wiring", "log", "identity"},
-    "workers": {"settings", "wiring", "operations", "errors", "log", "questions", "service"},
-    "questions": {"ask", "csi", "domain", "errors", "sealing", "store", "tracing", "worker"},
+    "app": {"routes", "functions"},
+    "routes": {"errors", "domain", "service", "wire", "wiring", "log", "bridge_signature"},
+    "questions": {"ask", "csi", "domain", "errors", "sealing", "store"},
+    "functions": {"settings", "wiring", "operations", "errors", "log", "questions", "service", "sweeps"},
+    "sweeps": {"domain", "errors", "log", "service", "store"},
     "wiring": {
         "ask", "clock", "csi", "errors", "log", "operations", "sealing", "service", "settings", "sqs", "store",
-        "tracing", "worker",
+        "tracing",
     },
-    "worker": {"clock", "csi", "domain", "store", "tracing", "errors"},
-    "service": {"ask", "clock", "domain", "errors", "sealing", "sqs", "store"},
+    "service": {"ask", "clock", "domain", "errors", "operations", "store"},
     "operations": {"clock", "domain", "errors", "store"},
     "wire": {"domain", "errors"},
     "store": {"domain", "errors"},
-    "csi": {"domain", "errors"},
+    "csi": {"domain", "errors", "tracing"},
     "ask": {"domain", "errors"},
     "sqs": {"errors"},
     "sealing": {"errors"},
-    "identity": {"errors"},
+    "bridge_signature": {"errors"},
     "tracing": set(),
     "log": set(),
     "settings": set(),
@@ -47,14 +51,14 @@ ACROSS: dict[tuple[str, str], str] = {
 THIRD: dict[str, set[str]] = {
     "app": {"chalice"},
     "routes": {"chalice"},
-    "workers": {"chalice"},
+    "functions": {"chalice"},
     "wire": {"lark", "re2"},
     "store": {"boto3", "botocore", "pynamodb"},
     "csi": {"grpc", "google"},
     "ask": {"boto3", "botocore"},
     "sqs": {"boto3", "botocore"},
     "sealing": {"aws_encryption_sdk", "botocore"},
-    "identity": {"cryptography"},
+    "bridge_signature": {"cryptography"},
     "tracing": {"aws_xray_sdk"},
 }
 BANNED_IN_DOMAIN = {"os", "time", "logging", "socket", "random", "secrets", "subprocess"}
@@ -106,10 +110,12 @@ def test_imports_follow_the_layers(path: Path) -> None:
 
 
 SHARED: Final = {
+    "spec": "what a kind of operation is",
+    "kinds": "the table of kinds",
+    "starting": "how requests start, join and resume operations of any kind",
     "context": "what steps are given",
-    "engine": "the table of kinds, and what runs them",
-    "release": "the way out of a claim, which publish (its undo) and unpublish share",
-    "sweep": "sends again what stands still, of any kind",
+    "engine": "what runs operations",
+    "claim_steps": "the way out of a claim, which publish (its undo) and unpublish share",
 }
 """Modules of operations/ that are no kind of operation."""
 
@@ -117,10 +123,20 @@ SHARED: Final = {
 @pytest.mark.parametrize("path", sorted((ROOT / "chalicelib" / "operations").glob("*.py")), ids=lambda p: p.name)
 def test_no_operation_imports_a_sibling(path: Path) -> None:
     kinds = {p.stem for p in path.parent.glob("*.py")} - {"__init__", *SHARED}
-    if path.stem == "engine":
-        kinds = set()
+    if path.stem == "kinds":
+        return
     names = {name.split(".")[2] for name in imports(ast.parse(path.read_text())) if ".operations." in name}
     assert names & kinds == set()
+
+
+FOR_WORKERS: Final = {"context", "engine"}
+"""What of operations/ runs in the workers' functions alone: a request only starts operations."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "chalicelib" / "service").glob("*.py")), ids=lambda p: p.name)
+def test_a_request_starts_operations_and_runs_none(path: Path) -> None:
+    names = {name.split(".")[2] for name in imports(ast.parse(path.read_text())) if ".operations." in name}
+    assert names & FOR_WORKERS == set()
 
 
 def test_the_check_sees_a_violation() -> None:
@@ -167,11 +183,6 @@ def test_every_edge_beside_the_table_is_used() -> None:
 
 UNTYPED: Final = {
     "domain/operation.py": "parameters and results are each kind's own JSON",
-    "operations/context.py": "parameters and results, as above",
-    "operations/release.py": "parameters, as above",
-    "domain/audit.py": "results, as above",
-    "service/nodes.py": "checks the form of a registration",
-    "service/namespaces.py": "a namespace's body is what its client sent",
 }
 """Modules of the typed rooms that may say `Any`, and why."""
 
@@ -190,6 +201,43 @@ def test_what_passes_between_the_layers_has_a_type(path: Path) -> None:
 
 def test_the_check_of_types_sees_a_violation() -> None:
     assert says_any(ast.parse("def stores() -> dict[str, Any]: ..."))
+
+
+NAMED: Final = {"service/claims.py": {"AllocationID", "NodeID", "StagingPath", "TargetPath"}}
+"""Fields of bodies that a service's refusal names."""
+WIRE_NAME: Final = re.compile(r"ID|(?=\w*[a-z])[A-Z][A-Za-z]+")
+RPCS: Final = {method.name for service in csi_pb2.DESCRIPTOR.services_by_name.values() for method in service.methods}
+
+
+def wire_names(tree: ast.AST) -> set[str]:
+    """Literals that look like keys of the API's JSON, but for CSI's RPCs, gRPC's codes and types in quotes."""
+    quoted = {id(n) for hint in annotations(tree) for n in ast.walk(hint)}
+    literals = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in quoted}
+    found = {value for value in literals if isinstance(value, str) and WIRE_NAME.fullmatch(value)}
+    return found - RPCS - set(GO_NAMES.values())
+
+
+def annotations(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            if (hint := getattr(node, name, None)) is not None:
+                yield hint
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in sources() if room_of(p) in {"domain", "service", "operations"}], ids=lambda p: p.stem
+)
+def test_names_of_the_api_are_known_in_wire_and_routes_only(path: Path) -> None:
+    assert wire_names(ast.parse(path.read_text())) == NAMED.get(str(path.relative_to(ROOT / "chalicelib")), set())
+
+
+def test_the_check_of_names_sees_a_violation() -> None:
+    planted = (
+        'def f(body: "Body") -> "Answer":\n'
+        '    call("CreateVolume", "Unavailable", "READ")\n'
+        '    return {"ID": body["NodeInfo"], "ok": body.get("MaxVolumes")}\n'
+    )
+    assert wire_names(ast.parse(planted)) == {"ID", "NodeInfo", "MaxVolumes"}
 
 
 def test_every_room_has_a_row() -> None:

@@ -3,14 +3,14 @@
 import pytest
 
 from chalicelib.domain.deadlines import SILENT_AFTER, WAIT_LIMIT
-from chalicelib.domain.plugin import Patience
+from chalicelib.domain.plugin import LivenessPolicy
 from chalicelib.settings import Settings
 
 
 def test_everything_has_a_default() -> None:
     found = Settings.from_env({})
     assert (found.stage, found.wait_seconds, found.max_waits) == ("dev", WAIT_LIMIT, 500)
-    assert found.patience == Patience(seconds=SILENT_AFTER, few=2, share=1 / 3)
+    assert found.liveness == LivenessPolicy(silent_after=SILENT_AFTER, outage_count=2, outage_share=1 / 3)
     assert found.key == "alias/moorage-dev"
 
 
@@ -28,7 +28,7 @@ def test_everything_can_be_set() -> None:
         }
     )
     assert (found.stage, found.wait_seconds, found.max_waits, found.region) == ("prod", 5.5, 0, "eu-west-1")
-    assert found.patience == Patience(seconds=600, few=0, share=0.5)
+    assert found.liveness == LivenessPolicy(silent_after=600, outage_count=0, outage_share=0.5)
     assert found.key == "arn:aws:kms:::key/1"
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chalicelib.csi.channel import Attempt, Identity, TlsChannels
-from chalicelib.csi.controller import Controller
+from chalicelib.csi.calls import CsiCalls
+from chalicelib.csi.channel import TlsChannels, WorkerTls
+from chalicelib.domain.call import Attempt, CallOptions
 from chalicelib.domain.plugin import Instance
 from infra.bridge.tests import parts
 from moorage.bridge.settings import PluginSettings, Settings
@@ -24,9 +25,7 @@ ATTEMPT = Attempt("operation", 1)
 class Peer:
     """What a test needs of the running parts."""
 
-    controller: Controller
-    instance: Instance
-    channels: TlsChannels
+    calls: CsiCalls
     registered: dict[str, Any]
     """What the bridge told the control plane of the plugin."""
     requests: Path
@@ -45,9 +44,9 @@ def build(folder: Path) -> Path:
     return program
 
 
-def soon() -> float:
-    """A deadline on the channels' clock."""
-    return time.monotonic() + 10
+def call(**secrets: str) -> CallOptions:
+    """Return the options of a call that has ten seconds."""
+    return CallOptions(time.monotonic() + 10, secrets, ATTEMPT)
 
 
 @contextmanager
@@ -79,7 +78,7 @@ def running(program: Path, folder: Path) -> Iterator[Peer]:
 
 def _peer(address: str, pki: parts.Pki, registered: dict[str, Any], requests: Path) -> Peer:
     ca, certificate, key = ((pki.worker / name).read_bytes() for name in ("ca.pem", "worker.pem", "worker-key.pem"))
-    channels = TlsChannels(lambda: Identity(ca, certificate, key, "1"), time.monotonic)
+    channels = TlsChannels(lambda: WorkerTls(ca, certificate, key, "1"), time.monotonic)
     instance = Instance(
         plugin_id=PLUGIN_ID,
         node_id="n1",
@@ -89,5 +88,5 @@ def _peer(address: str, pki: parts.Pki, registered: dict[str, Any], requests: Pa
         node=registered["Node"],
         node_capabilities=frozenset(registered["NodeCapabilities"]),
     )
-    controller = Controller(PLUGIN_ID, [instance], channels, pick=lambda _: 0)
-    return Peer(controller, instance, channels, registered, requests)
+    calls = CsiCalls(lambda _: [instance], lambda *_: instance, channels, lambda: 0.0)
+    return Peer(calls, registered, requests)

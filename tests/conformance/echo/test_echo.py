@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.csi import controller, publishing
 from chalicelib.domain.claim import Use
 from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.domain.volume import Capability, Definition, Made, MountOptions, TopologyRequest, Volume
 from tests.conformance.echo import peer
-from tests.conformance.echo.peer import ATTEMPT, Peer, soon
+from tests.conformance.echo.peer import Peer, call
 
 pytestmark = [pytest.mark.conformance, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
@@ -52,9 +51,7 @@ def volume(**fields: Any) -> Volume:
 
 
 def create(echo: Peer, wanted: Volume) -> Made:
-    return controller.create_volume(
-        echo.controller, wanted, name="data ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
-    )
+    return echo.calls.create_volume(wanted, name="data ü", call=call(**SECRETS))
 
 
 def test_create_with_every_field_from_a_snapshot(echo: Peer) -> None:
@@ -117,7 +114,7 @@ def test_create_with_nothing_beside_what_must_be_there(echo: Peer) -> None:
         peer.PLUGIN_ID,
         definition=Definition(capabilities=(Capability("single-node-writer", "file-system"),)),
     )
-    controller.create_volume(echo.controller, bare, name="bare", secrets={}, until=soon(), attempt=ATTEMPT)
+    echo.calls.create_volume(bare, name="bare", call=call())
     assert echo.decoded("CreateVolume") == {
         "name": "bare",
         "volume_capabilities": [{"access_mode": {"mode": "SINGLE_NODE_WRITER"}, "mount": {}}],
@@ -125,14 +122,12 @@ def test_create_with_nothing_beside_what_must_be_there(echo: Peer) -> None:
 
 
 def test_delete(echo: Peer) -> None:
-    controller.delete_volume(echo.controller, "provider's id/ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT)
+    echo.calls.delete_volume(peer.PLUGIN_ID, "provider's id/ü", call=call(**SECRETS))
     assert echo.decoded("DeleteVolume") == {"volume_id": "provider's id/ü", "secrets": SECRETS}
 
 
 def test_expand(echo: Peer) -> None:
-    grown = controller.expand_volume(
-        echo.controller, volume(), required=LARGE, limit=2**62, secrets=SECRETS, until=soon(), attempt=ATTEMPT
-    )
+    grown = echo.calls.controller_expand_volume(volume(), required=LARGE, limit=2**62, call=call(**SECRETS))
     assert grown == LARGE
     assert echo.decoded("ControllerExpandVolume") == {
         "volume_id": "provider's id/ü",
@@ -145,7 +140,7 @@ def test_expand(echo: Peer) -> None:
 def test_validate(echo: Peer) -> None:
     """Go confirms what it decoded: a volume that is mounted, in every access mode."""
     mounted = tuple(pair for pair in EVERY_PAIR if pair.attachment_mode == "file-system")
-    controller.validate_volume(echo.controller, volume(capabilities=mounted), secrets=SECRETS, until=soon())
+    echo.calls.validate_volume_capabilities(volume(capabilities=mounted), call=call(**SECRETS))
     assert echo.decoded("ValidateVolumeCapabilities") == {
         "volume_id": "provider's id/ü",
         "volume_context": {"server": "10.0.0.1", "empty": ""},
@@ -156,14 +151,12 @@ def test_validate(echo: Peer) -> None:
 
 
 def test_snapshots(echo: Peer) -> None:
-    made = controller.create_snapshot(
-        echo.controller,
+    made = echo.calls.create_snapshot(
+        peer.PLUGIN_ID,
         "provider's id/ü",
         name="nightly ü",
         parameters={"kind": "full"},
-        secrets=SECRETS,
-        until=soon(),
-        attempt=ATTEMPT,
+        call=call(**SECRETS),
     )
     assert echo.decoded("CreateSnapshot") == {
         "source_volume_id": "provider's id/ü",
@@ -172,12 +165,12 @@ def test_snapshots(echo: Peer) -> None:
         "parameters": {"kind": "full"},
     }
     assert made == Snapshot("id of nightly ü", "provider's id/ü", LARGE, create_time=1700000000, ready=True)
-    controller.delete_snapshot(echo.controller, made.id, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
+    echo.calls.delete_snapshot(peer.PLUGIN_ID, made.id, call=call(**SECRETS))
     assert echo.decoded("DeleteSnapshot") == {"snapshot_id": "id of nightly ü", "secrets": SECRETS}
 
 
 def test_lists(echo: Peer) -> None:
-    listed = controller.list_volumes(echo.controller, per_page=7, next_token="from ü", until=soon())
+    listed = echo.calls.list_volumes(peer.PLUGIN_ID, per_page=7, next_token="from ü", call=call())
     assert echo.decoded("ListVolumes") == {"max_entries": 7, "starting_token": "from ü"}
     first = ExternalVolume(
         external_id="listed",
@@ -190,7 +183,7 @@ def test_lists(echo: Peer) -> None:
     )
     second = ExternalVolume("restored", context={}, snapshot_id="taken", published=[])
     assert listed == Page([first, second], "from ü+")
-    found = controller.list_snapshots(echo.controller, per_page=3, next_token="t", secrets=SECRETS, until=soon())
+    found = echo.calls.list_snapshots(peer.PLUGIN_ID, per_page=3, next_token="t", call=call(**SECRETS))
     assert echo.decoded("ListSnapshots") == {"max_entries": 3, "starting_token": "t", "secrets": SECRETS}
     assert found == Page([Snapshot("s", "v", LARGE, create_time=1700000000, ready=True)], "t+")
 
@@ -199,9 +192,7 @@ def test_lists(echo: Peer) -> None:
 @pytest.mark.parametrize("read_only", [True, False])
 def test_publish_on_the_controller(echo: Peer, pair: int, read_only: bool) -> None:
     use = Use(EVERY_PAIR[pair], read_only)
-    context = publishing.publish(
-        echo.controller, volume(), use, external_node_id="node ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
-    )
+    context = echo.calls.controller_publish_volume(volume(), use, external_node_id="node ü", call=call(**SECRETS))
     assert context == {"device": "node ü/dev"}
     assert echo.decoded("ControllerPublishVolume") == {
         "volume_id": "provider's id/ü",
@@ -213,17 +204,16 @@ def test_publish_on_the_controller(echo: Peer, pair: int, read_only: bool) -> No
 
 
 def test_unpublish_on_the_controller(echo: Peer) -> None:
-    publishing.unpublish(
-        echo.controller, "provider's id/ü", external_node_id="node ü", secrets=SECRETS, until=soon(), attempt=ATTEMPT
+    echo.calls.controller_unpublish_volume(
+        peer.PLUGIN_ID, "provider's id/ü", external_node_id="node ü", call=call(**SECRETS)
     )
     decoded = {"volume_id": "provider's id/ü", "node_id": "node ü", "secrets": SECRETS}
     assert echo.decoded("ControllerUnpublishVolume") == decoded
 
 
 def test_on_the_node(echo: Peer) -> None:
-    node = publishing.NodePlugin(peer.PLUGIN_ID, "n1", echo.instance, echo.channels)
     use = Use(EVERY_PAIR[1], True, {"device": "/dev/ü"}, "/stage", "/target ü")
-    assert publishing.stage(node, volume(), use, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
+    echo.calls.node_stage_volume(volume(), use, node_id="n1", call=call(**SECRETS))
     staged = {
         "volume_id": "provider's id/ü",
         "publish_context": {"device": "/dev/ü"},
@@ -233,11 +223,11 @@ def test_on_the_node(echo: Peer) -> None:
         "volume_context": {"server": "10.0.0.1", "empty": ""},
     }
     assert echo.decoded("NodeStageVolume") == staged
-    publishing.mount(node, volume(), use, secrets=SECRETS, until=soon(), attempt=ATTEMPT)
+    echo.calls.node_publish_volume(volume(), use, node_id="n1", call=call(**SECRETS))
     assert echo.decoded("NodePublishVolume") == staged | {"target_path": "/target ü", "readonly": True}
-    publishing.unmount(node, "provider's id/ü", path="/target ü", until=soon(), attempt=ATTEMPT)
+    echo.calls.node_unpublish_volume(peer.PLUGIN_ID, "provider's id/ü", node_id="n1", path="/target ü", call=call())
     assert echo.decoded("NodeUnpublishVolume") == {"volume_id": "provider's id/ü", "target_path": "/target ü"}
-    publishing.unstage(node, "provider's id/ü", path="/stage", until=soon(), attempt=ATTEMPT)
+    echo.calls.node_unstage_volume(peer.PLUGIN_ID, "provider's id/ü", node_id="n1", path="/stage", call=call())
     assert echo.decoded("NodeUnstageVolume") == {"volume_id": "provider's id/ü", "staging_target_path": "/stage"}
 
 

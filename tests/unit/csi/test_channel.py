@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from chalicelib import tracing
+from chalicelib.csi.calls import CsiCalls
 from chalicelib.csi.channel import invoke
-from chalicelib.csi.controller import Controller, list_volumes
 from chalicelib.csi.spec import csi_pb2 as csi
+from chalicelib.domain.call import Attempt, CallOptions
 from chalicelib.domain.plugin import Instance
 from chalicelib.errors import PluginError, PluginRejected, PluginUnreachable
 from tests.fakes.clock import FakeClock
@@ -50,17 +53,9 @@ def call(tmp_path: Path, plugin: Plugin) -> Iterator[Callable[..., Any]]:
     clock = FakeClock()
     channels = SocketChannels(tmp_path / "p.sock", clock.monotonic)
 
-    def send(request: Any, seconds: float = 10.0) -> Any:
-        until = clock.monotonic() + seconds
-        return invoke(
-            channels,
-            INSTANCE,
-            service="Controller",
-            rpc=type(request).__name__.removesuffix("Request"),
-            request=request,
-            answer=csi.DeleteVolumeResponse,
-            until=until,
-        )
+    def send(request: Any, seconds: float = 10.0, attempt: Attempt | None = None) -> Any:
+        options = CallOptions(clock.monotonic() + seconds, attempt=attempt)
+        return invoke(channels, INSTANCE, request, csi.DeleteVolumeResponse, options, service="Controller")
 
     yield send
     channels.close()
@@ -111,8 +106,36 @@ def test_a_question_is_over_at_the_plugins_own_deadline_if_that_is_sooner(
     clock = FakeClock()
     channels = SocketChannels(tmp_path / "p.sock", clock.monotonic)
     instance = replace(INSTANCE, healthy=True, deadlines=deadlines)
-    asked = Controller("p", [instance], channels, lambda _: 0)
+    calls = CsiCalls(lambda _: [instance], lambda *_: instance, channels, clock.jitter)
     with pytest.raises(PluginError):
-        list_volumes(asked, per_page=1, next_token="", until=clock.monotonic() + 10.0)
+        calls.list_volumes("p", per_page=1, next_token="", call=CallOptions(clock.monotonic() + 10.0))
     channels.close()
     assert most - 2 < plugin.remaining[-1] < most + 1
+
+
+@dataclass
+class Recorder:
+    """What X-Ray is told."""
+
+    names: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def in_subsegment(self, name: str) -> Iterator["Recorder"]:
+        self.names.append(name)
+        yield self
+
+    def put_annotation(self, key: str, value: str) -> None:
+        self.annotations[key] = value
+
+
+@pytest.mark.parametrize("attempt", [Attempt("o", 3), None])
+def test_a_call_is_a_part_of_the_trace(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, attempt: Attempt | None
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(tracing, "_recorder", recorder)
+    with pytest.raises(PluginRejected):
+        call(csi.DeleteVolumeRequest(secrets={"token": "swordfish"}), attempt=attempt)
+    assert recorder.names == ["DeleteVolume"]
+    assert recorder.annotations == {"plugin_id": "p"} | ({"operation_id": "o"} if attempt else {})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chalicelib.clock import Clock
-from chalicelib.domain.audit import Entry, Finding, Known, Verdict, What
+from chalicelib.domain.audit import Entry, Finding, Inventory, StorageKind, Verdict
 from chalicelib.domain.operation import Kind, Operation, Status
 from chalicelib.domain.volume import Definition, Volume, VolumeState
 
@@ -30,8 +30,8 @@ def operation(status: Status, kind: Kind = Kind.CREATE_VOLUME, **fields: Any) ->
     return replace(base, **fields)
 
 
-def judged(known: Known, entry: Entry) -> Finding:
-    return known.judge(entry, NOW)
+def judged(inventory: Inventory, entry: Entry) -> Finding:
+    return inventory.judge(entry, NOW)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def judged(known: Known, entry: Entry) -> Finding:
     ids=["plain", "with a digest", "between words", "in a path", "by a clock that is ahead"],
 )
 def test_an_id_that_carries_a_storage_name_of_ours_is_an_orphan(external_id: str) -> None:
-    assert judged(Known(), Entry(What.VOLUME, external_id)).verdict is Verdict.ORPHAN
+    assert judged(Inventory(), Entry(StorageKind.VOLUME, external_id)).verdict is Verdict.ORPHAN
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_an_id_that_carries_a_storage_name_of_ours_is_an_orphan(external_id: str
     ids=["empty", "AWS", "Kubernetes", "too old", "too new", "too long", "too short", "in capitals"],
 )
 def test_everything_else_is_of_unknown_origin(external_id: str) -> None:
-    assert judged(Known(), Entry(What.VOLUME, external_id)).verdict is Verdict.UNKNOWN
+    assert judged(Inventory(), Entry(StorageKind.VOLUME, external_id)).verdict is Verdict.UNKNOWN
 
 
 def test_a_name_in_the_context_counts_too() -> None:
     name = storage_name()
-    found = judged(Known(), Entry(What.VOLUME, "vol-1", words=("fast", name)))
+    found = judged(Inventory(), Entry(StorageKind.VOLUME, "vol-1", words=("fast", name)))
     assert (found.verdict, found.detail) == (Verdict.ORPHAN, f"made under the name {name}")
 
 
@@ -78,24 +78,24 @@ def volume(volume_id: str, external_id: str, **fields: Any) -> Volume:
 
 
 def test_a_record_comes_before_everything() -> None:
-    known = Known()
-    known.learn_operation(operation(Status.IN_DOUBT, storage_name=storage_name(), external_id="vol-1"))
-    known.learn_volumes([replace(volume("data", "vol-1"), namespace="prod")])
-    found = judged(known, Entry(What.VOLUME, "vol-1"))
+    inventory = Inventory()
+    inventory.add_operation(operation(Status.IN_DOUBT, storage_name=storage_name(), external_id="vol-1"))
+    inventory.add_volumes([replace(volume("data", "vol-1"), namespace="prod")])
+    found = judged(inventory, Entry(StorageKind.VOLUME, "vol-1"))
     assert (found.verdict, found.namespace, found.volume_id) == (Verdict.REGISTERED, "prod", "data")
 
 
 def test_a_volume_without_an_external_id_goes_by_its_own() -> None:
-    known = Known()
-    known.learn_volumes([Volume("default", "data", "directory")])
-    assert judged(known, Entry(What.VOLUME, "data")).verdict is Verdict.REGISTERED
+    inventory = Inventory()
+    inventory.add_volumes([Volume("default", "data", "directory")])
+    assert judged(inventory, Entry(StorageKind.VOLUME, "data")).verdict is Verdict.REGISTERED
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.RUNNING, Status.IN_DOUBT])
 def test_an_open_operation_holds_what_it_names(status: Status) -> None:
-    known, name = Known(), storage_name()
-    known.learn_operation(operation(status, storage_name=name))
-    found = judged(known, Entry(What.VOLUME, f"{name}-0123456789"))
+    inventory, name = Inventory(), storage_name()
+    inventory.add_operation(operation(status, storage_name=name))
+    found = judged(inventory, Entry(StorageKind.VOLUME, f"{name}-0123456789"))
     assert (found.verdict, found.operation_id) == (Verdict.HELD, "op")
 
 
@@ -107,17 +107,17 @@ def test_an_open_operation_holds_what_it_names(status: Status) -> None:
     ],
 )
 def test_a_finished_create_says_whose_an_opaque_id_is(status: Status, fields: dict[str, Any]) -> None:
-    known = Known()
-    known.learn_operation(operation(status, storage_name=storage_name(), **fields))
-    found = judged(known, Entry(What.VOLUME, "vol-1"))
+    inventory = Inventory()
+    inventory.add_operation(operation(status, storage_name=storage_name(), **fields))
+    found = judged(inventory, Entry(StorageKind.VOLUME, "vol-1"))
     assert (found.verdict, found.operation_id, found.detail) == (Verdict.ORPHAN, "op", f"create {status}")
 
 
 def test_snapshots_belong_to_their_volume_or_to_who_took_them() -> None:
-    known = Known()
-    known.learn_volumes([volume("data", "vol-1")])
-    known.learn_operation(operation(Status.SUCCEEDED, Kind.CREATE_SNAPSHOT, result={"id": "snap-2"}))
-    known.learn_operation(operation(Status.RUNNING, Kind.DELETE_SNAPSHOT, external_id="snap-3"))
+    inventory = Inventory()
+    inventory.add_volumes([volume("data", "vol-1")])
+    inventory.add_operation(operation(Status.SUCCEEDED, Kind.CREATE_SNAPSHOT, result={"id": "snap-2"}))
+    inventory.add_operation(operation(Status.RUNNING, Kind.DELETE_SNAPSHOT, external_id="snap-3"))
     verdicts = {
         ("snap-1", "vol-1"): Verdict.REGISTERED,
         ("snap-2", "vol-gone"): Verdict.KEPT,
@@ -126,23 +126,23 @@ def test_snapshots_belong_to_their_volume_or_to_who_took_them() -> None:
         (storage_name(), "vol-gone"): Verdict.UNKNOWN,
     }
     for (external_id, source), verdict in verdicts.items():
-        assert judged(known, Entry(What.SNAPSHOT, external_id, source)).verdict is verdict
+        assert judged(inventory, Entry(StorageKind.SNAPSHOT, external_id, source)).verdict is verdict
 
 
 def test_what_is_registered_and_not_in_the_list_is_missing() -> None:
-    known = Known()
+    inventory = Inventory()
     volumes = [
         volume("there", "vol-1"),
         volume("lost", "vol-2"),
         volume("going", "vol-3", state=VolumeState.DELETING, operation_id="op"),
         volume("gone", "vol-4", state=VolumeState.GONE),
     ]
-    known.learn_volumes(volumes)
-    assert [(f.verdict, f.volume_id) for f in known.missing({"vol-1"})] == [(Verdict.MISSING, "lost")]
+    inventory.add_volumes(volumes)
+    assert [(f.verdict, f.volume_id) for f in inventory.missing({"vol-1"})] == [(Verdict.MISSING, "lost")]
 
 
 def test_two_records_of_one_storage_are_both_fine() -> None:
-    known = Known()
-    known.learn_volumes([replace(volume("data", "vol-1"), namespace=n) for n in ("default", "prod")])
-    assert list(known.missing({"vol-1"})) == []
-    assert judged(known, Entry(What.VOLUME, "vol-1")).verdict is Verdict.REGISTERED
+    inventory = Inventory()
+    inventory.add_volumes([replace(volume("data", "vol-1"), namespace=n) for n in ("default", "prod")])
+    assert list(inventory.missing({"vol-1"})) == []
+    assert judged(inventory, Entry(StorageKind.VOLUME, "vol-1")).verdict is Verdict.REGISTERED

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.deadlines import HEARTBEAT_SECONDS, SILENT_AFTER
-from chalicelib.domain.plugin import Node, Patience
+from chalicelib.domain.plugin import LivenessPolicy, Node
 from chalicelib.errors import Throttled, WriteConflict
-from chalicelib.service import claim_sweep
-from chalicelib.service import silence as rules
-from chalicelib.service.silence import FORGET_AFTER, GAP, SWEEP_SECONDS, Silence, silence
+from chalicelib.service import liveness as returning
 from chalicelib.store.dynamo import Dynamo
+from chalicelib.sweeps import claims, liveness
+from chalicelib.sweeps.liveness import FORGET_AFTER, GAP, SWEEP_SECONDS, Report, sweep
 from tests.harness import Died, System
 from tests.nodes.bridges import Authority, Bridge, counts, plugin, statuses
 
@@ -25,18 +25,18 @@ def times(number: int, healthy: int | None = None) -> dict[str, int]:
     return {name: good if name.endswith("healthy") else number for name in BOTH}
 
 
-def pass_time(system: System, seconds: float, *, beating: tuple[Bridge, ...] = ()) -> Silence:
+def pass_time(system: System, seconds: float, *, beating: tuple[Bridge, ...] = ()) -> Report:
     """Time in which the sweeper is called each minute and these bridges say that they are there; the last result.
 
     In hours and more it is called as seldom as it may be.
     """
-    end, found = system.clock.moment + seconds, silence(system.deps)
+    end, found = system.clock.moment + seconds, sweep(system.deps)
     while system.clock.moment < end:
         left = end - system.clock.moment
         system.clock.moment += min(left, GAP if left > 3600 else SWEEP_SECONDS)
         for bridge in beating:
             assert bridge.beat().status == 200
-        found = silence(system.deps)
+        found = sweep(system.deps)
     return found
 
 
@@ -50,7 +50,7 @@ def test_a_bridge_that_dies_is_marked_down_and_its_instances_with_it(empty: Syst
 
     found = pass_time(empty, 2 * SWEEP_SECONDS, beating=(alive,))
 
-    assert (found.down, found.spared, found.forgotten) == (("n1",), (), ())
+    assert (found.down, found.claims_kept, found.forgotten) == (("n1",), (), ())
     assert statuses(empty) == {"n1": "down", "n2": "ready"}
     assert (counts(empty, "a"), counts(empty, "b")) == (times(2, 1), times(1, 0))
     shown = empty.call("GET", "/v1/node/n1").json
@@ -110,7 +110,7 @@ def test_a_replaced_node_is_forgotten_after_a_day_and_its_instances_go_along(
     empty: System, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = 2 * 3600  # of fewer heartbeats
-    monkeypatch.setattr(rules, "FORGET_AFTER", day)
+    monkeypatch.setattr(liveness, "FORGET_AFTER", day)
     authority.bridge("old", plugin("a"), plugin("only-there")).beat()
     new = authority.bridge("new", plugin("a"))
     new.beat()
@@ -123,7 +123,7 @@ def test_a_replaced_node_is_forgotten_after_a_day_and_its_instances_go_along(
     assert counts(empty, "only-there") == {}
     assert [p["ID"] for p in empty.call("GET", "/v1/plugins", query="type=csi").json] == ["a"]
     assert empty.call("GET", "/v1/node/old").status == 404
-    assert silence(empty.deps).down == ()
+    assert sweep(empty.deps).down == ()
 
 
 def test_a_node_that_was_forgotten_may_come_back_with_another_key(empty: System, authority: Authority) -> None:
@@ -149,7 +149,7 @@ def test_a_node_with_a_claim_is_not_forgotten(system: System) -> None:
     refused = system.call("DELETE", "/v1/volume/csi/data/claim/a")
     assert refused.body.startswith("node lost: nothing proves that allocation a on node node-a has stopped writing")
     assert system.call("DELETE", "/v1/volume/csi/data/detach", query="node=node-a&force=true").status == 200
-    found = silence(system.deps)
+    found = sweep(system.deps)
     assert (found.down, found.forgotten) == ((), ("node-a",))
 
 
@@ -174,24 +174,24 @@ def test_two_that_die_and_come_back_at_once(empty: System, authority: Authority)
 
 def test_after_a_gap_in_the_sweeping_everybody_has_a_fresh_period(empty: System, authority: Authority) -> None:
     authority.bridge("n1").beat()
-    silence(empty.deps)
+    sweep(empty.deps)
     empty.clock.moment += 10 * 3600
     awake = empty.clock.now()
-    found = silence(empty.deps)
-    assert (found.down, found.fresh_since) == ((), awake)
+    found = sweep(empty.deps)
+    assert (found.down, found.leases_since) == ((), awake)
     empty.clock.moment += SILENT_AFTER
-    assert silence(empty.deps).down == ()
+    assert sweep(empty.deps).down == ()
     empty.clock.moment += 1
-    found = silence(empty.deps)
-    assert (found.down, found.fresh_since) == (("n1",), awake)
+    found = sweep(empty.deps)
+    assert (found.down, found.leases_since) == (("n1",), awake)
 
 
 def test_sweeps_that_are_late_by_less_than_a_period_are_no_gap(empty: System, authority: Authority) -> None:
     authority.bridge("n1").beat()
-    began = silence(empty.deps).fresh_since
+    began = sweep(empty.deps).leases_since
     empty.clock.moment += GAP
-    found = silence(empty.deps)
-    assert (found.down, found.fresh_since) == (("n1",), began)
+    found = sweep(empty.deps)
+    assert (found.down, found.leases_since) == (("n1",), began)
 
 
 def test_nobody_is_forgotten_right_after_a_gap(empty: System, authority: Authority) -> None:
@@ -199,7 +199,7 @@ def test_nobody_is_forgotten_right_after_a_gap(empty: System, authority: Authori
     bridge.beat()
     pass_time(empty, 2 * SILENT_AFTER)
     empty.clock.moment += 2 * FORGET_AFTER
-    assert silence(empty.deps).forgotten == ()
+    assert sweep(empty.deps).forgotten == ()
     assert bridge.beat().status == 200
     assert pass_time(empty, SWEEP_SECONDS, beating=(bridge,)).down == ()
     assert counts(empty) == times(1)
@@ -212,7 +212,7 @@ def test_of_more_than_a_third_and_more_than_two_at_once_the_claims_are_kept(
     for bridge in every:
         bridge.beat()
     found = pass_time(empty, 2 * SILENT_AFTER, beating=tuple(every[3:]))
-    assert (found.down, found.spared) == ((), ("n0", "n1", "n2"))
+    assert (found.down, found.claims_kept) == ((), ("n0", "n1", "n2"))
     assert counts(empty) == times(6, 3), "nothing can be done on them, and that is said"
     assert statuses(empty) == {f"n{n}": "down" if n < 3 else "ready" for n in range(6)}
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -229,10 +229,10 @@ def test_those_that_stay_away_when_most_are_back_are_spared_no_more(empty: Syste
     every = [authority.bridge(f"n{number}") for number in range(6)]
     for bridge in every:
         bridge.beat()
-    assert len(pass_time(empty, 2 * SILENT_AFTER).spared) == 6
-    assert len(pass_time(empty, SWEEP_SECONDS, beating=tuple(every[3:])).spared) == 3
+    assert len(pass_time(empty, 2 * SILENT_AFTER).claims_kept) == 6
+    assert len(pass_time(empty, SWEEP_SECONDS, beating=tuple(every[3:])).claims_kept) == 3
     found = pass_time(empty, SWEEP_SECONDS, beating=tuple(every[1:]))
-    assert (found.down, found.spared) == (("n0",), ())
+    assert (found.down, found.claims_kept) == (("n0",), ())
     assert statuses(empty)["n0"] == "down"
     every[0].beat()
     assert statuses(empty)["n0"] == "ready"
@@ -243,23 +243,23 @@ def test_nodes_that_are_cut_off_in_one_moment_are_not_taken_one_after_another(
 ) -> None:
     """Heartbeats are spread over their period: the first are silent when the last have just missed one."""
     every = [authority.bridge(f"n{number:02}") for number in range(12)]
-    silence(empty.deps)
+    sweep(empty.deps)
     for bridge in every:
         bridge.beat()
         empty.clock.moment += HEARTBEAT_SECONDS / len(every)
     empty.clock.moment += SWEEP_SECONDS + 8
-    found = silence(empty.deps)
-    assert (found.down, len(found.spared)) == ((), 4), "a third is silent, no more, and all have missed one"
+    found = sweep(empty.deps)
+    assert (found.down, len(found.claims_kept)) == ((), 4), "a third is silent, no more, and all have missed one"
 
 
 def test_leases_have_a_fresh_period_after_many_were_away(empty: System, authority: Authority) -> None:
     every = [authority.bridge(f"n{number}") for number in range(6)]
     for bridge in every:
         bridge.beat()
-    before = pass_time(empty, SWEEP_SECONDS, beating=tuple(every)).fresh_since
-    during = pass_time(empty, SWEEP_SECONDS).fresh_since
+    before = pass_time(empty, SWEEP_SECONDS, beating=tuple(every)).leases_since
+    during = pass_time(empty, SWEEP_SECONDS).leases_since
     assert during == empty.clock.now() > before, "all have missed a heartbeat: nobody could renew"
-    after = pass_time(empty, 5 * SWEEP_SECONDS, beating=tuple(every)).fresh_since
+    after = pass_time(empty, 5 * SWEEP_SECONDS, beating=tuple(every)).leases_since
     assert after == during
 
 
@@ -279,7 +279,7 @@ def test_those_that_fell_silent_a_moment_before_count_as_together(empty: System,
     pass_time(empty, SILENT_AFTER - SWEEP_SECONDS / 2, beating=tuple(every[2:]))
     assert pass_time(empty, SWEEP_SECONDS, beating=tuple(every[2:])).down == ("n0", "n1")
     found = pass_time(empty, 2 * SWEEP_SECONDS, beating=tuple(every[5:]))
-    assert (found.down, found.spared) == (("n0", "n1"), ("n2", "n3", "n4"))
+    assert (found.down, found.claims_kept) == (("n0", "n1"), ("n2", "n3", "n4"))
 
 
 # What comes in between.
@@ -306,10 +306,10 @@ def test_a_heartbeat_between_reading_and_marking_has_the_last_word(
 ) -> None:
     bridge = authority.bridge("n1", plugin("a"), plugin("b"))
     bridge.beat()
-    silence(empty.deps)
+    sweep(empty.deps)
     empty.clock.moment += GAP
     Between(empty.deps.dynamo, monkeypatch, call, bridge.beat)
-    silence(empty.deps)
+    sweep(empty.deps)
     assert bridge.beat().status == 200
     assert statuses(empty) == {"n1": "ready"}
     assert (counts(empty, "a"), counts(empty, "b")) == (times(1), times(1))
@@ -326,15 +326,15 @@ def test_a_sweeper_that_dies_half_way_is_finished_by_the_next(
         raise Killed
 
     authority.bridge("n1", plugin("a"), plugin("b")).beat()
-    silence(empty.deps)
+    sweep(empty.deps)
     empty.clock.moment += GAP
     Between(empty.deps.dynamo, monkeypatch, "TransactWriteItems", die)
     with pytest.raises(Killed):
-        silence(empty.deps)
+        sweep(empty.deps)
     assert statuses(empty) == {"n1": "down"}
     assert counts(empty, "a") == times(1)
     empty.clock.moment += SWEEP_SECONDS
-    assert silence(empty.deps).down == ("n1",)
+    assert sweep(empty.deps).down == ("n1",)
     assert (counts(empty, "a"), counts(empty, "b")) == (times(1, 0), times(1, 0))
 
 
@@ -373,7 +373,7 @@ def test_a_plugin_that_cannot_be_written_does_not_hold_up_the_other_nodes(
 ) -> None:
     for node_id in ("n1", "n2"):
         authority.bridge(node_id).beat()
-    silence(empty.deps)
+    sweep(empty.deps)
     empty.clock.moment += GAP
     change = type(empty.deps.plugins).change
 
@@ -384,11 +384,11 @@ def test_a_plugin_that_cannot_be_written_does_not_hold_up_the_other_nodes(
 
     with monkeypatch.context() as patched:
         patched.setattr(type(empty.deps.plugins), "change", fails_for_one)
-        assert silence(empty.deps).down == ("n1", "n2")
+        assert sweep(empty.deps).down == ("n1", "n2")
     assert counts(empty) == times(2, 1)
     assert '"event": "node not settled"' in capsys.readouterr().out
     empty.clock.moment += SWEEP_SECONDS
-    silence(empty.deps)
+    sweep(empty.deps)
     assert counts(empty) == times(2, 0)
 
 
@@ -417,7 +417,7 @@ def take_a_volume(system: System, *, target: str = "/mnt/data") -> None:
 def lose_it(system: System) -> None:
     found = pass_time(system, 2 * SILENT_AFTER)
     assert found.down == ("n1",)
-    claim_sweep.sweep(system.deps, down=found.down, fresh_since=found.fresh_since)
+    claims.sweep(system.deps, found)
     assert [c["State"] for c in system.call("GET", "/v1/volume/csi/data/claims").json] == ["node lost"]
 
 
@@ -459,7 +459,7 @@ def test_a_return_that_dies_half_way_is_finished_by_the_next_heartbeat(
     take_a_volume(empty)
     lose_it(empty)
     with monkeypatch.context() as patch:
-        patch.setattr(claim_sweep, "returned", dies)
+        patch.setattr(returning, "release_lost_claims", dies)
         with pytest.raises(Died):
             bridge.beat()
     assert empty.call("GET", "/v1/node/n1").json["Status"] == "ready"
@@ -494,18 +494,18 @@ def test_how_long_and_how_many_can_be_set(empty: System, authority: Authority) -
     bridges = [authority.bridge(f"n{number}") for number in range(4)]
     for bridge in bridges:
         bridge.beat()
-    deps = replace(empty.deps, patience=Patience(seconds=600, few=0, share=0.3))
+    deps = replace(empty.deps, liveness=LivenessPolicy(silent_after=600, outage_count=0, outage_share=0.3))
     empty.clock.moment += GAP
-    silence(deps)
+    sweep(deps)
     for _ in range(5):
         empty.clock.moment += GAP
-        assert silence(deps).down == ()
-    found = silence(deps)
+        assert sweep(deps).down == ()
+    found = sweep(deps)
     for _ in range(2):
         bridges[3].beat()
         bridges[2].beat()
         empty.clock.moment += 40
-        found = silence(deps)
-    assert (found.down, found.spared) == ((), ("n0", "n1")), "two of four are more than three tenths"
-    deps = replace(deps, patience=replace(deps.patience, share=0.5))
-    assert silence(deps).down == ("n0", "n1")
+        found = sweep(deps)
+    assert (found.down, found.claims_kept) == ((), ("n0", "n1")), "two of four are more than three tenths"
+    deps = replace(deps, liveness=replace(deps.liveness, outage_share=0.5))
+    assert sweep(deps).down == ("n0", "n1")

@@ -1,4 +1,4 @@
-"""Who a bridge is: its certificate from our CA, its node ID in the certificate, and its signature over what it says.
+"""Verifies a bridge's signature: a certificate from our CA, the node ID in it, and the key's signature over the body.
 
 API Gateway does not show a function the client's certificate without a custom domain with mutual TLS, and the local
 system has no TLS at all in front of it, so the bridge signs the body (docs/interfaces.md, section 4).
@@ -17,14 +17,16 @@ SCHEME: Final = "v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
-    """The fingerprint (SHA-256, hex) of the key, and the serial of the certificate (hex, without leading zeros)."""
+class Signature:
+    """A signature that was verified."""
 
     key: str
+    """The fingerprint of the key: SHA-256 of its DER form, in hexadecimal."""
     serial: str
+    """The serial of the certificate: hexadecimal, lower case, without leading zeros."""
 
 
-def signer(  # noqa: PLR0913 - each is a part of what is checked, and named
+def verify_signature(  # noqa: PLR0913 - each is a part of what is checked, and named
     *,
     ca_pem: str,
     refused: Collection[str],
@@ -34,10 +36,11 @@ def signer(  # noqa: PLR0913 - each is a part of what is checked, and named
     body: bytes,
     signature: str,
     now: float,
-) -> Signer:
-    """Who signed; raises PermissionDenied that says what is wrong.
+) -> Signature:
+    """Return by which key and certificate a message is signed; raises PermissionDenied that says what is wrong.
 
-    `refused` has serial numbers in hexadecimal, lower case, without leading zeros.
+    `refused` has serials as in `Signature`, `now` is in seconds since the epoch. What is signed is
+    `<method>\n/v1/bridge/<node_id>\n<SHA-256 of the body, hex>`.
     """
     # Imported here: only this route needs it, and it is most of a cold start.
     import datetime as dt
@@ -87,4 +90,4 @@ def signer(  # noqa: PLR0913 - each is a part of what is checked, and named
     except (InvalidSignature, binascii.Error, ValueError) as exc:
         raise PermissionDenied("bridge signature does not fit the body and the certificate") from exc
     public = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return Signer(hashlib.sha256(public).hexdigest(), serial)
+    return Signature(hashlib.sha256(public).hexdigest(), serial)

@@ -1,0 +1,37 @@
+"""The sweeps, in the order in which one call of the sweeper runs them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from chalicelib.service.deps import Deps
+from chalicelib.sweeps import claims, counters, index, liveness, operations
+
+Report = operations.Report | index.Report | liveness.Report | claims.Report | counters.Report
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sweep. `needs` is the name of the job whose report it is given."""
+
+    name: str
+    sweep: Callable[..., Report]
+    needs: str = ""
+
+
+JOBS: Final = (
+    Job("operations", operations.sweep),
+    Job("index", index.sweep),
+    Job("liveness", liveness.sweep),
+    Job("claims", claims.sweep, needs="liveness"),
+    Job("counters", counters.sweep),
+)
+
+
+def run(deps: Deps) -> Iterator[tuple[str, Report]]:
+    """Run every job, and yield its name and its report when it is done."""
+    reports: dict[str, Report] = {}
+    for job in JOBS:
+        given = [reports[job.needs]] if job.needs else []
+        reports[job.name] = job.sweep(deps, *given)
+        yield job.name, reports[job.name]
