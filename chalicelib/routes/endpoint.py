@@ -76,10 +76,10 @@ class Endpoint:
         except Redirect as exc:
             return _redirect(call, exc.path)
         given = route.parse(call)
-        # Check `route.requirement` here: as in Nomad, a malformed request was refused before, and nothing was done yet.
+        # The place to check `route.requirement`: malformed requests are refused before, as in Nomad.
         if route.watch is not None:
             _wait(call, route.watch, given, captured)
-            # And check it again: the token may have lost its rights during the wait.
+            # And the place to check it again: the token may have lost its rights during the wait.
         return route.handler(call, *([] if given is None else [given]), *captured)
 
 

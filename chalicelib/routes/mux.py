@@ -41,7 +41,7 @@ def always(_call: Call) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Methods and a path pattern; `when` may ask for more."""
+    """Methods, apart by spaces, and a path pattern. `when` may ask for more."""
 
     methods: str
     pattern: str
@@ -56,7 +56,9 @@ class Rule:
         if self.methods != ANY and method not in self.methods.split():
             return None
         tail = self.pattern[len(self.mount) :]
-        return _captured(tail.split("/"), below.split("/")) if tail else [] if not below else None
+        if not tail:
+            return [] if not below else None
+        return _captured(tail.split("/"), below.split("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Route(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Rule):
-    """What is said of a known path with a method that no route has."""
+    """A row of the table of refusals: what is said of a known path with a method that no route has."""
 
     error: Callable[[], VolumesError]
     when: Condition = always

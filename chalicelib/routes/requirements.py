@@ -1,7 +1,7 @@
 """What the sender of a request must be allowed, in the words of Nomad's ACL policies.
 
-Every row of the route table declares a requirement. They are not enforced yet: `Endpoint._serve` is the place to check
-them. The values follow recordings of a Nomad with ACLs.
+Every row of the route table declares a requirement; only SIGNED is enforced yet, by routes/bridges.py. The place to
+check the others is `Endpoint._serve`. The values follow recordings of a Nomad with ACLs.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Namespaces: made before volumes can be in them, deleted only when none is."""
+"""Namespaces: created before a volume can be in them, deleted only when they have none."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,8 @@ DESCRIPTION_LIMIT: Final = 256
 
 
 def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespace]]:
-    """The index and all namespaces by name; the watch is read before the data."""
+    """Return the index and all namespaces, by name."""
+    # Read before the data: what changes meanwhile is published later, with a larger index.
     index = deps.index.watch().now
     found = {n.name: n for n in deps.namespaces.all(prefix=prefix)}
     if DEFAULT.startswith(prefix):
@@ -28,7 +29,7 @@ def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespac
 
 
 def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
-    """The index and the namespace."""
+    """Return the index and the namespace, None if there is none."""
     index = deps.index.watch().now
     found = deps.namespaces.get(name) or (BUILT_IN if name == DEFAULT else None)
     if found is not None:
@@ -37,7 +38,10 @@ def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
 
 
 def write(deps: Deps, name: str, body: Mapping[str, object], *, description: str, quota: str) -> int:
-    """Make or change a namespace; returns the index."""
+    """Create or change a namespace; returns the index.
+
+    `body` is what is stored of the request. Raises Refused, or WriteConflict while it is being deleted.
+    """
     problems = []
     if not NAME.fullmatch(name):
         problems.append(f'invalid name "{name}". Must match regex ^[a-zA-Z0-9-]{{1,128}}$')
@@ -67,8 +71,8 @@ def write(deps: Deps, name: str, body: Mapping[str, object], *, description: str
 def delete(deps: Deps, name: str) -> int:
     """Delete a namespace without volumes; returns the index.
 
-    The mark comes first and every create checks it in its own transaction: a create that the read after the mark does
-    not see cannot succeed any more.
+    The mark comes first. Every create checks it in its own transaction, so a create that the read after the mark does
+    not see can no longer succeed. Raises Refused, or WriteConflict if others change the namespace.
     """
     if name == DEFAULT:
         raise Refused("can not delete default namespace")
@@ -88,11 +92,11 @@ def delete(deps: Deps, name: str) -> int:
 
 
 def names(deps: Deps) -> Iterator[str]:
-    """Every namespace's name, in order."""
+    """Return every namespace's name, in order."""
     yield from sorted({n.name for n in deps.namespaces.all()} | {DEFAULT})
 
 
 def _has_volumes(deps: Deps, name: str) -> bool:
-    """Any record but a tombstone, one that is being created too."""
+    """Whether it has any record but a tombstone; a volume that is being created counts."""
     pages = deps.volumes.in_namespace(name)
     return any(volume.state != "gone" for page in pages for volume in page)
