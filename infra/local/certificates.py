@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.local import clock, say
-from infra.local.deployment import Emulated
+from infra.local.deployment import EmulatorClients
 from moorage import certificates
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _published(settings: Settings) -> str | None:
     table = f"moorage-{settings.stage}-meta"
     key = {"pk": {"S": "worker"}, "sk": {"S": "tls"}}
     item = (
-        Emulated(settings.endpoint, settings.key())
+        EmulatorClients(settings.endpoint, settings.key())
         .client("dynamodb")
         .get_item(TableName=table, Key=key, ConsistentRead=True)
         .get("Item")
@@ -99,7 +99,7 @@ def _published(settings: Settings) -> str | None:
 def _ends_soon(path: Path) -> bool:
     if not path.is_file():
         return True
-    return certificates.Issued.read(path).ends - RENEW_BEFORE < _now()
+    return certificates.Certificate.read(path).ends - RENEW_BEFORE < _now()
 
 
 def _now() -> datetime.datetime:

@@ -11,7 +11,7 @@ import psutil
 
 from infra.local import environments, say
 from infra.local.emulator import Emulator
-from infra.local.processes import Identity, end_leftovers, end_those_that_name
+from infra.local.processes import ProcessId, end_leftovers, kill_processes_under
 from infra.local.system import ready_file, registered_plugins
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def stop(settings: Settings) -> int:
     left = end_leftovers(_pid_files(settings))
     if left.get("emulator"):
         Emulator(settings, environments.EMULATOR.python).ended_in_order()
-    workers = end_those_that_name(settings.temporary)
+    workers = kill_processes_under(settings.temporary)
     if left or workers:
         say.line(
             f"  Ended what an earlier run left behind: {', '.join([*left, *(['worker processes'] if workers else [])])}"
@@ -51,7 +51,7 @@ def status(settings: Settings) -> int:
     """Say what runs, and where."""
     supervisor = _supervisor(settings)
     if supervisor is None:
-        left = [path.stem for path in _pid_files(settings) if (found := Identity.read(path)) and found.process()]
+        left = [path.stem for path in _pid_files(settings) if (found := ProcessId.read(path)) and found.process()]
         say.line(
             "The local system does not run."
             + (f" Left of an earlier one: {', '.join(left)}; make stop ends them." if left else "")
@@ -72,7 +72,7 @@ def status(settings: Settings) -> int:
             f"  plugin     {plugin_id}: {'registered' if plugin_id in plugins else 'not registered'}, volumes in {root}"
         )
     for path in _pid_files(settings):
-        found = Identity.read(path)
+        found = ProcessId.read(path)
         runs = found is not None and found.process() is not None
         say.line(f"  {path.stem:<17} {f'pid {found.pid}' if found and runs else 'does not run'}")
     say.line(f"  logs       {settings.logs}")
@@ -117,8 +117,8 @@ def _volumes(settings: Settings) -> str:
 
 
 def _supervisor(settings: Settings) -> psutil.Process | None:
-    identity = Identity.read(settings.run / "supervisor.json")
-    return identity.process() if identity else None
+    process_id = ProcessId.read(settings.run / "supervisor.json")
+    return process_id.process() if process_id else None
 
 
 def _pid_files(settings: Settings) -> list[Path]:

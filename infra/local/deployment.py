@@ -40,7 +40,7 @@ class Deployment:
     api_stage: str
 
 
-class Emulated:
+class EmulatorClients:
     """Clients of an emulator's services, for its root."""
 
     def __init__(self, endpoint: str, key: Key) -> None:
@@ -73,7 +73,7 @@ def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployme
     `beside` is called once the tables and the key are there, while the app is deployed; what it raises is raised here.
     Safe to repeat at any point: what it made is found again by name, and remembered in the emulator only at the end.
     """
-    aws = Emulated(settings.endpoint, settings.key())
+    aws = EmulatorClients(settings.endpoint, settings.key())
     ssm = aws.client("ssm")
     wanted = fingerprint(settings)
     before = record.load(ssm, settings.stage)

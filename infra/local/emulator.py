@@ -8,7 +8,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Final
 
 from infra.local import clock
-from infra.local.processes import Child, end_group, end_those_that_name
+from infra.local.processes import Child, end_group, kill_processes_under
 from infra.local.say import Trouble
 from infra.local.settings import LOOPBACK, REGION, ROOT
 
@@ -61,7 +61,7 @@ class Emulator:
 
     def start(self) -> None:
         """Start it and wait until it answers; worker processes of an earlier one end first."""
-        end_those_that_name(self._settings.temporary)
+        kill_processes_under(self._settings.temporary)
         shutil.rmtree(self._settings.temporary, ignore_errors=True)
         for folder in (self._settings.temporary, self._settings.emulator_state):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,7 +84,7 @@ class Emulator:
         in_time = self.child.stop()
         if process is not None:
             end_group(process.pid)
-        end_those_that_name(self._settings.temporary)
+        kill_processes_under(self._settings.temporary)
         clean = in_time and not ended_before and (process is None or process.returncode == 0)
         if clean:
             self.ended_in_order()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from infra.local import clock, rootkey
-from infra.local.deployment import Emulated
+from infra.local.deployment import EmulatorClients
 from infra.local.dynamodb_local import free_port
 from infra.local.settings import LOOPBACK, ROOT, Settings
 
@@ -55,7 +55,7 @@ class System:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the emulator's `service`, as its root."""
-        return Emulated(self.endpoint, rootkey.kept(self.state / "emulator-key.json")).client(service)
+        return EmulatorClients(self.endpoint, rootkey.kept(self.state / "emulator-key.json")).client(service)
 
     def plugin_root(self, plugin_id: str = "directory") -> Path:
         """The folder in which the directory plugin keeps its volumes."""

@@ -27,15 +27,15 @@ LONGEST_WORDS: Final = 400
 
 
 @dataclass(frozen=True)
-class Identity:
+class ProcessId:
     """One process, and no other that has its pid later."""
 
     pid: int
     started: float
 
     @classmethod
-    def of(cls, pid: int) -> Identity | None:
-        """Identity of the process that has `pid` now."""
+    def of(cls, pid: int) -> ProcessId | None:
+        """ProcessId of the process that has `pid` now."""
         try:
             return cls(pid, psutil.Process(pid).create_time())
         except psutil.NoSuchProcess:
@@ -55,7 +55,7 @@ class Identity:
         path.write_text(json.dumps({"pid": self.pid, "started": self.started}))
 
     @classmethod
-    def read(cls, path: Path) -> Identity | None:
+    def read(cls, path: Path) -> ProcessId | None:
         """What `write` left, or None where there is nothing that can be read."""
         try:
             data = json.loads(path.read_text())
@@ -93,9 +93,9 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        identity = Identity.of(self.process.pid)
-        if identity is not None:
-            identity.write(self.pid_file)
+        process_id = ProcessId.of(self.process.pid)
+        if process_id is not None:
+            process_id.write(self.pid_file)
 
     @property
     def exit_code(self) -> int | None:
@@ -172,7 +172,7 @@ def members(group: int) -> list[psutil.Process]:
     return found
 
 
-def end_those_that_name(folder: Path) -> int:
+def kill_processes_under(folder: Path) -> int:
     """Kill processes whose command line names a file under `folder` (the emulator's workers); how many there were."""
     killed = []
     for process in psutil.process_iter():
@@ -188,8 +188,8 @@ def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> dict[str, b
     """Stop processes that an earlier supervisor left (it was killed): their names, and whether each ended in order."""
     ended = {}
     for path in pid_files:
-        identity = Identity.read(path)
-        process = identity.process() if identity else None
+        process_id = ProcessId.read(path)
+        process = process_id.process() if process_id else None
         if process is not None:
             process.terminate()
             try:

@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local import certificates, clock, deployment, environments, own, say
 from infra.local.emulator import Emulator, answers
-from infra.local.processes import Child, Identity, end_leftovers, listens, require_free_port
+from infra.local.processes import Child, ProcessId, end_leftovers, listens, require_free_port
 from infra.local.settings import LOOPBACK, ROOT, Settings
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ class System:
                 ) from exc
             ready_file(self.settings).unlink(missing_ok=True)
             mine = self.settings.run / "supervisor.json"
-            identity = Identity.of(os.getpid())
-            if identity is not None:
-                identity.write(mine)
+            process_id = ProcessId.of(os.getpid())
+            if process_id is not None:
+                process_id.write(mine)
             try:
                 yield
             finally:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from infra.local import environments
-from infra.local.deployment import Emulated
+from infra.local.deployment import EmulatorClients
 from infra.local.dynamodb_local import free_port
 from infra.local.emulator import Emulator
 from infra.local.settings import Settings
@@ -32,7 +32,7 @@ class Running:
         self.emulator.start()
 
     def client(self, service: str) -> Any:
-        return Emulated(self.settings.endpoint, self.settings.key()).client(service)
+        return EmulatorClients(self.settings.endpoint, self.settings.key()).client(service)
 
     def written(self) -> int:
         """Bytes that the process had written so far (Linux counts them)."""

@@ -23,7 +23,7 @@ from infra.bridge.tests.parts import (
 from moorage import certificates
 from moorage.bridge.run import Bridge
 from moorage.bridge.settings import BadSetting, PluginSettings, Settings
-from moorage.certificates import Issued
+from moorage.certificates import Certificate
 
 pytestmark = pytest.mark.enable_socket
 
@@ -178,7 +178,7 @@ def test_serial_that_the_control_plane_refuses_can_call_no_more(
 ) -> None:
     plugin.handlers["DeleteVolume"] = lambda *_: b""
     worker.call("DeleteVolume")
-    control_plane.usual["Refused"] = [Issued.read(pki.worker / "worker.pem").serial.upper()]
+    control_plane.usual["Refused"] = [Certificate.read(pki.worker / "worker.pem").serial.upper()]
 
     def is_refused() -> bool:
         try:

@@ -36,13 +36,13 @@ class CertificateTrouble(Exception):
 
 
 @dataclass(frozen=True)
-class Issued:
+class Certificate:
     """A certificate as it lies in a file."""
 
     certificate: x509.Certificate
 
     @classmethod
-    def read(cls, path: Path) -> "Issued":
+    def read(cls, path: Path) -> "Certificate":
         """Raises CertificateTrouble if there is none."""
         try:
             return cls(x509.load_pem_x509_certificate(path.read_bytes()))
@@ -80,7 +80,7 @@ class Issued:
         return self.ends - now < (self.ends - self.certificate.not_valid_before_utc) / RENEW_SHARE
 
 
-def make_ca(folder: Path, *, days: int, now: dt.datetime) -> Issued:
+def make_ca(folder: Path, *, days: int, now: dt.datetime) -> Certificate:
     """A new CA in `folder`; raises CertificateTrouble if there is one, since everything it issued would be void."""
     if (folder / "ca.pem").exists() or (folder / "ca-key.pem").exists():
         raise CertificateTrouble(f"{folder} holds a CA already: choose another folder, or remove it and issue all anew")
@@ -102,16 +102,18 @@ def make_ca(folder: Path, *, days: int, now: dt.datetime) -> Issued:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write_key(folder / "ca-key.pem", key)
     write_whole(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
-    return Issued(certificate)
+    return Certificate(certificate)
 
 
-def issue_bridge(ca: Path, node_id: str, out: Path, *, days: int, now: dt.datetime) -> Issued:
+def issue_bridge(ca: Path, node_id: str, out: Path, *, days: int, now: dt.datetime) -> Certificate:
     """A bridge's certificate for `node_id`, with the key that is in `out` or a new one. Raises CertificateTrouble."""
     if NODE_ID.fullmatch(node_id) is None:
         raise CertificateTrouble(f"{node_id!r} is no node ID: 1 to 63 of a-z, 0-9 and -, not at the ends")
     held = out / "bridge.pem"
-    if held.exists() and Issued.read(held).node_id != node_id:
-        raise CertificateTrouble(f"{held} is for node {Issued.read(held).node_id}: choose another folder for {node_id}")
+    if held.exists() and Certificate.read(held).node_id != node_id:
+        raise CertificateTrouble(
+            f"{held} is for node {Certificate.read(held).node_id}: choose another folder for {node_id}"
+        )
     names: list[x509.GeneralName] = [
         x509.DNSName(f"{node_id}{NODE_SUFFIX}"),
         x509.UniformResourceIdentifier("moorage://bridge"),
@@ -119,7 +121,7 @@ def issue_bridge(ca: Path, node_id: str, out: Path, *, days: int, now: dt.dateti
     return _issue(ca, "bridge", node_id, names, out, days=days, now=now)
 
 
-def issue_worker(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Issued:
+def issue_worker(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Certificate:
     """The worker's certificate, with the key that is in `out` or a new one. Raises CertificateTrouble."""
     return _issue(ca, "worker", "worker", [x509.UniformResourceIdentifier("moorage://worker")], out, days=days, now=now)
 
@@ -132,12 +134,12 @@ def held_role(out: Path) -> Role:
     raise CertificateTrouble(f"{out} holds neither bridge.pem nor worker.pem: issue one first")
 
 
-def renew(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Issued:
+def renew(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Certificate:
     """Issue again what lies in `out`, same name and key. Raises CertificateTrouble."""
     role = held_role(out)
     if role == "worker":
         return issue_worker(ca, out, days=days, now=now)
-    node_id = Issued.read(out / "bridge.pem").node_id
+    node_id = Certificate.read(out / "bridge.pem").node_id
     if node_id is None:
         raise CertificateTrouble(f"{out / 'bridge.pem'} names no node: issue it anew with moorage certs bridge")
     return issue_bridge(ca, node_id, out, days=days, now=now)
@@ -166,7 +168,7 @@ def read_key_bytes(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Issued:
+def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Certificate:
     """The leaf, if CA, certificate and key belong together; raises CertificateTrouble (half-written files, too)."""
     try:
         ca = x509.load_pem_x509_certificate(ca_pem)
@@ -179,7 +181,7 @@ def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Issued:
         ) from exc
     if key.public_key() != leaf.public_key():
         raise CertificateTrouble("the key is not that of the certificate: issue it anew with moorage certs")
-    return Issued(leaf)
+    return Certificate(leaf)
 
 
 def read_refused(folder: Path) -> frozenset[str]:
@@ -208,8 +210,8 @@ def clean_serial(text: str) -> str:
 
 def _issue(
     ca: Path, role: Role, subject: str, names: list[x509.GeneralName], out: Path, *, days: int, now: dt.datetime
-) -> Issued:
-    issuer, issuer_key = Issued.read(ca / "ca.pem"), read_key(ca / "ca-key.pem")
+) -> Certificate:
+    issuer, issuer_key = Certificate.read(ca / "ca.pem"), read_key(ca / "ca-key.pem")
     ends = now + dt.timedelta(days=days)
     if ends > issuer.ends:
         raise CertificateTrouble(
@@ -238,7 +240,7 @@ def _issue(
         _write_key(key_path, key)
     write_whole(out / "ca.pem", (ca / "ca.pem").read_bytes())
     write_whole(out / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
-    return Issued(certificate)
+    return Certificate(certificate)
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

@@ -10,8 +10,8 @@ import click
 
 from moorage_devplugin import __version__, faults, server
 from moorage_devplugin.groups import Groups
-from moorage_devplugin.identity import Identity
-from moorage_devplugin.mounts import Wish
+from moorage_devplugin.identity import IdentityService
+from moorage_devplugin.mounts import MountOption
 from moorage_devplugin.node import Node
 from moorage_devplugin.plugin import Plugin
 from moorage_devplugin.profile import LIKE, Profile
@@ -50,13 +50,16 @@ class RuleType(click.ParamType[faults.Rule]):
 @click.option("--node", "other_nodes", multiple=True, help="Another node that volumes can be published to; repeatable.")
 @click.option("--topology-key", default=None, help="Key of the one topology segment; default: that of --like.")
 @click.option(
-    "--ids", type=click.Choice(["named", "uuid"]), default=None, help="How IDs are made; default: that of --like."
+    "--ids", type=click.Choice(["named", "uuid"]), default=None, help="MountKind IDs are made; default: that of --like."
 )
 @click.option(
     "--capacity", type=click.IntRange(min=0), default=0, help="Bytes of all volumes together; 0: what the disk has."
 )
 @click.option(
-    "--mounts", type=click.Choice(["auto", "bind", "symlink"]), default="auto", help="How volumes are shown at paths."
+    "--mounts",
+    type=click.Choice(["auto", "bind", "symlink"]),
+    default="auto",
+    help="MountKind volumes are shown at paths.",
 )
 @click.option(
     "--writable-links", is_flag=True, help="Make a link even where read-only was asked for and cannot be kept."
@@ -80,7 +83,7 @@ def main(  # noqa: PLR0913 - one parameter per option
     topology_key: str | None,
     ids: str | None,
     capacity: int,
-    mounts: Wish,
+    mounts: MountOption,
     writable_links: bool,
     rules: tuple[faults.Rule, ...],
     file: Path | None,
@@ -101,13 +104,13 @@ def main(  # noqa: PLR0913 - one parameter per option
         raise click.ClickException(str(exc)) from exc
 
 
-def run(endpoint: str, plugin: Plugin, trouble: faults.Faults, *, mounts: Wish, writable_links: bool) -> None:
+def run(endpoint: str, plugin: Plugin, trouble: faults.Faults, *, mounts: MountOption, writable_links: bool) -> None:
     """Serve until SIGTERM or SIGINT; calls that run then may end."""
     volumes, snapshots = Volumes(plugin), Snapshots(plugin)
     services: dict[str, tuple[object, ...]] = {
-        "Identity": (Identity(plugin),),
+        "Identity": (IdentityService(plugin),),
         "Controller": (volumes, snapshots),
-        "Node": (Node(plugin, volumes, wish=mounts, writable_links=writable_links),),
+        "Node": (Node(plugin, volumes, option=mounts, writable_links=writable_links),),
     }
     if plugin.profile.groups:
         services["GroupController"] = (Groups(plugin, snapshots),)

@@ -9,7 +9,7 @@ from moorage.spec import csi_pb2 as csi
 from moorage_devplugin.plugin import Plugin, timestamp
 from moorage_devplugin.records import Group, Volume
 from moorage_devplugin.refusal import Refused, invalid, missing, required
-from moorage_devplugin.snapshots import Snapshots, described
+from moorage_devplugin.snapshots import Snapshots, csi_snapshot
 
 
 class Groups:
@@ -40,7 +40,7 @@ class Groups:
                 group = self._take(name, [self._volume(one) for one in wanted])
             elif sorted(self._vault.snapshots.records[one].volume for one in group.snapshots) != wanted:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, f'a group "{name}" exists and is of other volumes')
-        return csi.CreateVolumeGroupSnapshotResponse(group_snapshot=self._described(group))
+        return csi.CreateVolumeGroupSnapshotResponse(group_snapshot=self._csi_group(group))
 
     def delete_volume_group_snapshot(
         self, request: csi.DeleteVolumeGroupSnapshotRequest
@@ -63,7 +63,7 @@ class Groups:
         if group is None:
             raise missing(f'there is no group of snapshots "{group_id}"')
         self._check_members(group, request.snapshot_ids)
-        return csi.GetVolumeGroupSnapshotResponse(group_snapshot=self._described(group))
+        return csi.GetVolumeGroupSnapshotResponse(group_snapshot=self._csi_group(group))
 
     def _take(self, name: str, volumes: Sequence[Volume]) -> Group:
         group_id = self._plugin.new_id(name)
@@ -107,11 +107,11 @@ class Groups:
             raise missing(f'there is no volume "{volume_id}"')
         return volume
 
-    def _described(self, group: Group) -> csi.VolumeGroupSnapshot:
+    def _csi_group(self, group: Group) -> csi.VolumeGroupSnapshot:
         members = [self._vault.snapshots.get(one) for one in group.snapshots]
         return csi.VolumeGroupSnapshot(
             group_snapshot_id=group.id,
-            snapshots=[described(one) for one in members if one is not None],
+            snapshots=[csi_snapshot(one) for one in members if one is not None],
             creation_time=timestamp(group.created),
             ready_to_use=True,
         )

@@ -6,7 +6,7 @@ from moorage.spec import csi_pb2 as csi
 from moorage_devplugin.plugin import Plugin
 
 
-class Identity:
+class IdentityService:
     """Who the plugin is."""
 
     def __init__(self, plugin: Plugin) -> None:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final, Literal
 
-How = Literal["bind", "symlink"]
-Wish = Literal["auto", "bind", "symlink"]
+MountKind = Literal["bind", "symlink"]
+MountOption = Literal["auto", "bind", "symlink"]
 MS_RDONLY: Final = 1
 MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
@@ -21,13 +21,13 @@ class ReadOnlyImpossible(Exception):
     """A symbolic link cannot be read-only."""
 
 
-def show(source: Path, target: Path, *, wish: Wish, readonly: bool) -> How:
+def show(source: Path, target: Path, *, option: MountOption, readonly: bool) -> MountKind:
     """Make `source` visible at `target`; raises OSError, and ReadOnlyImpossible where only a link can be made."""
-    if wish != "symlink" and sys.platform == "linux":
+    if option != "symlink" and sys.platform == "linux":
         try:
             _bind(source, target, readonly=readonly)
         except OSError as exc:
-            if wish == "bind" or exc.errno not in _MAY_NOT:
+            if option == "bind" or exc.errno not in _MAY_NOT:
                 raise
         else:
             return "bind"

@@ -22,9 +22,9 @@ from moorage_devplugin.volumes import BLOCK_FILE, Volumes
 class Node:
     """Shows volumes at paths of this machine."""
 
-    def __init__(self, plugin: Plugin, volumes: Volumes, *, wish: mounts.Wish, writable_links: bool) -> None:
+    def __init__(self, plugin: Plugin, volumes: Volumes, *, option: mounts.MountOption, writable_links: bool) -> None:
         self._plugin, self._vault, self._holds, self._volumes = plugin, plugin.vault, plugin.holds, volumes
-        self._wish, self._writable_links = wish, writable_links
+        self._wish, self._writable_links = option, writable_links
 
     def node_get_info(self, _: csi.NodeGetInfoRequest) -> csi.NodeGetInfoResponse:
         return csi.NodeGetInfoResponse(node_id=self._plugin.node_id, accessible_topology=self._plugin.topology)
@@ -117,7 +117,7 @@ class Node:
         self._vault.uses.put(use)
         readonly = use.readonly and not self._writable_links
         try:
-            how = mounts.show(source, path, wish=self._wish, readonly=readonly)
+            how = mounts.show(source, path, option=self._wish, readonly=readonly)
         except mounts.ReadOnlyImpossible as exc:
             self._vault.uses.forget(use.id)
             text = "read-only needs a bind mount, which this process may not make: run the plugin as root on Linux"

@@ -29,7 +29,7 @@ class Snapshots:
                 snapshot = self.take(request.name, self._source(volume_id))
             elif snapshot.volume != volume_id:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, self._words.other_snapshot.format(name=request.name))
-        return csi.CreateSnapshotResponse(snapshot=described(snapshot))
+        return csi.CreateSnapshotResponse(snapshot=csi_snapshot(snapshot))
 
     def delete_snapshot(self, request: csi.DeleteSnapshotRequest) -> csi.DeleteSnapshotResponse:
         """CSI spec, DeleteSnapshot: OK if it is gone; one of a group goes with the group only."""
@@ -55,7 +55,7 @@ class Snapshots:
         else:
             shown, token = page(found, token=request.starting_token, size=request.max_entries)
         entry = csi.ListSnapshotsResponse.Entry
-        return csi.ListSnapshotsResponse(entries=[entry(snapshot=described(one)) for one in shown], next_token=token)
+        return csi.ListSnapshotsResponse(entries=[entry(snapshot=csi_snapshot(one)) for one in shown], next_token=token)
 
     def get_snapshot(self, request: csi.GetSnapshotRequest) -> csi.GetSnapshotResponse:
         """CSI spec, GetSnapshot."""
@@ -63,7 +63,7 @@ class Snapshots:
         snapshot = self._vault.snapshots.get(snapshot_id)
         if snapshot is None:
             raise missing(self._words.no_snapshot.format(id=snapshot_id))
-        return csi.GetSnapshotResponse(snapshot=described(snapshot))
+        return csi.GetSnapshotResponse(snapshot=csi_snapshot(snapshot))
 
     def take(self, name: str, volume: Volume, *, group: str = "") -> Snapshot:
         """Copy the data of `volume`; the caller holds it."""
@@ -87,7 +87,7 @@ class Snapshots:
         return volume
 
 
-def described(snapshot: Snapshot) -> csi.Snapshot:
+def csi_snapshot(snapshot: Snapshot) -> csi.Snapshot:
     """The snapshot as CSI shows it."""
     return csi.Snapshot(
         size_bytes=snapshot.size,

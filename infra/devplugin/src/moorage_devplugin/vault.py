@@ -37,7 +37,7 @@ class Unusable(Exception):
 
 
 @dataclass
-class Shelf(Generic[R]):
+class RecordStore(Generic[R]):
     """All records of one kind, in memory and on disk; disk first."""
 
     folder: Path
@@ -101,10 +101,10 @@ class Vault:
         self.root = root.resolve()
         self.reached, self.now = reached, now
         state = self.root / "state"
-        self.volumes = Shelf(state / "volumes", Volume, reached)
-        self.snapshots = Shelf(state / "snapshots", Snapshot, reached)
-        self.groups = Shelf(state / "groups", Group, reached)
-        self.uses = Shelf(state / "uses", Use, reached)
+        self.volumes = RecordStore(state / "volumes", Volume, reached)
+        self.snapshots = RecordStore(state / "snapshots", Snapshot, reached)
+        self.groups = RecordStore(state / "groups", Group, reached)
+        self.uses = RecordStore(state / "uses", Use, reached)
         self._seq = 0
         self._seq_lock = threading.Lock()
 
@@ -119,8 +119,8 @@ class Vault:
             raise Unusable(f"another moorage-devplugin serves {self.root}: stop it, or choose another --root") from exc
         except OSError as exc:
             raise Unusable(f"{self.root} cannot be used as root: {exc.strerror}") from exc
-        for shelf in (self.volumes, self.snapshots, self.groups, self.uses):
-            shelf.load()
+        for store in (self.volumes, self.snapshots, self.groups, self.uses):
+            store.load()
         self._repair()
         every: list[Record] = [*self.volumes.ready(), *self.snapshots.ready(), *self.groups.ready(), *self.uses.ready()]
         self._seq = max((record.seq for record in every), default=0)
@@ -134,18 +134,18 @@ class Vault:
         """The folder of a volume or snapshot; never outside the root, since IDs are checked when they are made."""
         return self.root / ("volumes" if isinstance(record, Volume) else "snapshots") / record.id
 
-    def make(self, shelf: Shelf[D], record: D, fill: Callable[[Path], None]) -> D:
+    def make(self, store: RecordStore[D], record: D, fill: Callable[[Path], None]) -> D:
         """Bring a volume or snapshot into being; `fill` gets the path at which it makes the folder.
 
         Raises what `fill` raises, and OSError (FileExistsError: a folder that is not ours is in the way); then nothing
         of it is left.
         """
-        left = shelf.records.get(record.id)
+        left = store.records.get(record.id)
         if left is not None:
-            self._finish_drop(shelf, left)
+            self._finish_drop(store, left)
         data, making = self.data(record), self.root / "making" / record.id
         disk.require_absent(data)  # so that "making" at a start means that the data is ours to remove
-        shelf.put(record)
+        store.put(record)
         placed = False
         try:
             disk.remove(making)
@@ -154,37 +154,37 @@ class Vault:
             disk.move(making, data)
             placed = True
             self.reached("placed-data")
-            return shelf.put(dataclasses.replace(record, state="ready"))
+            return store.put(dataclasses.replace(record, state="ready"))
         except BaseException:
             disk.remove(making)
             if placed:
                 disk.remove(data)
-            shelf.forget(record.id)
+            store.forget(record.id)
             raise
 
-    def drop(self, shelf: Shelf[R], record: R) -> None:
+    def drop(self, store: RecordStore[R], record: R) -> None:
         """Remove a record and its data; safe to repeat, finished at the next start if it is interrupted."""
-        dropping = shelf.put(dataclasses.replace(record, state="dropping"))
-        self._finish_drop(shelf, dropping)
+        dropping = store.put(dataclasses.replace(record, state="dropping"))
+        self._finish_drop(store, dropping)
 
-    def _finish_drop(self, shelf: Shelf[R], record: R) -> None:
+    def _finish_drop(self, store: RecordStore[R], record: R) -> None:
         trash = self.root / "trash" / f"{record.id}.{uuid.uuid4().hex}"
         if isinstance(record, Volume | Snapshot) and os.path.lexists(self.data(record)):
             disk.move(self.data(record), trash)
             self.reached("trashed-data")
-        shelf.forget(record.id)
+        store.forget(record.id)
         disk.remove(trash)
 
     def _repair(self) -> None:
         for folder in ("making", "trash"):
             for path in (self.root / folder).iterdir():
                 disk.remove(path)
-        self._repair_shelf(self.volumes)
-        self._repair_shelf(self.snapshots)
-        self._repair_shelf(self.groups)
-        self._repair_shelf(self.uses)
+        self._repair_records(self.volumes)
+        self._repair_records(self.snapshots)
+        self._repair_records(self.groups)
+        self._repair_records(self.uses)
 
-    def _repair_shelf(self, shelf: Shelf[R]) -> None:
-        for record in [one for one in shelf.records.values() if one.state != "ready"]:
+    def _repair_records(self, store: RecordStore[R]) -> None:
+        for record in [one for one in store.records.values() if one.state != "ready"]:
             log.info("finishing what was interrupted", extra={"id": record.id, "was": record.state})
-            self._finish_drop(shelf, record)
+            self._finish_drop(store, record)

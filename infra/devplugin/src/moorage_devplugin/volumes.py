@@ -54,7 +54,7 @@ class Volumes:
                 existing = self._make(request, block)
             else:
                 self._check_same(existing, request, block)
-        return csi.CreateVolumeResponse(volume=self.described(existing))
+        return csi.CreateVolumeResponse(volume=self.csi_volume(existing))
 
     def delete_volume(self, request: csi.DeleteVolumeRequest) -> csi.DeleteVolumeResponse:
         """CSI spec, DeleteVolume: OK if it is gone; FAILED_PRECONDITION while a node uses it."""
@@ -136,7 +136,7 @@ class Volumes:
         return csi.ListVolumesResponse(
             entries=[
                 entry(
-                    volume=self.described(one),
+                    volume=self.csi_volume(one),
                     status=status(published_node_ids=sorted(one.attachments), volume_condition=self.condition(one)),
                 )
                 for one in shown
@@ -150,7 +150,7 @@ class Volumes:
         status = csi.ControllerGetVolumeResponse.VolumeStatus(
             published_node_ids=sorted(volume.attachments), volume_condition=self.condition(volume)
         )
-        return csi.ControllerGetVolumeResponse(volume=self.described(volume), status=status)
+        return csi.ControllerGetVolumeResponse(volume=self.csi_volume(volume), status=status)
 
     def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
         """CSI spec, GetCapacity: nothing for a place that is not here."""
@@ -210,7 +210,7 @@ class Volumes:
             raise missing(self._words.no_volume.format(id=volume_id))
         return volume
 
-    def described(self, volume: Volume, *, bare: bool = False) -> csi.Volume:
+    def csi_volume(self, volume: Volume, *, bare: bool = False) -> csi.Volume:
         """The volume as CSI shows it."""
         source = None
         if volume.source_snapshot:
@@ -409,7 +409,7 @@ def _as_hostpath_lists(
     return csi.ListVolumesResponse(
         entries=[
             entry(
-                volume=volumes.described(one, bare=True),
+                volume=volumes.csi_volume(one, bare=True),
                 status=status(
                     published_node_ids=["".join(sorted(one.attachments)[:1])], volume_condition=volumes.condition(one)
                 ),

@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptography import x509
 
-from moorage.certificates import Issued, clean_serial
+from moorage.certificates import Certificate, clean_serial
 
 REMEMBERED: Final = 64
 
@@ -23,7 +23,7 @@ class Admission:
     def __init__(self, refused_here: Callable[[], frozenset[str]], now: Callable[[], float] = time.time) -> None:
         self._refused_here, self._now = refused_here, now
         self._refused_there: frozenset[str] = frozenset()
-        self._parsed: OrderedDict[bytes, Issued] = OrderedDict()
+        self._parsed: OrderedDict[bytes, Certificate] = OrderedDict()
 
     def refuse(self, serials: Iterable[str]) -> None:
         """Replace the list that the control plane sent."""
@@ -43,8 +43,8 @@ class Admission:
             return issued.serial, "the client's certificate is on the list of refused serials"
         return issued.serial, ""
 
-    def _parse(self, pem: bytes) -> Issued:
-        issued = self._parsed.pop(pem, None) or Issued(x509.load_pem_x509_certificate(pem))
+    def _parse(self, pem: bytes) -> Certificate:
+        issued = self._parsed.pop(pem, None) or Certificate(x509.load_pem_x509_certificate(pem))
         self._parsed[pem] = issued
         while len(self._parsed) > REMEMBERED:
             self._parsed.popitem(last=False)

@@ -13,7 +13,7 @@ class Fence:
         self._remembered = remembered
         self._highest: OrderedDict[str, int] = OrderedDict()
 
-    def pass_(self, operation_id: str, attempt: int) -> int | None:
+    def admit(self, operation_id: str, attempt: int) -> int | None:
         """None if the attempt may go on, else the higher one that was seen."""
         highest = self._highest.pop(operation_id, attempt)
         self._highest[operation_id] = max(highest, attempt)

@@ -19,7 +19,7 @@ import aiohttp
 
 from moorage import __version__
 from moorage.bridge.relay import PROTOCOL, understands
-from moorage.bridge.tls import Identity
+from moorage.bridge.tls import BridgeTls
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -41,7 +41,7 @@ class Registration:
     node_id: str
     node_name: str
     address: str
-    identity: Callable[[], Identity]
+    tls: Callable[[], BridgeTls]
     plugins: Callable[[], Sequence[dict[str, Any]]]
     refuse: Callable[[Sequence[str]], None]
     jitter: Callable[[], float] = field(default=random.SystemRandom().random)
@@ -140,7 +140,7 @@ class Registration:
                 "Sequence": self._sequence,
                 "Address": self.address,
                 "BridgeVersion": __version__,
-                "CertificatePEM": self.identity().certificate.decode(),
+                "CertificatePEM": self.tls().certificate.decode(),
                 "Plugins": list(self.plugins()),
             }
         ).encode()
@@ -150,9 +150,9 @@ class Registration:
         return f"{self.api}/v1/bridge/{self.node_id}"
 
     def _signed(self, method: str, body: bytes) -> dict[str, str]:
-        identity = self.identity()
+        tls = self.tls()
         text = f"{method}\n/v1/bridge/{self.node_id}\n{hashlib.sha256(body).hexdigest()}"
-        signature = base64.b64encode(identity.sign(text.encode())).decode()
+        signature = base64.b64encode(tls.sign(text.encode())).decode()
         return {"X-Moorage-Signature": f"v1 {signature}", "Content-Type": "application/json"}
 
     def _session(self, seconds: float) -> aiohttp.ClientSession:

@@ -150,7 +150,7 @@ class Relay(grpc.GenericRpcHandler):
         if not note.operation or re.fullmatch("[0-9]{1,18}", note.attempt) is None:
             text = "moorage-operation and moorage-attempt belong together, and an attempt is a whole number"
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
-        later = self.fence.pass_(note.operation, int(note.attempt))
+        later = self.fence.admit(note.operation, int(note.attempt))
         if later is not None:
             text = f"attempt {note.attempt} of operation {note.operation} is over: attempt {later} was seen"
             raise Refusal(grpc.StatusCode.ABORTED, text)

@@ -19,7 +19,7 @@ from moorage.bridge.relay import LARGEST_MESSAGE, Relay, Route
 from moorage.bridge.settings import BadSetting, Settings, parse_address
 from moorage.bridge.state import State
 from moorage.bridge.tls import OwnCertificate
-from moorage.bridge.watch import Watch, described
+from moorage.bridge.watch import Watch, plugin_json
 from moorage.certificates import CertificateTrouble
 from moorage.mounts.api import TOKEN_FILE, connected
 from moorage.mounts.journal import Journal
@@ -75,8 +75,8 @@ class Bridge:
             node_id=issued.node_id or "",
             node_name=socket.gethostname(),
             address=address,
-            identity=certificate.current,
-            plugins=lambda: [described(watch) for watch in watches],
+            tls=certificate.current,
+            plugins=lambda: [plugin_json(watch) for watch in watches],
             refuse=admission.refuse,
         )
         for one in settings.plugins:
@@ -128,7 +128,7 @@ class Bridge:
                 await asyncio.to_thread(self._renew_or_warn, issued)
             await asyncio.sleep(CERTIFICATE_SECONDS)
 
-    def _renew_or_warn(self, issued: certificates.Issued) -> None:
+    def _renew_or_warn(self, issued: certificates.Certificate) -> None:
         if self.settings.renew_from is None:
             log.warning("certificate ends soon: renew it (moorage certs renew)", extra={"until": issued.ends})
             return

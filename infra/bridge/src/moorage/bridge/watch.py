@@ -161,7 +161,7 @@ class _NotReady(Exception):
         self.fingerprint = fingerprint
 
 
-def described(watch: Watch) -> dict[str, Any]:
+def plugin_json(watch: Watch) -> dict[str, Any]:
     """The plugin as `PUT /v1/bridge/:node_id` says it."""
     settings, health, found = watch.settings, watch.health, watch.health.fingerprint
     body: dict[str, Any] = {

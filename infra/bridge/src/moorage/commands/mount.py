@@ -56,8 +56,8 @@ def mount(  # noqa: PLR0913 - one parameter per option
 
     Exit code 0: mounted; 1: refused or failed, and nothing is left; 2: wrong usage; 3: not over yet, do it again.
     """
-    from moorage.mounts.mounting import Wanted
-    from moorage.mounts.terminal import as_json, described, run
+    from moorage.mounts.mounting import MountRequest
+    from moorage.mounts.terminal import as_json, entry_json, run
 
     low, high = LEASE_LIMITS
     if lease and not low <= lease <= high:
@@ -66,7 +66,7 @@ def mount(  # noqa: PLR0913 - one parameter per option
         resolved = paths.resolved(target)
     except paths.BadTarget as exc:
         raise click.ClickException(str(exc)) from exc
-    wanted = Wanted(
+    wanted = MountRequest(
         namespace=namespace,
         volume=volume,
         target=resolved,
@@ -82,4 +82,4 @@ def mount(  # noqa: PLR0913 - one parameter per option
         return await mounts.mount(wanted)
 
     entry = run(Place(state, api_url, node, wait), work)
-    click.echo(as_json(described(entry)) if json_wanted else entry.target)
+    click.echo(as_json(entry_json(entry)) if json_wanted else entry.target)

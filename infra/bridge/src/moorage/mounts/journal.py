@@ -98,7 +98,7 @@ class Journal:
 
     def open(self) -> None:
         """Make the folder, the bridge's own as the state folder is. Raises JournalTrouble."""
-        with _told(self._folder):
+        with _journal_errors(self._folder):
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 self._belongs_to_bridge(self._folder)
@@ -106,31 +106,31 @@ class Journal:
                 raise JournalTrouble(f"{self._folder} is not yours to write: run this as the bridge's user, or as root")
             left = [path for path in self._folder.glob("*.lock") if not path.with_suffix(".json").exists()]
         for path in left:
-            with self.held(path.stem):  # of a command that died: holding it once removes it
+            with self.try_lock(path.stem):  # of a command that died: holding it once removes it
                 pass
 
     def entries(self) -> list[Entry]:
         """All of them, in order of their targets. Raises JournalTrouble."""
-        with _told(self._folder):
+        with _journal_errors(self._folder):
             found = [self._read(path) for path in self._folder.glob("*.json")]
         return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.target)
 
     def get(self, key: str) -> Entry | None:
         """The entry as it is now. Raises JournalTrouble."""
-        with _told(self._folder):
+        with _journal_errors(self._folder):
             return self._read(self._folder / f"{key}.json")
 
     def put(self, entry: Entry) -> Entry:
         """Write it; on the disk when this returns. Raises JournalTrouble."""
         path = self._folder / f"{entry.key}.json"
-        with _told(path):
+        with _journal_errors(path):
             write_whole(path, json.dumps(dataclasses.asdict(entry), indent=1).encode(), mode=0o600)
             self._belongs_to_bridge(path)
         return entry
 
     def forget(self, entry: Entry) -> None:
         """Remove it. Raises JournalTrouble."""
-        with _told(self._folder):
+        with _journal_errors(self._folder):
             (self._folder / f"{entry.key}.json").unlink(missing_ok=True)
 
     def staging_of(self, namespace: str, volume: str) -> Path:
@@ -140,7 +140,7 @@ class Journal:
     def make_staging(self, entry: Entry) -> None:
         """The staging folder, which is ours to make (CSI spec, NodeStageVolume, staging_target_path)."""
         path = Path(entry.staging)
-        with _told(path):
+        with _journal_errors(path):
             for folder in (path.parent, path):
                 if not folder.is_dir():
                     folder.mkdir(exist_ok=True)
@@ -151,15 +151,15 @@ class Journal:
         path = Path(entry.staging)
         if any(other.staging == entry.staging for other in self.entries() if other.key != entry.key):
             return
-        with _told(path):
+        with _journal_errors(path):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
     @contextmanager
-    def held(self, key: str) -> Iterator[bool]:
+    def try_lock(self, key: str) -> Iterator[bool]:
         """Try to hold the entry's lock in this block; False when another process has it. Never waits."""
         path = self._folder / f"{key}.lock"
-        with _told(path):
+        with _journal_errors(path):
             lock = _lock(path)
             if lock is not None:
                 self._belongs_to_bridge(path)
@@ -213,7 +213,7 @@ def _lock(path: Path) -> IO[bytes] | None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _journal_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:

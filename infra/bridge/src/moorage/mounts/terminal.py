@@ -14,7 +14,7 @@ import click
 from moorage.bridge.settings import BadSetting, parse_api
 from moorage.mounts import api, paths
 from moorage.mounts.journal import Entry, Journal, JournalTrouble
-from moorage.mounts.mounting import Mounts, MountTrouble, Seen, StillRunning
+from moorage.mounts.mounting import Mounts, MountStatus, MountTrouble, StillRunning
 from moorage.mounts.place import Place
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ QUIET_SECONDS: Final = 1.0
 AGAIN_SECONDS: Final = 10.0
 
 
-class NotOver(click.ClickException):
+class StillRunningExit(click.ClickException):
     """It goes on; the exit code says so."""
 
     exit_code = STILL_RUNNING
@@ -37,15 +37,15 @@ def run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
     except (MountTrouble, JournalTrouble, BadSetting, paths.BadTarget) as exc:
         raise click.ClickException(str(exc)) from exc
     except StillRunning as exc:
-        raise NotOver(str(exc)) from exc
+        raise StillRunningExit(str(exc)) from exc
 
 
-def shown(seen: Seen) -> dict[str, Any]:
+def status_json(status: MountStatus) -> dict[str, Any]:
     """A mount for scripts."""
-    return described(seen.entry) | {"Claim": seen.claim, "Shown": seen.shown, "OK": seen.well}
+    return entry_json(status.entry) | {"Claim": status.claim, "Shown": status.shown, "OK": status.ok}
 
 
-def described(entry: Entry) -> dict[str, Any]:
+def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry for scripts."""
     return {
         "Target": entry.target,
@@ -72,7 +72,7 @@ class Progress:
     """Lines on standard error about what takes more than a second; nothing about what is done at once."""
 
     def __init__(self) -> None:
-        self._text, self._told, self._told_at = "working", "", 0.0
+        self._text, self._printed, self._printed_at = "working", "", 0.0
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -86,9 +86,9 @@ class Progress:
             now = time.monotonic()
             if now - self._began < QUIET_SECONDS:
                 continue
-            if self._text != self._told or now - self._told_at > AGAIN_SECONDS:
+            if self._text != self._printed or now - self._printed_at > AGAIN_SECONDS:
                 click.echo(f"moorage: {now - self._began:.0f} s: {self._text}", err=True)
-                self._told, self._told_at = self._text, now
+                self._printed, self._printed_at = self._text, now
 
 
 async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
