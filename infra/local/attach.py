@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.local import certificates, say
+from infra.local.plugins import registered_plugins
 from infra.local.settings import LOOPBACK
-from infra.local.system import ready_file, registered_plugins
 
 if TYPE_CHECKING:
     from infra.local.settings import Settings
@@ -47,7 +47,7 @@ def node_of(plugin_id: str) -> str:
 
 
 def _require(settings: Settings, plugin_id: str, socket: Path) -> None:
-    if not ready_file(settings).exists():
+    if not settings.ready_file.exists():
         raise say.Trouble("the local system does not run, or not yet: make run, in another terminal")
     try:
         is_socket = stat.S_ISSOCK(socket.stat().st_mode)
@@ -55,7 +55,7 @@ def _require(settings: Settings, plugin_id: str, socket: Path) -> None:
         raise say.Trouble(f"SOCKET is {socket}, which cannot be used: {exc.strerror}") from exc
     if not is_socket:
         raise say.Trouble(f"SOCKET is {socket}, which is no socket: start the plugin first")
-    ready = json.loads(ready_file(settings).read_text())
+    ready = json.loads(settings.ready_file.read_text())
     if plugin_id in ready["plugins"]:
         raise say.Trouble(f"ID is {plugin_id}, which is a plugin of the local system's own: choose another")
     if plugin_id in registered_plugins(settings.api_url):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.local import clock, say
-from infra.local.deployment import EmulatorClients
+from infra.local.clients import EmulatorClients
 from moorage import certificates
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ BUILT: Final = (
 
 def clean(settings: Settings, root: Path = ROOT) -> int:
     """Remove environments, packages and caches; raises Trouble while the local system runs from them."""
-    with say.plain_words(str(root)), _not_running(settings):
+    with say.readable_errors(str(root)), _not_running(settings):
         found = {pattern: _built(root, pattern, settings.state) for pattern in BUILT}
         if any(found.values()):
             with say.step(f"Removing {', '.join(pattern for pattern, paths in found.items() if paths)}"):

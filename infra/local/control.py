@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.local import environments, say
-from infra.local.emulator import Emulator
-from infra.local.processes import ProcessId, end_leftovers, kill_processes_under
-from infra.local.system import ready_file, registered_plugins
+from infra.local import say
+from infra.local.emulator import Emulator, kill_workers
+from infra.local.plugins import registered_plugins
+from infra.local.processes import ProcessId, end_leftovers
+from infra.local.supervisor import pid_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from infra.local.settings import Settings
 
 STOP_WITHIN: Final = 90.0
@@ -34,10 +33,10 @@ def stop(settings: Settings) -> int:
                 raise say.Trouble(
                     f"pid {supervisor.pid} did not end within {STOP_WITHIN:.0f} s; look into {settings.logs}"
                 ) from exc
-    left = end_leftovers(_pid_files(settings))
+    left = end_leftovers(pid_files(settings))
     if left.get("emulator"):
-        Emulator(settings, environments.EMULATOR.python).ended_in_order()
-    workers = kill_processes_under(settings.temporary)
+        Emulator(settings).mark_clean()
+    workers = kill_workers(settings)
     if left or workers:
         say.line(
             f"  Ended what an earlier run left behind: {', '.join([*left, *(['worker processes'] if workers else [])])}"
@@ -51,7 +50,8 @@ def status(settings: Settings) -> int:
     """Say what runs, and where."""
     supervisor = _supervisor(settings)
     if supervisor is None:
-        left = [path.stem for path in _pid_files(settings) if (found := ProcessId.read(path)) and found.process()]
+        files = sorted(pid_files(settings))
+        left = [path.stem for path in files if (found := ProcessId.read(path)) and found.process()]
         say.line(
             "The local system does not run."
             + (f" Left of an earlier one: {', '.join(left)}; make stop ends them." if left else "")
@@ -59,7 +59,7 @@ def status(settings: Settings) -> int:
         return 0
     say.line(f"The local system of {settings.state} runs (pid {supervisor.pid}).")
     try:
-        ready = json.loads(ready_file(settings).read_text())
+        ready = json.loads(settings.ready_file.read_text())
     except FileNotFoundError:
         say.line("  It is still starting.")
         return 0
@@ -71,7 +71,7 @@ def status(settings: Settings) -> int:
         say.line(
             f"  plugin     {plugin_id}: {'registered' if plugin_id in plugins else 'not registered'}, volumes in {root}"
         )
-    for path in _pid_files(settings):
+    for path in sorted(pid_files(settings)):
         found = ProcessId.read(path)
         runs = found is not None and found.process() is not None
         say.line(f"  {path.stem:<17} {f'pid {found.pid}' if found and runs else 'does not run'}")
@@ -92,7 +92,7 @@ def forget(settings: Settings, *, sure: bool) -> int:
     if not sure:
         _ask(settings)
     stop(settings)
-    with say.step(f"Forgetting {settings.state}"), say.plain_words(str(settings.state)):
+    with say.step(f"Forgetting {settings.state}"), say.readable_errors(str(settings.state)):
         shutil.rmtree(settings.state)
     return 0
 
@@ -117,9 +117,5 @@ def _volumes(settings: Settings) -> str:
 
 
 def _supervisor(settings: Settings) -> psutil.Process | None:
-    process_id = ProcessId.read(settings.run / "supervisor.json")
+    process_id = ProcessId.read(settings.supervisor_file)
     return process_id.process() if process_id else None
-
-
-def _pid_files(settings: Settings) -> list[Path]:
-    return sorted(p for p in settings.run.glob("*.json") if p.name not in ("supervisor.json", "ready.json"))

@@ -173,7 +173,7 @@ def _our_packages(environment: Environment) -> list[Path]:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    with say.plain_words(str(ROOT)), (ROOT / ".environments.lock").open("w") as handle:
+    with say.readable_errors(str(ROOT)), (ROOT / ".environments.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

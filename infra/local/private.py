@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from infra.local import clock, rootkey
-from infra.local.deployment import EmulatorClients
+from infra.local.clients import EmulatorClients
 from infra.local.dynamodb_local import free_port
 from infra.local.settings import LOOPBACK, ROOT, Settings
 

@@ -163,8 +163,16 @@ def run(command: list[str], step: Step, *, cwd: Path, env: Mapping[str, str]) ->
     raise Trouble(f"{' '.join(command[:4])} failed; its last words:\n{words[-2000:]}")
 
 
+def short(path: Path) -> str:
+    """Return the path relative to the current folder if it is in it, else whole."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 @contextmanager
-def plain_words(where: str) -> Iterator[None]:
+def readable_errors(where: str) -> Iterator[None]:
     """Turn what the operating system refuses (a full disk, a missing right) into one line about `where`."""
     try:
         yield

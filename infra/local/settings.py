@@ -104,6 +104,16 @@ class Settings:
         return self.emulator_key if self.emulator_url else rootkey.kept(self.key_file)
 
     @property
+    def supervisor_file(self) -> Path:
+        """File with the process ID of the `make run` that serves this state folder."""
+        return self.run / "supervisor.json"
+
+    @property
+    def ready_file(self) -> Path:
+        """File that is there while the system serves, and says where."""
+        return self.run / "ready.json"
+
+    @property
     def certs(self) -> Path:
         return self.state / "certs"
 

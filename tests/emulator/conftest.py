@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from infra.local import environments
-from infra.local.deployment import EmulatorClients
+from infra.local.clients import EmulatorClients
 from infra.local.dynamodb_local import free_port
 from infra.local.emulator import Emulator
 from infra.local.settings import Settings
@@ -22,7 +22,8 @@ class Running:
         self.settings = Settings(state=state, emulator_port=free_port(), function_variables={}, base_environment=base)
         for folder in (self.settings.run, self.settings.logs):
             folder.mkdir(parents=True)
-        self.emulator = Emulator(self.settings, environments.ensure(environments.EMULATOR))
+        environments.ensure(environments.EMULATOR)
+        self.emulator = Emulator(self.settings)
         self.emulator.start()
 
     def kill(self) -> None:

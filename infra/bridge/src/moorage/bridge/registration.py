@@ -1,6 +1,7 @@
-"""Tells the control plane what runs here: once at the start, at every heartbeat, and at once when health changes.
+"""Register this bridge and its plugins: at the start, at every heartbeat, and at once when health changes.
 
-docs/interfaces.md, section 4. The control plane being away is waited out with growing, jittered pauses.
+The messages are in docs/interfaces.md, section 4. While the control plane does not answer, the pauses grow, with
+jitter.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ ANSWER_SECONDS: Final = 10.0
 FAREWELL_SECONDS: Final = 3.0
 LEAST_BETWEEN: Final = 0.2
 TOO_FAR_APART: Final = 426
-"""What the control plane answers to a bridge whose protocol it does not know any more."""
+"""Status for a bridge whose protocol the control plane no longer knows."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -53,7 +54,7 @@ class Registration:
     _last_trouble: str = ""
 
     def changed(self) -> None:
-        """Something that the control plane should know changed: tell it now."""
+        """Send a heartbeat now, because something changed that the control plane should know."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -68,7 +69,7 @@ class Registration:
                         await self._changed.wait()
 
     async def farewell(self) -> None:
-        """Deregister; a control plane that is away will see the heartbeats end."""
+        """Deregister. A control plane that does not answer will notice that the heartbeats end."""
         self._sequence += 1
         body = json.dumps(
             {"Protocol": PROTOCOL, "NodeID": self.node_id, "InstanceID": self.instance_id, "Sequence": self._sequence}
@@ -84,7 +85,7 @@ class Registration:
             log.warning("not deregistered, the control plane is away", extra={"reason": _words(exc)})
 
     async def _tell(self, session: aiohttp.ClientSession) -> float:
-        """One message; the pause until the next."""
+        """Send one message, and return the seconds until the next."""
         body = self._body()
         try:
             async with session.put(self._url, data=body, headers=self._signed("PUT", body)) as answer:
@@ -118,7 +119,10 @@ class Registration:
         return max(SHORTEST_HEARTBEAT, seconds) * (0.8 + 0.2 * self.jitter())
 
     def _not_heard(self, trouble: str, status: int | None) -> float:
-        """Log what is wrong, each thing once; answers that only a person can change are asked for less often."""
+        """Log each trouble once, and return the seconds until the next try.
+
+        A 4xx that only a person can put right is asked for again at the longest pause only.
+        """
         self._failures += 1
         for_a_person = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
         longest = LONGEST_PAUSE if for_a_person else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))

@@ -1,7 +1,7 @@
-"""Forwards calls byte for byte to the plugin that the metadata names (docs/interfaces.md, section 3).
+"""Forward calls byte for byte to the plugin that the metadata names (docs/interfaces.md, section 3).
 
-A refusal by the bridge itself carries the trailing metadata `moorage-refused: 1`, and nothing was forwarded. Its code
-is one that the control plane never takes for the plugin's final word.
+A refusal by the bridge itself carries the trailing metadata `moorage-refused: 1` and says that nothing was forwarded.
+Its code is one that the control plane never takes for the plugin's final answer.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ STREAMS: Final = frozenset(
     for method in service.methods
     if method.server_streaming
 )
-"""Methods that answer with a stream. All others, also ones that CSI has yet to name, are unary."""
+"""Methods that answer with a stream. All others are unary, including those that a later CSI may add."""
 _OURS: Final = ("moorage-", "grpc-", ":")
 _TRANSPORT: Final = frozenset({"user-agent", "te", "content-type", "accept-encoding"})
 _DETAILS: Final = "grpc-status-details-bin"
@@ -52,7 +52,7 @@ class Route:
     plugin_id: str
     channel: grpc.aio.Channel
     trouble: Callable[[], None]
-    """Called when the plugin's socket did not answer: look at it now."""
+    """Called when the plugin's socket did not answer, so that its health is checked now."""
 
 
 @dataclass
@@ -116,14 +116,17 @@ class Relay(grpc.GenericRpcHandler):
         return call
 
     async def _admitted(self, note: "_Note", context: Context) -> tuple[Route, Metadata, float | None]:
-        """`_admit`, its refusal told to the caller."""
+        """Run `_admit` and answer its refusal to the caller."""
         try:
             return self._admit(note, context)
         except Refusal as exc:
             await note.refuse(exc)
 
     def _admit(self, note: "_Note", context: Context) -> tuple[Route, Metadata, float | None]:
-        """Everything that is checked before a call is forwarded; nothing waits between this and forwarding."""
+        """Check a call, and return its route, metadata and remaining seconds. Raises Refusal.
+
+        Nothing may wait between this and forwarding: else a later attempt could pass the fence in between.
+        """
         metadata: Metadata = tuple(context.invocation_metadata() or ())
         ours = {key: _text(value) for key, value in metadata if key.startswith("moorage-")}
         note.serial, reason = self.admission.reason_to_refuse(context.auth_context())
@@ -137,7 +140,7 @@ class Relay(grpc.GenericRpcHandler):
         if route is None:
             text = f'no plugin "{note.plugin}" is behind this bridge: it has {", ".join(sorted(self.routes)) or "none"}'
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
-        remaining: float | None = context.time_remaining()  # None without a deadline, whatever the type stubs say
+        remaining: float | None = context.time_remaining()  # None without a deadline, which the type stubs deny
         if remaining is not None and remaining <= 0:
             raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the call was forwarded")
         self._check_attempt(note, ours)
@@ -157,12 +160,12 @@ class Relay(grpc.GenericRpcHandler):
 
 
 def understands(protocol: str) -> bool:
-    """Whether a worker of that protocol may call: this one, the one before, and the next, which knows this one."""
+    """Return whether a worker of that protocol may call: this version, the one before, and the next, which knows it."""
     return re.fullmatch("[1-9][0-9]{0,8}", protocol) is not None and abs(int(protocol) - PROTOCOL) <= 1
 
 
 def forwarded(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
-    """Metadata without our own and the transport's keys."""
+    """Return the metadata without our own keys and the transport's."""
     return tuple(
         (key, value)
         for key, value in metadata or ()

@@ -1,4 +1,4 @@
-"""The bridge's own certificate: read again when its files change, handed to every new connection."""
+"""The bridge's own certificate, read again when its files change and used by every new connection."""
 
 import datetime as dt
 import logging
@@ -21,7 +21,7 @@ FILES: Final = ("ca.pem", "bridge.pem", "bridge-key.pem")
 
 @dataclass(frozen=True)
 class BridgeTls:
-    """CA, certificate and key that belong together."""
+    """A CA, certificate and key that belong together, as the bridge uses them for TLS."""
 
     ca: bytes
     certificate: bytes
@@ -29,16 +29,16 @@ class BridgeTls:
     issued: Certificate
 
     def sign(self, data: bytes) -> bytes:
-        """ECDSA with SHA-256, in ASN.1."""
+        """Return a signature of `data`: ECDSA with SHA-256, in ASN.1."""
         key = certificates.read_key_bytes(self.key)
         return key.sign(data, ec.ECDSA(hashes.SHA256()))
 
 
 class OwnCertificate:
-    """The tls in a folder. What cannot be used is logged once, and the one before stays in use."""
+    """The certificate in a folder. A new one that cannot be used is logged once, and the one before stays in use."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises CertificateTrouble if there is nothing to begin with."""
+        """Read the folder. Raises CertificateTrouble if there is no usable certificate."""
         self._folder = folder
         self._lock = threading.Lock()
         self._stamp = self._look()
@@ -47,7 +47,7 @@ class OwnCertificate:
         self._refused: frozenset[str] = frozenset()
 
     def current(self) -> BridgeTls:
-        """The newest tls that can be used."""
+        """Return the newest certificate that can be used."""
         with self._lock:
             stamp = self._look()
             if stamp != self._stamp:
@@ -61,14 +61,14 @@ class OwnCertificate:
             return self._tls
 
     def refused(self) -> frozenset[str]:
-        """The refused serials in the folder, read again when the list changes."""
+        """Return the refused serials in the folder, read again when the list changes."""
         stamp = _stamp_of(self._folder / certificates.REFUSED_FILE)
         if stamp != self._refused_stamp:
             self._refused, self._refused_stamp = certificates.read_refused(self._folder), stamp
         return self._refused
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Credentials that ask for the current tls at each handshake."""
+        """Return credentials that ask for the current certificate at each handshake."""
         served = self.current()
 
         def configuration(tls: BridgeTls) -> grpc.ServerCertificateConfiguration:

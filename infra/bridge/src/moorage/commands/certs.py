@@ -1,4 +1,4 @@
-"""moorage certs: the CA, and the certificates of bridges and workers."""
+"""moorage certs: make the CA, and the certificates of bridges and workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _now() -> dt.datetime:
 
 @contextmanager
 def _readable_errors() -> Iterator[None]:
-    """Errors of certificates and of the disk as one line for a person."""
+    """Turn errors of certificates and of the disk into one line for a person."""
     from moorage.certificates import CertificateTrouble
 
     try:
@@ -102,7 +102,7 @@ def worker(folder: Path, out: Path, days: int) -> None:
 @click.option("--then", "then", default=None, metavar="COMMAND", help="Run after each renewal; {} is the folder.")
 @_with_readable_errors
 def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: str | None) -> None:
-    """Renew what is due in each OUT, same name and key; meant for a timer.
+    """Renew what is due in each OUT, with the same name and key. Meant for a timer.
 
     A running bridge reads the new files by itself. For the worker, and for bridges on other machines, --then carries
     the new certificate on: --then 'moorage certs publish-worker {} --stage prod', --then 'rsync -a {}/ host:/certs/'.
@@ -133,8 +133,8 @@ def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: st
 def refuse(folder: Path, serial: str) -> None:
     """Add SERIAL to DIR/refused.txt. A bridge whose --certs is DIR refuses it from the next call on.
 
-    In the worker's folder it is the list that publish-worker takes along: the control plane then refuses bridges that
-    show one of these, and tells all bridges with the answer to their next heartbeat.
+    publish-worker publishes the list in the worker's folder: the control plane then refuses bridges that show one of
+    these certificates, and tells the list to all bridges with the answer to their next heartbeat.
     """
     from moorage import certificates
 
@@ -165,7 +165,7 @@ def show(path: Path) -> None:
 def publish_worker(out: Path, stage: str, region: str | None) -> None:
     """Put the worker's certificate in OUT, and its sealed key, where the control plane's worker reads them.
 
-    OUT/refused.txt, if it is there, goes along: the serials that the control plane and every bridge refuse.
+    OUT/refused.txt, if it is there, is published too: the serials that the control plane and every bridge refuse.
     """
     from moorage import publishing
 

@@ -1,4 +1,4 @@
-"""moorage ls: what is mounted on this machine."""
+"""moorage ls: show what is mounted on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def ls(*, json_wanted: bool, state: Path, api_url: str | None, node: str | None, wait: float) -> None:
     """Show what is mounted here, and whether the claim behind it still stands.
 
-    Exit code 0: shown, well or not (--json says OK for each); 1: it could not be shown.
+    Exit code 0: shown, in order or not (--json says OK for each); 1: it could not be shown.
     """
     from moorage.mounts.terminal import as_json, run, status_json
 
@@ -51,7 +51,7 @@ def ls(*, json_wanted: bool, state: Path, api_url: str | None, node: str | None,
         if status.entry.reason:
             click.echo(f"{status.entry.target}: {status.entry.reason}")
     if not all(status.ok for status in statuses):
-        click.echo("moorage reconcile finishes, undoes or mounts again what is not well", err=True)
+        click.echo("moorage reconcile finishes, undoes or mounts again what is not in order", err=True)
 
 
 def _state(status: MountStatus) -> str:

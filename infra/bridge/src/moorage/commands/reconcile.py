@@ -1,4 +1,4 @@
-"""moorage reconcile: after a crash or a reboot."""
+"""moorage reconcile: finish and mount again after a crash or a reboot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""moorage umount: a volume off this machine."""
+"""moorage umount: unmount a volume of this machine."""
 
 from __future__ import annotations
 

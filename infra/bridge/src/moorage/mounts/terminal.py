@@ -1,4 +1,4 @@
-"""What the work of the commands about mounts shares: progress on standard error, exit codes, JSON."""
+"""What the commands about mounts share: progress on standard error, exit codes, JSON."""
 
 import asyncio
 import contextlib
@@ -25,13 +25,13 @@ AGAIN_SECONDS: Final = 10.0
 
 
 class StillRunningExit(click.ClickException):
-    """It goes on; the exit code says so."""
+    """The work is not over, which the exit code says."""
 
     exit_code = STILL_RUNNING
 
 
 def run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
-    """What `work` answers; its errors become text for a person, and exit codes."""
+    """Return what `work` returns. Its errors become text for a person and an exit code."""
     try:
         return asyncio.run(_run(place, work))
     except (MountTrouble, JournalTrouble, BadSetting, paths.BadTarget) as exc:
@@ -41,12 +41,12 @@ def run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
 
 
 def status_json(status: MountStatus) -> dict[str, Any]:
-    """A mount for scripts."""
+    """Return a mount's status as JSON for scripts."""
     return entry_json(status.entry) | {"Claim": status.claim, "Shown": status.shown, "OK": status.ok}
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    """An entry for scripts."""
+    """Return a journal entry as JSON for scripts."""
     return {
         "Target": entry.target,
         "Namespace": entry.namespace,
@@ -64,23 +64,23 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> str:
-    """JSON as these commands print it."""
+    """Return the JSON text that these commands print."""
     return json.dumps(value, indent=2)
 
 
 class Progress:
-    """Lines on standard error about what takes more than a second; nothing about what is done at once."""
+    """Lines on standard error about work that takes more than a second."""
 
     def __init__(self) -> None:
         self._text, self._printed, self._printed_at = "working", "", 0.0
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
-        """What is being done, or waited for, now."""
+        """Set what is being done or waited for now."""
         self._text = text
 
     async def run(self) -> None:
-        """Tell it until cancelled."""
+        """Print the text when it changes, and every ten seconds, until cancelled."""
         while True:
             await asyncio.sleep(0.1)
             now = time.monotonic()
@@ -113,6 +113,6 @@ def _kept(state: Path, name: str, option: str) -> str:
         return (state / name).read_text().strip()
     except OSError as exc:
         raise BadSetting(
-            f"{state / name} cannot be read ({exc.strerror}): --state names the folder of the bridge on this machine; "
-            f"or give {option}"
+            f"{state / name} cannot be read ({exc.strerror}): name the state folder of the bridge on this machine with "
+            f"--state, or give {option}"
         ) from exc
