@@ -1,4 +1,4 @@
-"""Looking at and ending a local system from another terminal."""
+"""Show, stop and remove a local system from another terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_WITHIN: Final = 90.0
 
 
 def stop(settings: Settings) -> int:
-    """End the system, and what a killed one left behind; its state stays."""
+    """Stop the system and what a killed one left behind. Its state stays. Return the exit code."""
     supervisor = _supervisor(settings)
     if supervisor is not None:
         with say.step(f"Stopping the local system (pid {supervisor.pid})"):
@@ -47,7 +47,7 @@ def stop(settings: Settings) -> int:
 
 
 def status(settings: Settings) -> int:
-    """Say what runs, and where."""
+    """Print what runs, and where. Return the exit code."""
     supervisor = _supervisor(settings)
     if supervisor is None:
         files = sorted(pid_files(settings))
@@ -80,7 +80,7 @@ def status(settings: Settings) -> int:
 
 
 def forget(settings: Settings, *, sure: bool) -> int:
-    """End the system and remove its state, volumes too, after asking; `sure` answers the question with yes."""
+    """Stop the system and remove its state, volumes too. Asks before, unless `sure`. Return the exit code."""
     if not settings.state.exists():
         say.line(f"There is no {settings.state}: nothing to forget.")
         return 0
@@ -98,10 +98,10 @@ def forget(settings: Settings, *, sure: bool) -> int:
 
 
 def _ask(settings: Settings) -> None:
-    """Ask whether to remove the state; raises Trouble unless the answer is yes."""
+    """Ask whether to remove the state. Raises Trouble unless the answer is yes."""
     say.line(f"This removes {settings.state} for good, with the data of {_volumes(settings)}.")
     if sys.stdin is None or not sys.stdin.isatty():
-        raise say.Trouble("nothing was removed: make forget asks on a terminal; YES=1 answers it elsewhere")
+        raise say.Trouble("nothing was removed: make forget asks on a terminal; without one, add YES=1")
     try:
         answer = input("Type yes to go on: ")
     except EOFError:
@@ -111,7 +111,7 @@ def _ask(settings: Settings) -> None:
 
 
 def _volumes(settings: Settings) -> str:
-    """How many volumes the directory plugins in the state folder have."""
+    """Return the number of volumes of the directory plugins in the state folder, as text."""
     count = sum(1 for _ in settings.state.glob("*/volumes/*"))
     return f"{count} volume{'' if count == 1 else 's'}"
 

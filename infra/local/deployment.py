@@ -1,4 +1,4 @@
-"""Brings the emulator to what the tree says: stack, app, API. Does nothing when it is there already."""
+"""Deploy stack, app and API of this tree on the emulator, unless they are there already."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ DEPLOYED_FROM: Final = (
 
 @dataclass(frozen=True)
 class Deployment:
-    """What serves now."""
+    """The API that serves now."""
 
     api_id: str
     api_stage: str
 
 
 def fingerprint(settings: Settings) -> str:
-    """Digest of all that a deployment is made from."""
+    """Return a digest of all that a deployment is made from."""
     digest = hashlib.sha256()
     for path in _sources():
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
@@ -50,10 +50,11 @@ def fingerprint(settings: Settings) -> str:
 
 
 def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployment:
-    """Deploy what changed since the last time this emulator's state knows of.
+    """Deploy what changed since the deployment that the emulator's state records, and return what serves.
 
-    `beside` is called once the tables and the key are there, while the app is deployed; what it raises is raised here.
-    Safe to repeat at any point: what it made is found again by name, and remembered in the emulator only at the end.
+    `beside` is called once the tables and the key are there, while the app is deployed. What it raises is raised here.
+    Safe to repeat after a failure at any point: what was made is found again by its name, and the deployment is
+    recorded in the emulator only at its end. Raises Trouble, and botocore's errors.
     """
     aws = EmulatorClients(settings.endpoint, settings.key())
     ssm = aws.client("ssm")

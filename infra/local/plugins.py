@@ -8,7 +8,7 @@ from typing import Any
 
 
 def registered_plugins(api_url: str) -> set[str]:
-    """Return the IDs of the plugins that the API lists; none while it does not answer."""
+    """Return the IDs of the plugins that the API lists, or none while it does not answer."""
     return {str(plugin["ID"]) for plugin in _plugins(api_url)}
 
 

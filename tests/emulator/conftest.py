@@ -15,7 +15,7 @@ from infra.local.settings import Settings
 
 
 class Running:
-    """One emulator and its state folder; it can be killed and started again."""
+    """One emulator and its state folder. It can be killed and started again."""
 
     def __init__(self, state: Path) -> None:
         base = Settings.from_env().base_environment
@@ -44,7 +44,7 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Running]]:
-    """Start an emulator of one's own; it ends with the test."""
+    """Start an emulator of the test's own, which ends with the test."""
     started: list[Running] = []
 
     def begin() -> Running:

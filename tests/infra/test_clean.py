@@ -1,4 +1,4 @@
-"""`make clean` removes what was built and keeps state; `make forget` removes state, and asks before."""
+"""`make clean` removes what was built and keeps state. `make forget` removes state, and asks before."""
 
 import contextlib
 import fcntl
@@ -40,7 +40,7 @@ def test_clean_removes_what_was_built_and_no_state(settings: Settings, tmp_path:
 
 
 def test_clean_leaves_alone_what_a_volume_holds(tmp_path: Path) -> None:
-    """State lies in the tree by default, and a volume may hold a program with its bytecode."""
+    """State is in the tree by default, and a volume may hold a program with its bytecode."""
     for state in (".moorage", "infra/state", "build/state"):
         settings = Settings.from_env({"MOORAGE_STATE": str(tmp_path / state)})
         held = settings.plugin_root("directory") / "volumes" / "a" / "__pycache__" / "program.pyc"

@@ -142,7 +142,7 @@ def test_a_reader_that_has_gone_keeps_nothing_from_going_on(tmp_path: Path) -> N
 import sys
 from infra.local import say
 sys.stdin.readline()
-say.line("nobody reads this")
+say.line("this has no reader")
 with say.step("nor this"):
     pass
 open(sys.argv[1], "w").close()

@@ -1,4 +1,4 @@
-"""`make logs`: one order of time, whatever a log's form; lines without a time stay with the line before."""
+"""`make logs` merges logs of every form by time. Lines without a time stay with the line before."""
 
 import subprocess
 import sys

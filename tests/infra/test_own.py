@@ -1,4 +1,4 @@
-"""Folders of one's own: closed to others whatever they were before, and never another user's."""
+"""Folders of one's own: closed to others in every case, and never another user's."""
 
 import json
 import os

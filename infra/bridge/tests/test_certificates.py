@@ -199,8 +199,8 @@ def test_every_wrong_certificate_is_refused_with_a_clear_log_line(
 @pytest.mark.enable_socket
 def test_certificate_of_our_ca_without_the_role_is_refused(tmp_path: Path, pki: Pki, process: Process) -> None:
     out = tmp_path / "client"
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier("moorage://somebody")]
-    certificates._issue(pki.ca, "worker", "somebody", names, out, days=1, now=NOW)
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier("moorage://stranger")]
+    certificates._issue(pki.ca, "worker", "stranger", names, out, days=1, now=NOW)
     error = refusal(process.address, pki.client(out))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert dict(error.trailing_metadata())["moorage-refused"] == "1"

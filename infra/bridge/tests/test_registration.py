@@ -213,7 +213,7 @@ def test_orderly_stop_deregisters_after_the_calls_in_flight(
     last, before = control_plane.messages[-1], control_plane.puts()[-1]
     assert last.method == "DELETE"
     assert last.body["InstanceID"] == before.body["InstanceID"]
-    assert last.body["Sequence"] > before.body["Sequence"], "nobody may say it again later"
+    assert last.body["Sequence"] > before.body["Sequence"], "no client may repeat the message later"
 
 
 def test_state_folder_keeps_the_node_and_refuses_another(settings: Settings, tmp_path: Path, pki: Pki) -> None:

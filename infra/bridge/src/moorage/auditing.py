@@ -132,7 +132,7 @@ def _counted(name: str, number: int) -> str:
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a table of the findings, with those that are wrong first; no lines if there are none."""
+    """Return a table of the findings, with those that are wrong first. No lines if there are none."""
     rows = [
         (
             report["PluginID"],

@@ -191,7 +191,7 @@ def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Certifi
 
 
 def read_refused(folder: Path) -> frozenset[str]:
-    """Return the refused serials in `folder`; none if there is no list."""
+    """Return the refused serials in `folder`, or none if there is no list."""
     try:
         lines = (folder / REFUSED_FILE).read_text().splitlines()
     except FileNotFoundError:

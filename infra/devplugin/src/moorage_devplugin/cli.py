@@ -1,4 +1,4 @@
-"""The command moorage-devplugin."""
+"""The command `moorage-devplugin`."""
 
 import dataclasses
 import signal
@@ -23,7 +23,7 @@ GRACE_SECONDS = 5.0
 
 
 class RuleType(click.ParamType[faults.Rule]):
-    """A failure on purpose, as faults.Rule reads it."""
+    """A fault that faults.Rule can parse."""
 
     name = "rule"
 
@@ -43,9 +43,9 @@ class RuleType(click.ParamType[faults.Rule]):
 @click.option(
     "--root", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of all state and data."
 )
-@click.option("--like", type=click.Choice(sorted(LIKE)), default="directory", help="Whose manners to have.")
+@click.option("--like", type=click.Choice(sorted(LIKE)), default="directory", help="Which plugin to behave like.")
 @click.option("--name", default=None, help="Plugin name; default: that of --like.")
-@click.option("--vendor-version", default=None, help="Version to tell; default: that of --like.")
+@click.option("--vendor-version", default=None, help="Version to report; default: that of --like.")
 @click.option("--node-id", default=socket.gethostname, show_default="host name", help="This node's ID at the provider.")
 @click.option("--node", "other_nodes", multiple=True, help="Another node that volumes can be published to; repeatable.")
 @click.option("--topology-key", default=None, help="Key of the one topology segment; default: that of --like.")
@@ -105,7 +105,7 @@ def main(  # noqa: PLR0913 - one parameter per option
 
 
 def run(endpoint: str, plugin: Plugin, trouble: faults.Faults, *, mounts: MountOption, writable_links: bool) -> None:
-    """Serve until SIGTERM or SIGINT; calls that run then may end."""
+    """Serve until SIGTERM or SIGINT, and let calls that run then end."""
     volumes, snapshots = Volumes(plugin), Snapshots(plugin)
     services: dict[str, tuple[object, ...]] = {
         "Identity": (IdentityService(plugin),),

@@ -13,7 +13,7 @@ from moorage_devplugin.snapshots import Snapshots, csi_snapshot
 
 
 class Groups:
-    """Takes and deletes groups of snapshots. No volume of a group can be changed by this plugin meanwhile."""
+    """Takes and deletes groups of snapshots. This plugin changes no volume of a group meanwhile."""
 
     def __init__(self, plugin: Plugin, snapshots: Snapshots) -> None:
         self._plugin, self._vault, self._holds = plugin, plugin.vault, plugin.holds
@@ -29,7 +29,7 @@ class Groups:
     def create_volume_group_snapshot(
         self, request: csi.CreateVolumeGroupSnapshotRequest
     ) -> csi.CreateVolumeGroupSnapshotResponse:
-        """CSI spec, CreateVolumeGroupSnapshot: idempotent by name; after an error nothing of the group is left."""
+        """CSI spec, CreateVolumeGroupSnapshot. Idempotent by name. After an error, nothing of the group is left."""
         name = required(request.name, "name")
         if not request.source_volume_ids:
             raise invalid("source_volume_ids is missing in the request")
@@ -45,7 +45,7 @@ class Groups:
     def delete_volume_group_snapshot(
         self, request: csi.DeleteVolumeGroupSnapshotRequest
     ) -> csi.DeleteVolumeGroupSnapshotResponse:
-        """CSI spec, DeleteVolumeGroupSnapshot: OK if it is gone."""
+        """CSI spec, DeleteVolumeGroupSnapshot. OK if it is gone."""
         group_id = required(request.group_snapshot_id, "group_snapshot_id")
         with self._holds.change(f"group {group_id}"):
             group = self._vault.groups.get(group_id)
@@ -67,7 +67,7 @@ class Groups:
 
     def _take(self, name: str, volumes: Sequence[Volume]) -> Group:
         group_id = self._plugin.new_id(name)
-        # A kill between two snapshots leaves some without their group: the repeat of the call takes these over by name.
+        # A kill between two snapshots leaves some without their group. The repeat of the call finds them by name.
         taken = []
         with contextlib.ExitStack() as undo:
             for volume in volumes:
@@ -90,7 +90,7 @@ class Groups:
         return group
 
     def _drop(self, group: Group) -> None:
-        """Members first: after a kill the group is still there, and the repeat of the call goes on."""
+        """Drop the members first: after a kill, the group is still there for the repeat of the call."""
         for snapshot_id in group.snapshots:
             snapshot = self._vault.snapshots.records.get(snapshot_id)
             if snapshot is not None:

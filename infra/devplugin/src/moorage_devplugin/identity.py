@@ -7,7 +7,7 @@ from moorage_devplugin.plugin import Plugin
 
 
 class IdentityService:
-    """Who the plugin is."""
+    """Serves the plugin's name and capabilities."""
 
     def __init__(self, plugin: Plugin) -> None:
         self._plugin = plugin
@@ -30,5 +30,5 @@ class IdentityService:
         )
 
     def probe(self, _: csi.ProbeRequest) -> csi.ProbeResponse:
-        """Ready while the root is there."""
+        """CSI spec, Probe. Ready while the root is there."""
         return csi.ProbeResponse(ready=BoolValue(value=self._plugin.vault.root.is_dir()))

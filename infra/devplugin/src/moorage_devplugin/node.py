@@ -1,7 +1,7 @@
 """The Node service (CSI spec, Node Service RPC).
 
-A use is recorded before anything is done at a path, and forgotten after it was undone: a kill in between leaves a
-record whose path is checked again by the repeat of the call.
+A use is recorded before anything is done at a path, and forgotten after it was undone. A kill in between leaves a
+record, whose path the repeat of the call checks again.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from moorage_devplugin.volumes import BLOCK_FILE, Volumes
 
 
 class Node:
-    """Shows volumes at paths of this machine."""
+    """Publishes volumes at paths of this machine."""
 
     def __init__(self, plugin: Plugin, volumes: Volumes, *, option: mounts.MountOption, writable_links: bool) -> None:
         self._plugin, self._vault, self._holds, self._volumes = plugin, plugin.vault, plugin.holds, volumes
@@ -36,7 +36,7 @@ class Node:
         )
 
     def node_stage_volume(self, request: csi.NodeStageVolumeRequest) -> csi.NodeStageVolumeResponse:
-        """CSI spec, NodeStageVolume: a folder needs no preparation; that it was staged is kept."""
+        """CSI spec, NodeStageVolume. A folder needs no preparation, so it is only recorded as staged."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.staging_target_path, "staging_target_path")
         capability = self._capability(request, "volume_capability")
@@ -48,7 +48,7 @@ class Node:
         return csi.NodeStageVolumeResponse()
 
     def node_unstage_volume(self, request: csi.NodeUnstageVolumeRequest) -> csi.NodeUnstageVolumeResponse:
-        """CSI spec, NodeUnstageVolume: OK if it is not staged."""
+        """CSI spec, NodeUnstageVolume. OK if it is not staged."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.staging_target_path, "staging_target_path")
         with self._holds.change(f"volume {volume_id}"):
@@ -64,7 +64,7 @@ class Node:
         return csi.NodeUnstageVolumeResponse()
 
     def node_publish_volume(self, request: csi.NodePublishVolumeRequest) -> csi.NodePublishVolumeResponse:
-        """CSI spec, NodePublishVolume: by bind mount or link; idempotent per path."""
+        """CSI spec, NodePublishVolume. By bind mount or link, and idempotent per path."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.target_path, "target_path")
         capability = self._capability(request, "volume_capability")
@@ -79,7 +79,7 @@ class Node:
         return csi.NodePublishVolumeResponse()
 
     def node_unpublish_volume(self, request: csi.NodeUnpublishVolumeRequest) -> csi.NodeUnpublishVolumeResponse:
-        """CSI spec, NodeUnpublishVolume: OK if it is not published; the target path is removed."""
+        """CSI spec, NodeUnpublishVolume. OK if it is not published. The target path is removed."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.target_path, "target_path")
         with self._holds.change(f"volume {volume_id}", f"path {path}"):
@@ -91,7 +91,7 @@ class Node:
         return csi.NodeUnpublishVolumeResponse()
 
     def node_get_volume_stats(self, request: csi.NodeGetVolumeStatsRequest) -> csi.NodeGetVolumeStatsResponse:
-        """CSI spec, NodeGetVolumeStats: what the data takes on the disk, against the volume's size."""
+        """CSI spec, NodeGetVolumeStats. Used is what the data takes on the disk, total the volume's size."""
         volume = self._at_path(request.volume_id, request.volume_path)
         condition = self._volumes.condition(volume)
         usage = []
@@ -105,7 +105,7 @@ class Node:
         return csi.NodeGetVolumeStatsResponse(usage=usage, volume_condition=condition)
 
     def node_expand_volume(self, request: csi.NodeExpandVolumeRequest) -> csi.NodeExpandVolumeResponse:
-        """CSI spec, NodeExpandVolume: the controller did all there is to do."""
+        """CSI spec, NodeExpandVolume. The controller did all there is to do."""
         volume = self._at_path(request.volume_id, request.volume_path)
         wanted = request.capacity_range
         if wanted.required_bytes > volume.capacity or 0 < wanted.limit_bytes < volume.capacity:
@@ -158,7 +158,7 @@ class Node:
             kind="staged" if kind == "staged" else "published",
             readonly=readonly,
             mode=capability.access_mode.mode,
-            # A digest: mount flags may hold secrets, and only whether they are the same is needed.
+            # A digest, because mount flags may hold secrets and are only compared.
             capability=hashlib.sha256(capability.SerializeToString(deterministic=True)).hexdigest(),
         )
 
@@ -170,7 +170,7 @@ class Node:
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"the volume is not staged at {staging}: stage it first")
 
     def _check_single(self, use: Use) -> None:
-        """One path at a time for a single writer (CSI spec, NodePublishVolume, access mode of the second path)."""
+        """Refuse a second path for a single writer (CSI spec, NodePublishVolume, access mode of the second path)."""
         single = csi.VolumeCapability.AccessMode.SINGLE_NODE_SINGLE_WRITER
         for other in self._vault.uses.ready():
             elsewhere = other.volume == use.volume and other.kind == "published" and other.id != use.id
@@ -179,7 +179,7 @@ class Node:
                 raise Refused(grpc.StatusCode.FAILED_PRECONDITION, text)
 
     def _at_path(self, volume_id: str, path: str) -> Volume:
-        """The volume, if it is staged or published at `path`; else NOT_FOUND."""
+        """Return the volume if it is staged or published at `path`. Raises Refused (NOT_FOUND) if not."""
         required(volume_id, "volume_id")
         required(path, "volume_path")
         volume = self._volumes.known(volume_id)

@@ -1,13 +1,13 @@
-"""The root folder: records, data, and what a start after a kill has to put right.
+"""The root folder: records, data, and the repair at a start after a kill.
 
-    ROOT/volumes/<id>/     the data of a volume; anyone may look
+    ROOT/volumes/<id>/     the data of a volume
     ROOT/snapshots/<id>/   the data of a snapshot
     ROOT/state/<kind>/     one record per object: volumes, snapshots, groups, uses
     ROOT/making, trash     data on its way in or out
 
 The order of steps decides what a kill leaves. Making: record "making", data in `making`, moved into place, record
 "ready". Dropping: record "dropping", data moved to `trash`, record removed, trash emptied. At a start, "making" is
-undone (nobody was told the ID) and "dropping" is finished (it was asked for).
+undone, since no caller got the ID, and "dropping" is finished, since a caller asked for it.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ log: Final = logging.getLogger(__name__)
 
 
 class Unusable(Exception):
-    """The root cannot be served; the text says what to do."""
+    """The root cannot be served. The text says what to do."""
 
 
 @dataclass
 class RecordStore(Generic[R]):
-    """All records of one kind, in memory and on disk; disk first."""
+    """All records of one kind, in memory and on disk. The disk is written first."""
 
     folder: Path
     kind: type[R]
@@ -47,7 +47,7 @@ class RecordStore(Generic[R]):
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self) -> None:
-        """Read all records; raises Unusable for one that cannot be read."""
+        """Read all records. Raises Unusable for one that cannot be read."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self.folder.iterdir()):
             if path.name.endswith(".tmp"):
@@ -60,14 +60,14 @@ class RecordStore(Generic[R]):
             self.records[record.id] = record
 
     def put(self, record: R) -> R:
-        """Remember `record` durably."""
+        """Write `record` durably, and return it."""
         with self._lock:
             disk.write_whole(self._path(record.id), record.to_json(), self.reached)
             self.records[record.id] = record
         return record
 
     def forget(self, record_id: str) -> None:
-        """Forget it durably; safe to repeat."""
+        """Remove a record durably. Safe to repeat."""
         with self._lock:
             self._path(record_id).unlink(missing_ok=True)
             disk.sync_folder(self.folder)
@@ -75,7 +75,7 @@ class RecordStore(Generic[R]):
         self.reached("forgot-record")
 
     def get(self, record_id: str) -> R | None:
-        """The record, once it is ready."""
+        """Return the record if it is ready, or else None."""
         record = self.records.get(record_id)
         return record if record is not None and record.state == "ready" else None
 
@@ -83,7 +83,7 @@ class RecordStore(Generic[R]):
         return next((record for record in self.ready() if record.name == name), None)
 
     def ready(self) -> list[R]:
-        """All that are ready, in order of creation."""
+        """Return all records that are ready, in order of creation."""
         with self._lock:
             found = [record for record in self.records.values() if record.state == "ready"]
         return sorted(found, key=lambda record: record.seq)
@@ -109,7 +109,7 @@ class Vault:
         self._seq_lock = threading.Lock()
 
     def open(self) -> None:
-        """Take the root and put right what a kill left; raises Unusable."""
+        """Lock the root, and repair what a kill left. Raises Unusable."""
         try:
             for name in ("volumes", "snapshots", "state", "making", "trash"):
                 (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,20 +131,20 @@ class Vault:
             return self._seq
 
     def data(self, record: Volume | Snapshot) -> Path:
-        """The folder of a volume or snapshot; never outside the root, since IDs are checked when they are made."""
+        """Return the folder of a volume or snapshot. It is in the root, since IDs are checked when they are made."""
         return self.root / ("volumes" if isinstance(record, Volume) else "snapshots") / record.id
 
     def make(self, store: RecordStore[D], record: D, fill: Callable[[Path], None]) -> D:
-        """Bring a volume or snapshot into being; `fill` gets the path at which it makes the folder.
+        """Make a volume or snapshot, and return its record. `fill` gets the path at which it makes the folder.
 
-        Raises what `fill` raises, and OSError (FileExistsError: a folder that is not ours is in the way); then nothing
-        of it is left.
+        Raises what `fill` raises, and OSError (FileExistsError if a folder that is not ours is in the way). Nothing of
+        the object is left then.
         """
         left = store.records.get(record.id)
         if left is not None:
             self._finish_drop(store, left)
         data, making = self.data(record), self.root / "making" / record.id
-        disk.require_absent(data)  # so that "making" at a start means that the data is ours to remove
+        disk.require_absent(data)  # so that a repair of "making" removes nothing that is not ours
         store.put(record)
         placed = False
         try:
@@ -163,7 +163,7 @@ class Vault:
             raise
 
     def drop(self, store: RecordStore[R], record: R) -> None:
-        """Remove a record and its data; safe to repeat, finished at the next start if it is interrupted."""
+        """Remove a record and its data. Safe to repeat. The next start finishes what was interrupted."""
         dropping = store.put(dataclasses.replace(record, state="dropping"))
         self._finish_drop(store, dropping)
 

@@ -41,7 +41,7 @@ class Volumes:
         )
 
     def create_volume(self, request: csi.CreateVolumeRequest) -> csi.CreateVolumeResponse:
-        """CSI spec, CreateVolume: idempotent by name."""
+        """CSI spec, CreateVolume. Idempotent by name."""
         required(request.name, "name")
         block = is_block(request.volume_capabilities, self._words.mixed_access)
         self._check_range(request.capacity_range)
@@ -57,7 +57,7 @@ class Volumes:
         return csi.CreateVolumeResponse(volume=self.csi_volume(existing))
 
     def delete_volume(self, request: csi.DeleteVolumeRequest) -> csi.DeleteVolumeResponse:
-        """CSI spec, DeleteVolume: OK if it is gone; FAILED_PRECONDITION while a node uses it."""
+        """CSI spec, DeleteVolume. OK if it is gone, FAILED_PRECONDITION while a node uses it."""
         volume_id = required(request.volume_id, "volume_id")
         with self._holds.change(f"volume {volume_id}"):
             volume = self._vault.volumes.records.get(volume_id)
@@ -69,7 +69,7 @@ class Volumes:
     def controller_publish_volume(
         self, request: csi.ControllerPublishVolumeRequest
     ) -> csi.ControllerPublishVolumeResponse:
-        """CSI spec, ControllerPublishVolume: idempotent per volume and node."""
+        """CSI spec, ControllerPublishVolume. Idempotent per volume and node."""
         volume_id, node_id = required(request.volume_id, "volume_id"), required(request.node_id, "node_id")
         if not request.HasField("volume_capability"):
             raise invalid("volume_capability is missing in the request")
@@ -94,7 +94,7 @@ class Volumes:
     def controller_unpublish_volume(
         self, request: csi.ControllerUnpublishVolumeRequest
     ) -> csi.ControllerUnpublishVolumeResponse:
-        """CSI spec, ControllerUnpublishVolume: OK if there is no such volume or attachment; no node means all nodes."""
+        """CSI spec, ControllerUnpublishVolume. OK without such a volume or attachment. No node means all nodes."""
         volume_id = required(request.volume_id, "volume_id")
         with self._holds.change(f"volume {volume_id}"):
             volume = self._vault.volumes.get(volume_id)
@@ -107,7 +107,7 @@ class Volumes:
     def validate_volume_capabilities(
         self, request: csi.ValidateVolumeCapabilitiesRequest
     ) -> csi.ValidateVolumeCapabilitiesResponse:
-        """CSI spec, ValidateVolumeCapabilities: everything that is asked is confirmed, or nothing, with the reason."""
+        """CSI spec, ValidateVolumeCapabilities. Confirms all that is asked, or nothing and says why."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.volume_capabilities:
             raise invalid("volume_capabilities is missing in the request")
@@ -126,7 +126,7 @@ class Volumes:
         )
 
     def list_volumes(self, request: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
-        """CSI spec, ListVolumes: in order of creation."""
+        """CSI spec, ListVolumes. In order of creation."""
         every = self._vault.volumes.ready()
         if self._profile.list_positions:
             return _as_hostpath_lists(every, request, self)
@@ -153,7 +153,7 @@ class Volumes:
         return csi.ControllerGetVolumeResponse(volume=self.csi_volume(volume), status=status)
 
     def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
-        """CSI spec, GetCapacity: nothing for a place that is not here."""
+        """CSI spec, GetCapacity. 0 for another topology than this node's."""
         segments = request.accessible_topology.segments
         if request.HasField("accessible_topology") and not self._is_here(segments):
             return csi.GetCapacityResponse(available_capacity=0)
@@ -166,7 +166,7 @@ class Volumes:
     def controller_expand_volume(
         self, request: csi.ControllerExpandVolumeRequest
     ) -> csi.ControllerExpandVolumeResponse:
-        """CSI spec, ControllerExpandVolume: OK with the present size if that is large enough."""
+        """CSI spec, ControllerExpandVolume. OK with the present size if that is large enough."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.HasField("capacity_range"):
             raise invalid("capacity_range is missing in the request")
@@ -191,7 +191,7 @@ class Volumes:
     def controller_modify_volume(
         self, request: csi.ControllerModifyVolumeRequest
     ) -> csi.ControllerModifyVolumeResponse:
-        """CSI spec, ControllerModifyVolume: INVALID_ARGUMENT for a parameter that volumes here do not take."""
+        """CSI spec, ControllerModifyVolume. INVALID_ARGUMENT for a parameter that volumes here do not take."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.mutable_parameters:
             raise invalid("mutable_parameters is missing in the request")
@@ -204,14 +204,14 @@ class Volumes:
         return csi.ControllerModifyVolumeResponse()
 
     def known(self, volume_id: str) -> Volume:
-        """The volume, or NOT_FOUND."""
+        """Return the volume. Raises Refused (NOT_FOUND) if there is none."""
         volume = self._vault.volumes.get(volume_id)
         if volume is None:
             raise missing(self._words.no_volume.format(id=volume_id))
         return volume
 
     def csi_volume(self, volume: Volume, *, bare: bool = False) -> csi.Volume:
-        """The volume as CSI shows it."""
+        """Return the volume as CSI has it."""
         source = None
         if volume.source_snapshot:
             source = csi.VolumeContentSource(
@@ -230,7 +230,7 @@ class Volumes:
         )
 
     def condition(self, volume: Volume) -> csi.VolumeCondition:
-        """Abnormal when the data is not where it was put."""
+        """Return the volume's condition. It is abnormal when its data is missing."""
         data = self._vault.data(volume)
         if not disk.is_plain_folder(data):
             return csi.VolumeCondition(abnormal=True, message=f"the folder volumes/{volume.id} is missing")
@@ -277,7 +277,7 @@ class Volumes:
             disk.copy_tree(self._vault.data(source), path)
         else:
             path.mkdir()
-            path.chmod(0o755)  # programs of any user reach it where it is mounted, whatever this process's umask is
+            path.chmod(0o755)  # independent of the umask: programs of any user reach it where it is mounted
         if volume.block:
             block = path / BLOCK_FILE
             block.touch(mode=0o600)
@@ -399,7 +399,7 @@ def _source_key(content: csi.VolumeContentSource) -> str:
 def _as_hostpath_lists(
     every: list[Volume], request: csi.ListVolumesRequest, volumes: Volumes
 ) -> csi.ListVolumesResponse:
-    """One page only, no next token, tokens are positions from 1 (as recorded of csi-driver-host-path 1.17)."""
+    """Return one page without a next token. Tokens are positions from 1 (as recorded of csi-driver-host-path 1.17)."""
     token = request.starting_token
     if token and not re.fullmatch(r"[0-9]{1,9}", token):
         raise Refused(grpc.StatusCode.ABORTED, "The type of startingToken should be integer")

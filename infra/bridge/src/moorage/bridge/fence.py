@@ -12,7 +12,7 @@ REMEMBERED: Final = 10_000
 class Fence:
     """The highest attempt of each operation, for the operations seen last.
 
-    It is in memory only, and a restart forgets it. The fence spares a plugin useless calls. What makes a late call
+    It is in memory only, and a restart forgets it. The fence saves the plugin useless calls. What makes a late call
     harmless is that the opposite call waits until it can no longer land (docs/protocols.md, section 3).
     """
 

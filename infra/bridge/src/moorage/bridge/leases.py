@@ -67,7 +67,7 @@ class _EntryState:
     renewed_at: float
     """The journal's `renewed_at` from which `until` was computed."""
     until: float
-    """Earliest end of the lease; infinity without one."""
+    """Earliest end of the lease, or infinity without one."""
     due: float = 0.0
     """When the entry is looked at next."""
     expand_due: float = 0.0
@@ -370,7 +370,7 @@ async def _call(watch: Watch, rpc: str, request: Any) -> None:
 
 
 def _lease_end(entry: Entry) -> float:
-    """Return the `running_time` at which the lease ends as the journal has it; infinity without a lease.
+    """Return the `running_time` at which the lease ends as the journal has it, or infinity without one.
 
     The journal has times of day, since they survive a reboot. If the clock was set back since, the age cannot be
     trusted, and the lease ends now.

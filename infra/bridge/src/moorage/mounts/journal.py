@@ -65,7 +65,7 @@ class Entry:
     settled: bool = False
     """Whether it was ever mounted. If so, a mount that fails is tried again by the next reconcile, not undone."""
     folder_mode: int | None = None
-    """Permissions of the empty folder that was at the target, to make it again after the unmount; None if none was."""
+    """Permissions of the empty folder that was at the target, to make it again. None if none was."""
     shows: str = ""
     """What was at the target when it was mounted (moorage.mounts.paths.sight)."""
     capacity: int = 0

@@ -48,7 +48,7 @@ class MountFailed(MountTrouble):
 
 
 class StillRunning(Exception):
-    """The work is not over and nothing is lost. The same command continues it; the text says what it waits for."""
+    """The work is not over, and the same command continues it. The text says what it waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)

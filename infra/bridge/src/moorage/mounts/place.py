@@ -53,7 +53,7 @@ def place_options(command: F) -> F:
 
 
 def complete_mounted(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Return the targets and volumes in the journal that begin with `incomplete`; none when it cannot be read."""
+    """Return the targets and volumes in the journal that begin with `incomplete`, or none if it cannot be read."""
     state = context.params.get("state") or Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)
     try:
         entries = Journal(state).entries()
