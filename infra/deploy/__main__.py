@@ -80,7 +80,7 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> tuple[str, 
         key_arn=outputs["KeyArn"],
         partition=identity["Arn"].split(":")[1],
     )
-    variables = {WAITS: str(half_of_what_may_run(session.client("lambda")))}
+    variables = {WAITS: str(waiting_readers_limit(session.client("lambda")))}
     options = render.Options(
         variables=variables, subnets=network.subnets, security_groups=network.security_groups, access=serves
     )
@@ -103,7 +103,7 @@ def choose(chosen: Access | None, before: Record, stage: str) -> Access:
     return serves
 
 
-def half_of_what_may_run(functions: Any) -> int:
+def waiting_readers_limit(functions: Any) -> int:
     """Return how many readers may wait. Writes and heartbeats have the other half (docs/lists-and-blocking.md)."""
     limit = functions.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     waits = int(limit) // 2

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     os.umask(0o077)
     _raise_limit_of_files()
-    key = rootkey.kept(given.key)
+    key = rootkey.load_or_make(given.key)
     _tell_ministack(given.state, key)
     asyncio.run(_serve(given, key))
 

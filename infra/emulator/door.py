@@ -90,7 +90,7 @@ class Door:
         # The service of the credential's scope is part of what was signed, so the caller cannot claim another.
         service = headers["authorization"].partition("Credential=")[2].split("/")[3]
         call = Call.of(service, scope["method"], scope["path"], headers.get("x-amz-target", ""), body)
-        await self.app({**scope, CALL: call}, _again(body, receive), send)
+        await self.app({**scope, CALL: call}, _replay(body, receive), send)
 
     def failure(self, scope: Scope, headers: dict[str, str], body: bytes) -> tuple[str, str] | None:
         """Check a request's signature. Return AWS's code and text for what is wrong with it, or None."""
@@ -143,7 +143,7 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives the body that was read already, and then what comes after it."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 

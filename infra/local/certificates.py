@@ -35,7 +35,7 @@ def command(name: str) -> str:
 def ensure(settings: Settings) -> None:
     """Make the CA and the certificates that are missing or end soon. Raises Trouble."""
     ca, worker = settings.certs / "ca", settings.certs / "worker"
-    with _in_one_line():
+    with _readable_errors():
         if not (ca / "ca.pem").is_file():
             _remove_half_a_ca(settings.certs)
             certificates.make_ca(ca, days=CA_DAYS, now=_now())
@@ -46,7 +46,7 @@ def ensure(settings: Settings) -> None:
 
 def for_node(settings: Settings, node_id: str, out: Path) -> None:
     """Make a bridge's certificate for a node in the folder `out`, unless there is one that lasts. Raises Trouble."""
-    with _in_one_line():
+    with _readable_errors():
         if _ends_soon(out / "bridge.pem"):
             certificates.issue_bridge(settings.certs / "ca", node_id, out, days=LEAF_DAYS, now=_now())
 
@@ -62,7 +62,7 @@ def _remove_half_a_ca(certs: Path) -> None:
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
+def _readable_errors() -> Iterator[None]:
     try:
         yield
     except certificates.CertificateTrouble as exc:
@@ -75,7 +75,7 @@ def publish(settings: Settings) -> None:
     Raises Trouble.
     """
     worker = settings.certs / "worker"
-    if _published(settings) == (worker / "worker.pem").read_text().strip():
+    if _published_certificate(settings) == (worker / "worker.pem").read_text().strip():
         return
     # In a process of its own: AWS's encryption SDK finds the emulator by its environment only.
     done = subprocess.run(
@@ -90,7 +90,7 @@ def publish(settings: Settings) -> None:
         raise say.Trouble(f"moorage certs publish-worker failed: {' '.join(last)}")
 
 
-def _published(settings: Settings) -> str | None:
+def _published_certificate(settings: Settings) -> str | None:
     table = f"moorage-{settings.stage}-meta"
     key = {"pk": {"S": "worker"}, "sk": {"S": "tls"}}
     item = (

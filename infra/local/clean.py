@@ -21,7 +21,7 @@ BUILT: Final = (
 def clean(settings: Settings, root: Path = ROOT) -> int:
     """Remove environments, packages and caches. Raises Trouble while the local system runs from them."""
     with say.readable_errors(str(root)), _not_running(settings):
-        found = {pattern: _built(root, pattern, settings.state) for pattern in BUILT}
+        found = {pattern: _matches(root, pattern, settings.state) for pattern in BUILT}
         if any(found.values()):
             with say.step(f"Removing {', '.join(pattern for pattern, paths in found.items() if paths)}"):
                 for path in (path for paths in found.values() for path in paths):
@@ -30,7 +30,7 @@ def clean(settings: Settings, root: Path = ROOT) -> int:
     return 0
 
 
-def _built(root: Path, pattern: str, state: Path) -> list[Path]:
+def _matches(root: Path, pattern: str, state: Path) -> list[Path]:
     """Return the paths of a pattern, without links, the state folder and what is in it or around it."""
     return [
         path

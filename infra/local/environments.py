@@ -82,7 +82,7 @@ def ensure(first: Environment, *more: Environment) -> Path:
     environments = (first, *more)
     if not all(map(_is_current, environments)):
         with _one_at_a_time():
-            missing = [environment for environment in map(_that_covers, environments) if not _is_current(environment)]
+            missing = [environment for environment in map(_covering, environments) if not _is_current(environment)]
             if missing:
                 _install(missing)
     return first.python
@@ -136,12 +136,12 @@ def _require_room(environments: list[Environment]) -> None:
 
 
 def _is_current(environment: Environment) -> bool:
-    environment = _that_covers(environment)
+    environment = _covering(environment)
     stamp = _stamp(environment)
     return stamp.is_file() and stamp.read_text() == _fingerprint(environment) and environment.python.exists()
 
 
-def _that_covers(environment: Environment) -> Environment:
+def _covering(environment: Environment) -> Environment:
     """Return DEV for RUN if a developer made DEV. They share a folder, and DEV's lock includes RUN's."""
     stamp = _stamp(environment)
     made_for = stamp.read_text().partition(" ")[0] if stamp.is_file() else ""

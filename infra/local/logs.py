@@ -45,7 +45,7 @@ def show(settings: Settings, *, lines: int, follow: bool) -> int:
         raise say.Trouble(f"there are no logs in {settings.logs}: nothing was ever started there")
     with suppress(KeyboardInterrupt):
         ends = {path: path.stat().st_size for path in _files(settings)}
-        _print(deque(merged(_files(settings)), maxlen=lines))
+        _print(deque(merge(_files(settings)), maxlen=lines))
         while follow and say.is_read():
             clock.sleep(LOOK_EVERY)
             _print(sorted(_new(settings, ends)))
@@ -59,7 +59,7 @@ def _print(lines: Iterable[Line]) -> None:
             break
 
 
-def merged(files: Iterable[Path]) -> Iterator[Line]:
+def merge(files: Iterable[Path]) -> Iterator[Line]:
     """Yield all lines of the files in order of time. A line without a time follows the line before it."""
     return heapq.merge(*(_lines(path.stem, path.read_text(errors="replace")) for path in files))
 

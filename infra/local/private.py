@@ -55,7 +55,7 @@ class System:
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator's `service`, as its root."""
-        return EmulatorClients(self.endpoint, rootkey.kept(self.state / "emulator-key.json")).client(service)
+        return EmulatorClients(self.endpoint, rootkey.load_or_make(self.state / "emulator-key.json")).client(service)
 
     def plugin_root(self, plugin_id: str = "directory") -> Path:
         """Return the folder in which the directory plugin keeps its volumes."""
@@ -146,7 +146,7 @@ class System:
         return self._process
 
 
-def prepared(state: Path, *, stage: str = "e2e", **variables: str) -> System:
+def prepare(state: Path, *, stage: str = "e2e", **variables: str) -> System:
     """Return a system on free ports that is not started yet.
 
     `variables` go to its environment (PLUGIN_ARGS, MOORAGE_PLUGINS, ...).
@@ -166,7 +166,7 @@ def prepared(state: Path, *, stage: str = "e2e", **variables: str) -> System:
 @contextmanager
 def running(state: Path, *, stage: str = "e2e", **variables: str) -> Iterator[System]:
     """Run a system in this block. After it, no process of the system is left."""
-    system = prepared(state, stage=stage, **variables)
+    system = prepare(state, stage=stage, **variables)
     try:
         system.start()
         yield system

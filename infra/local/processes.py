@@ -145,14 +145,14 @@ class Child:
 
 def end_group(group: int, wait: float = 3.0) -> None:
     """Wait until the process group `group` ends, and kill what is left of it after `wait` seconds."""
-    if _gone(group, wait):
+    if _wait_for_end(group, wait):
         return
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    _gone(group, wait)
+    _wait_for_end(group, wait)
 
 
-def _gone(group: int, wait: float) -> bool:
+def _wait_for_end(group: int, wait: float) -> bool:
     """Return whether the process group `group` ends within `wait` seconds."""
     deadline = clock.monotonic() + wait
     while members(group):

@@ -32,7 +32,7 @@ WELL_KNOWN: Final = Key("test", "test")
 """The key that emulators take by default."""
 
 
-def kept(path: Path) -> Key:
+def load_or_make(path: Path) -> Key:
     """Return the key in the file, after making one if there is none. Raises Trouble if it cannot be read."""
     if not path.exists():
         _make(path)

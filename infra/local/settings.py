@@ -101,7 +101,7 @@ class Settings:
 
     def key(self) -> rootkey.Key:
         """Return the access key for the emulator. The first call for an emulator of ours makes it."""
-        return self.emulator_key if self.emulator_url else rootkey.kept(self.key_file)
+        return self.emulator_key if self.emulator_url else rootkey.load_or_make(self.key_file)
 
     @property
     def supervisor_file(self) -> Path:

@@ -24,7 +24,7 @@ class Tool:
     oldest: tuple[int, ...]
 
     @property
-    def wanted(self) -> str:
+    def requirement(self) -> str:
         return f"{self.name} {'.'.join(map(str, self.oldest))} or newer"
 
 
@@ -40,12 +40,12 @@ def find(tool: Tool) -> Path:
     try:
         python = environments.ensure(environments.TOOLCHAINS)
     except say.Trouble as exc:
-        raise say.Trouble(f"make conformance needs {tool.wanted}: the PATH has none, and {exc}") from exc
+        raise say.Trouble(f"make conformance needs {tool.requirement}: the PATH has none, and {exc}") from exc
     for place in python.parent.parent.glob(f"lib/python3*/site-packages/{PLACES[tool.name]}"):
         if _new_enough(place, tool):
             return place
     raise say.Trouble(
-        f"make conformance needs {tool.wanted}: the PATH has none, and PyPI has none for this machine; install it"
+        f"make conformance needs {tool.requirement}: the PATH has none, and PyPI has none for this machine; install it"
     )
 
 

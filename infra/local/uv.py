@@ -82,11 +82,11 @@ def _from_pip(env: Mapping[str, str]) -> dict[str, str]:
     ours = FOLDER / "bin" / "python"  # it has a pip; if uv is on the PATH, this Python may have one
     command = [str(ours) if ours.exists() else sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, env=dict(env), check=False).stdout
-    told = translated(listing)
+    told = translate(listing)
     return {name: value for name, value in told.items() if not (name in INDEXES and any(map(env.get, INDEXES)))}
 
 
-def translated(listing: str) -> dict[str, str]:
+def translate(listing: str) -> dict[str, str]:
     """Return uv's variables for what `pip config list` prints: lines like `global.index-url='https://...'`.
 
     A variable overrides the section of a command, which overrides the section of all commands.

@@ -201,7 +201,7 @@ class Bridge:
 
         async def tell() -> None:
             async with self.registration._session(ANSWER_SECONDS) as session:
-                await self.registration._tell(session)
+                await self.registration._send(session)
 
         return self._exchange(tell)
 

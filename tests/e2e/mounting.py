@@ -89,7 +89,7 @@ async def main(state: Path, step: str, command: str, *arguments: str) -> None:
         if command == "mount":
             volume, target = arguments
             request = MountRequest(
-                namespace="default", volume=volume, target=paths.resolved(target), mode="write", lease=60
+                namespace="default", volume=volume, target=paths.resolve_target(target), mode="write", lease=60
             )
             await mounts.mount(request)
         elif command == "umount":

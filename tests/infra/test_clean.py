@@ -108,7 +108,7 @@ def test_forget_without_a_standard_input_removes_nothing(settings: Settings) -> 
     environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(settings.state)}
     command = ["sh", "-c", f"exec {sys.executable} -m infra.local forget <&-"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "YES=1 answers it elsewhere" in done.stderr
+    assert "without one, add YES=1" in done.stderr
     assert settings.state.exists()
 
 

@@ -84,7 +84,7 @@ install.index-url='https://nearer.example/simple'
 global.timeout='60'
 global.trusted-host='mirror.example'
 """
-    assert uv.translated(listing) == {
+    assert uv.translate(listing) == {
         "UV_DEFAULT_INDEX": "https://nearer.example/simple",
         "UV_INDEX": "https://a.example/ https://b.example/",
         "SSL_CERT_FILE": "/ca.pem",

@@ -129,7 +129,7 @@ def issue_worker(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Certifi
     return _issue(ca, "worker", "worker", [x509.UniformResourceIdentifier("moorage://worker")], out, days=days, now=now)
 
 
-def held_role(out: Path) -> Role:
+def role_of(out: Path) -> Role:
     """Return the role of the certificate in `out`. Raises CertificateTrouble if there is none."""
     for role in ROLES:
         if (out / f"{role}.pem").exists():
@@ -139,7 +139,7 @@ def held_role(out: Path) -> Role:
 
 def renew(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Certificate:
     """Issue the certificate in `out` again, with the same name and key. Raises CertificateTrouble."""
-    role = held_role(out)
+    role = role_of(out)
     if role == "worker":
         return issue_worker(ca, out, days=days, now=now)
     node_id = Certificate.read(out / "bridge.pem").node_id

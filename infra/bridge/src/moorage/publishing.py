@@ -45,7 +45,7 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
         values: dict[str, Any] = {
             "ca_pem": {"S": ca.decode()},
             "certificate_pem": {"S": certificate.decode()},
-            "sealed_key": {"B": _sealed(aws_encryption_sdk, session, f"alias/moorage-{stage}", key)},
+            "sealed_key": {"B": _seal(aws_encryption_sdk, session, f"alias/moorage-{stage}", key)},
             "serial": {"S": issued.serial},
             "not_after": {"N": str(int(issued.ends.astimezone(dt.UTC).timestamp()))},
         }
@@ -63,7 +63,7 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
     return issued.serial
 
 
-def _sealed(sdk, session, alias: str, key: bytes) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _seal(sdk, session, alias: str, key: bytes) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
     """Encrypt the key as the control plane decrypts it: an envelope with key commitment, not signed."""
     client = sdk.EncryptionSDKClient(commitment_policy=sdk.identifiers.CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT)
     sealed, _ = client.encrypt(

@@ -81,7 +81,7 @@ def copy_tree(source: Path, target: Path) -> None:
     sync_folder(target)
 
 
-def used(folder: Path) -> tuple[int, int]:
+def usage(folder: Path) -> tuple[int, int]:
     """Return the bytes allocated and the number of files below `folder`. Links are not followed."""
     allocated = files = 0
     for parent, folders, names in os.walk(folder):

@@ -35,7 +35,7 @@ class Groups:
             raise invalid("source_volume_ids is missing in the request")
         wanted = sorted(set(request.source_volume_ids))
         with self._holds.change(f"group name {name}"), self._holds.read(*(f"volume {one}" for one in wanted)):
-            group = self._vault.groups.named(name)
+            group = self._vault.groups.by_name(name)
             if group is None:
                 group = self._take(name, [self._volume(one) for one in wanted])
             elif sorted(self._vault.snapshots.records[one].volume for one in group.snapshots) != wanted:
@@ -72,7 +72,7 @@ class Groups:
         with contextlib.ExitStack() as undo:
             for volume in volumes:
                 snapshot_name = f"{name} of {volume.id}"
-                snapshot = self._vault.snapshots.named(snapshot_name)
+                snapshot = self._vault.snapshots.by_name(snapshot_name)
                 snapshot = snapshot or self._snapshots.take(snapshot_name, volume, group=group_id)
                 undo.callback(self._vault.drop, self._vault.snapshots, snapshot)
                 taken.append(snapshot.id)

@@ -41,7 +41,7 @@ class Node:
         path = _absolute(request.staging_target_path, "staging_target_path")
         capability = self._capability(request, "volume_capability")
         with self._holds.change(f"volume {volume_id}"):
-            volume = self._volumes.known(volume_id)
+            volume = self._volumes.require(volume_id)
             use = self._use(volume, path, "staged", capability, readonly=False)
             if not self._is_in_use_already(use):
                 self._vault.uses.put(use)
@@ -69,10 +69,10 @@ class Node:
         path = _absolute(request.target_path, "target_path")
         capability = self._capability(request, "volume_capability")
         with self._holds.change(f"volume {volume_id}", f"path {path}"):
-            volume = self._volumes.known(volume_id)
+            volume = self._volumes.require(volume_id)
             self._check_staged(volume_id, request.staging_target_path)
             use = self._use(volume, path, "published", capability, readonly=request.readonly)
-            source = self._shown(volume)
+            source = self._source(volume)
             self._check_single(use)
             if not self._is_in_use_already(use) or not mounts.shows(source, path):
                 self._publish(use, source, path)
@@ -96,7 +96,7 @@ class Node:
         condition = self._volumes.condition(volume)
         usage = []
         if not condition.abnormal:
-            taken, files = disk.used(self._vault.data(volume))
+            taken, files = disk.usage(self._vault.data(volume))
             size = volume.capacity or taken
             usage.append(_usage(csi.VolumeUsage.BYTES, total=size, used=taken))
             if not volume.block:
@@ -182,13 +182,13 @@ class Node:
         """Return the volume if it is staged or published at `path`. Raises Refused (NOT_FOUND) if not."""
         required(volume_id, "volume_id")
         required(path, "volume_path")
-        volume = self._volumes.known(volume_id)
+        volume = self._volumes.require(volume_id)
         use = self._vault.uses.get(_use_id(volume.id, Path(os.path.normpath(path))))
         if use is None or (use.kind == "published" and not os.path.lexists(path)):
             raise missing(f'volume "{volume.id}" is not at {path}')
         return volume
 
-    def _shown(self, volume: Volume) -> Path:
+    def _source(self, volume: Volume) -> Path:
         condition = self._volumes.condition(volume)
         if condition.abnormal:
             raise Refused(grpc.StatusCode.INTERNAL, condition.message)

@@ -27,10 +27,10 @@ class Record:
         data: dict[str, Any] = json.loads(text)
         if data.pop("format") != 1:
             raise ValueError("the record is of a later version of moorage-devplugin")
-        return cls(**cls._decoded(data))
+        return cls(**cls._decode(data))
 
     @classmethod
-    def _decoded(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _decode(cls, data: dict[str, Any]) -> dict[str, Any]:
         return data
 
 
@@ -57,7 +57,7 @@ class Volume(Record):
     attachments: dict[str, Attachment] = field(default_factory=dict)
 
     @classmethod
-    def _decoded(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _decode(cls, data: dict[str, Any]) -> dict[str, Any]:
         return data | {"attachments": {node: Attachment(**one) for node, one in data["attachments"].items()}}
 
 

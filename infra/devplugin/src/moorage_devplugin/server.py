@@ -64,14 +64,14 @@ def serve(endpoint: str, services: Mapping[str, tuple[object, ...]], faults: Fau
     for name, implementations in services.items():
         server.add_generic_rpc_handlers((_handlers(name, implementations, faults),))
     try:
-        server.add_insecure_port(_free(endpoint))
+        server.add_insecure_port(_free_endpoint(endpoint))
     except RuntimeError as exc:
         raise Unusable(f"{endpoint} cannot be listened on: {exc}") from exc
     server.start()
     return server
 
 
-def _free(endpoint: str) -> str:
+def _free_endpoint(endpoint: str) -> str:
     """Remove a socket that a dead process left, and return the endpoint. Raises Unusable."""
     scheme, _, rest = endpoint.partition("://")
     if scheme != "unix" or not rest.startswith("/"):
@@ -93,14 +93,14 @@ def _handlers(service: str, implementations: tuple[object, ...], faults: Faults)
         rpc: Rpc | None = next((getattr(one, name) for one in implementations if hasattr(one, name)), None)
         if rpc is not None:
             methods[method.name] = grpc.unary_unary_rpc_method_handler(
-                _wrapped(method.name, rpc, faults),
+                _handler(method.name, rpc, faults),
                 request_deserializer=GetMessageClass(method.input_type).FromString,
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
     return grpc.method_handlers_generic_handler(f"csi.v1.{service}", methods)
 
 
-def _wrapped(name: str, rpc: Rpc, faults: Faults) -> Callable[[Any, grpc.ServicerContext], Message]:
+def _handler(name: str, rpc: Rpc, faults: Faults) -> Callable[[Any, grpc.ServicerContext], Message]:
     def call(request: Any, context: grpc.ServicerContext) -> Message:
         started = time.monotonic()
         try:

@@ -24,7 +24,7 @@ class Snapshots:
         volume_id = required(request.source_volume_id, "source_volume_id")
         required(request.name, "name")
         with self._holds.change(f"snapshot name {request.name}"), self._holds.read(f"volume {volume_id}"):
-            snapshot = self._vault.snapshots.named(request.name)
+            snapshot = self._vault.snapshots.by_name(request.name)
             if snapshot is None:
                 snapshot = self.take(request.name, self._source(volume_id))
             elif snapshot.volume != volume_id:

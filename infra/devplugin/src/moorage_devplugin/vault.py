@@ -79,7 +79,7 @@ class RecordStore(Generic[R]):
         record = self.records.get(record_id)
         return record if record is not None and record.state == "ready" else None
 
-    def named(self, name: str) -> R | None:
+    def by_name(self, name: str) -> R | None:
         return next((record for record in self.ready() if record.name == name), None)
 
     def ready(self) -> list[R]:

@@ -48,7 +48,7 @@ class Volumes:
         self._check_mutable(request.mutable_parameters)
         sources = [key for key in (_source_key(request.volume_content_source),) if key]
         with self._holds.change(f"volume name {request.name}"), self._holds.read(*sources):
-            existing = self._vault.volumes.named(request.name)
+            existing = self._vault.volumes.by_name(request.name)
             if existing is None:
                 self._check_topology(request.accessibility_requirements)
                 existing = self._make(request, block)
@@ -76,7 +76,7 @@ class Volumes:
         block = is_block([request.volume_capability], self._words.mixed_access)
         wanted = Attachment(readonly=request.readonly, mode=request.volume_capability.access_mode.mode, block=block)
         with self._holds.change(f"volume {volume_id}"):
-            volume = self.known(volume_id)
+            volume = self.require(volume_id)
             if node_id not in self._plugin.nodes:
                 raise missing(f'there is no node "{node_id}"')
             existing = volume.attachments.get(node_id)
@@ -111,9 +111,9 @@ class Volumes:
         volume_id = required(request.volume_id, "volume_id")
         if not request.volume_capabilities:
             raise invalid("volume_capabilities is missing in the request")
-        volume = self.known(volume_id)
+        volume = self.require(volume_id)
         blocks = {is_block([one], self._words.mixed_access) for one in request.volume_capabilities}
-        reason = self._unfit(volume, blocks, request) if self._profile.strict else ""
+        reason = self._mismatch(volume, blocks, request) if self._profile.strict else ""
         if reason:
             return csi.ValidateVolumeCapabilitiesResponse(message=reason)
         return csi.ValidateVolumeCapabilitiesResponse(
@@ -146,7 +146,7 @@ class Volumes:
 
     def controller_get_volume(self, request: csi.ControllerGetVolumeRequest) -> csi.ControllerGetVolumeResponse:
         """CSI spec, ControllerGetVolume."""
-        volume = self.known(required(request.volume_id, "volume_id"))
+        volume = self.require(required(request.volume_id, "volume_id"))
         status = csi.ControllerGetVolumeResponse.VolumeStatus(
             published_node_ids=sorted(volume.attachments), volume_condition=self.condition(volume)
         )
@@ -172,7 +172,7 @@ class Volumes:
             raise invalid("capacity_range is missing in the request")
         self._check_range(request.capacity_range)
         with self._holds.change(f"volume {volume_id}"):
-            volume = self.known(volume_id)
+            volume = self.require(volume_id)
             limit = request.capacity_range.limit_bytes
             if limit and volume.capacity > limit:
                 raise Refused(
@@ -197,13 +197,13 @@ class Volumes:
             raise invalid("mutable_parameters is missing in the request")
         self._check_mutable(request.mutable_parameters)
         with self._holds.change(f"volume {volume_id}"):
-            volume = self.known(volume_id)
+            volume = self.require(volume_id)
             mutable = volume.mutable | dict(request.mutable_parameters)
             if mutable != volume.mutable:
                 self._vault.volumes.put(dataclasses.replace(volume, mutable=mutable))
         return csi.ControllerModifyVolumeResponse()
 
-    def known(self, volume_id: str) -> Volume:
+    def require(self, volume_id: str) -> Volume:
         """Return the volume. Raises Refused (NOT_FOUND) if there is none."""
         volume = self._vault.volumes.get(volume_id)
         if volume is None:
@@ -287,7 +287,7 @@ class Volumes:
     def _source(self, content: csi.VolumeContentSource) -> Volume | Snapshot | None:
         kind = content.WhichOneof("type")
         if kind == "volume":
-            return self.known(required(content.volume.volume_id, "volume_id of the source"))
+            return self.require(required(content.volume.volume_id, "volume_id of the source"))
         if kind == "snapshot":
             snapshot_id = required(content.snapshot.snapshot_id, "snapshot_id of the source")
             snapshot = self._vault.snapshots.get(snapshot_id)
@@ -373,7 +373,7 @@ class Volumes:
         if volume.block != wanted.block and self._profile.strict:
             raise invalid(f'volume "{volume.id}" is {"a block device" if volume.block else "mounted, no block device"}')
 
-    def _unfit(self, volume: Volume, blocks: set[bool], request: csi.ValidateVolumeCapabilitiesRequest) -> str:
+    def _mismatch(self, volume: Volume, blocks: set[bool], request: csi.ValidateVolumeCapabilitiesRequest) -> str:
         if blocks != {volume.block}:
             return "the volume is a block device" if volume.block else "the volume is mounted and no block device"
         if any(volume.parameters.get(key) != value for key, value in request.parameters.items()):

@@ -307,7 +307,7 @@ class Leases:
                 if exc.code() is not grpc.StatusCode.NOT_FOUND:  # the volume is gone, and its mount with it
                     return f"{rpc}: {exc.code().name}: {exc.details()}"
         # A plugin's OK is not believed without a look: the next node writes to the volume as soon as we say LOST.
-        return f"the plugin unpublished it and {entry.target} is still mounted" if paths.sight(entry.target) else ""
+        return f"the plugin unpublished it and {entry.target} is still mounted" if paths.mount_at(entry.target) else ""
 
     def _others_stage(self, entry: Entry) -> bool:
         """Return whether another target here uses the volume or is about to (CSI spec, NodeUnstageVolume)."""

@@ -62,7 +62,7 @@ class Registration:
         async with self._session(ANSWER_SECONDS) as session:
             while True:
                 self._changed.clear()
-                pause = await self._tell(session)
+                pause = await self._send(session)
                 await asyncio.sleep(LEAST_BETWEEN)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -84,26 +84,26 @@ class Registration:
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             log.warning("not deregistered, the control plane is away", extra={"reason": _words(exc)})
 
-    async def _tell(self, session: aiohttp.ClientSession) -> float:
+    async def _send(self, session: aiohttp.ClientSession) -> float:
         """Send one message, and return the seconds until the next."""
         body = self._body()
         try:
             async with session.put(self._url, data=body, headers=self._signed("PUT", body)) as answer:
                 if answer.status == 200:
-                    return self._heard(json.loads(await answer.text()))
-                return self._not_heard(f"{answer.status}: {(await answer.text())[:500].strip()}", answer.status)
+                    return self._handle_answer(json.loads(await answer.text()))
+                return self._handle_trouble(f"{answer.status}: {(await answer.text())[:500].strip()}", answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            return self._not_heard(_words(exc), None)
+            return self._handle_trouble(_words(exc), None)
         except ValueError as exc:
-            return self._not_heard(f"the answer is no JSON object as agreed: {exc}", None)
+            return self._handle_trouble(f"the answer is no JSON object as agreed: {exc}", None)
 
-    def _heard(self, answer: dict[str, Any]) -> float:
+    def _handle_answer(self, answer: dict[str, Any]) -> float:
         if not isinstance(answer, dict):
             raise ValueError("not an object")  # noqa: TRY004 - what json.loads raises for the other broken answers
         theirs = answer.get("Protocol", PROTOCOL)
         if not understands(str(theirs)):
             text = f"the control plane speaks protocol {theirs}, this bridge {PROTOCOL}: update the older of the two"
-            return self._not_heard(text, TOO_FAR_APART)
+            return self._handle_trouble(text, TOO_FAR_APART)
         if self._failures or not self.registered.is_set():
             log.info("registered", extra={"node": self.node_id, "address": self.address})
         self._failures, self._last_trouble = 0, ""
@@ -118,7 +118,7 @@ class Registration:
             raise ValueError("HeartbeatSeconds is no number")  # noqa: TRY004 - as above
         return max(SHORTEST_HEARTBEAT, seconds) * (0.8 + 0.2 * self.jitter())
 
-    def _not_heard(self, trouble: str, status: int | None) -> float:
+    def _handle_trouble(self, trouble: str, status: int | None) -> float:
         """Log each trouble once, and return the seconds until the next try.
 
         A 4xx that only a person can put right is asked for again at the longest pause only.

@@ -69,7 +69,7 @@ class Bridge:
         admission = Admission(certificate.refused)
         watches: list[Watch] = []
         server = grpc.aio.server(options=SERVER_OPTIONS)
-        address = _advertised(settings, _listen(server, settings.listen, certificate))
+        address = _advertised_address(settings, _listen(server, settings.listen, certificate))
         registration = Registration(
             api=settings.api,
             node_id=issued.node_id or "",
@@ -165,7 +165,7 @@ def _listen(server: grpc.aio.Server, listen: str, certificate: OwnCertificate) -
     return f"{host}:{taken}"
 
 
-def _advertised(settings: Settings, taken: str) -> str:
+def _advertised_address(settings: Settings, taken: str) -> str:
     if settings.advertise is not None:
         parse_address(settings.advertise, "--advertise")
         return settings.advertise

@@ -16,7 +16,7 @@ class State:
         self._folder = folder
         self._lock = self._take()
         try:
-            self._keep(node_id)
+            self._check_node_id(node_id)
         except BaseException:
             self.release()
             raise
@@ -29,8 +29,8 @@ class State:
         """Unlock the folder for another bridge."""
         self._lock.close()
 
-    def _keep(self, node_id: str) -> None:
-        kept = self._kept()
+    def _check_node_id(self, node_id: str) -> None:
+        kept = self._read_node_id()
         if kept is None:
             write_whole(self._folder / "node-id", f"{node_id}\n".encode(), mode=0o600)
         elif kept != node_id:
@@ -52,7 +52,7 @@ class State:
             raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state") from exc
         return handle
 
-    def _kept(self) -> str | None:
+    def _read_node_id(self) -> str | None:
         try:
             return (self._folder / "node-id").read_text().strip() or None
         except FileNotFoundError:

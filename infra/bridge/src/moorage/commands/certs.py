@@ -113,7 +113,7 @@ def renew(folder: Path, outs: tuple[Path, ...], days: int, force: bool, then: st
     from moorage import certificates
 
     for out in outs:
-        held = certificates.Certificate.read(out / f"{certificates.held_role(out)}.pem")
+        held = certificates.Certificate.read(out / f"{certificates.role_of(out)}.pem")
         if not force and not held.is_due(_now()):
             _print_certificate(f"{out} is not due", held)
             continue

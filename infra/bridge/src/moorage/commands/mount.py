@@ -63,7 +63,7 @@ def mount(  # noqa: PLR0913 - one parameter per option
     if lease and not low <= lease <= high:
         raise click.BadParameter(f"{lease} is not between {low} and {high}, nor 0", param_hint="--lease")
     try:
-        resolved = paths.resolved(target)
+        resolved = paths.resolve_target(target)
     except paths.BadTarget as exc:
         raise click.ClickException(str(exc)) from exc
     request = MountRequest(

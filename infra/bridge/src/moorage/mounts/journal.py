@@ -67,7 +67,7 @@ class Entry:
     folder_mode: int | None = None
     """Permissions of the empty folder that was at the target, to make it again. None if none was."""
     shows: str = ""
-    """What was at the target when it was mounted (moorage.mounts.paths.sight)."""
+    """What was at the target when it was mounted (moorage.mounts.paths.mount_at)."""
     capacity: int = 0
     """Bytes that the file system was last told to fill."""
     renewed_at: float = 0.0

@@ -224,7 +224,7 @@ class Mounts:
     async def _mount_again(self, entry: Entry, end: float) -> Entry:
         """Mount an entry that an earlier command wrote, unless it is mounted and its claim stands."""
         claim = await self._claim_of(entry, end)
-        if entry.stage is Stage.MOUNTED and is_taken(claim) and paths.sight(entry.target):
+        if entry.stage is Stage.MOUNTED and is_taken(claim) and paths.mount_at(entry.target):
             return entry
         return await self._mount(self.journal.put(entry.at(Stage.WANTED, renewed_at=time.time())), claim, end)
 
@@ -233,7 +233,7 @@ class Mounts:
 
         Raises MountFailed, MountTrouble, StillRunning.
         """
-        if claim is not None and not (is_taken(claim) and (paths.sight(entry.target) or not claim["Published"])):
+        if claim is not None and not (is_taken(claim) and (paths.mount_at(entry.target) or not claim["Published"])):
             # The control plane does not publish a published claim again. A reboot took the mount away, or the claim is
             # being released: release it fully and take a new one.
             await self._release(entry, end)
@@ -242,7 +242,7 @@ class Mounts:
             raise MountFailed(entry, obstacle)
         self.journal.make_staging(entry)
         taken = await self._take_claim(entry, end)
-        shows = paths.sight(entry.target)
+        shows = paths.mount_at(entry.target)
         if not shows:
             raise MountFailed(
                 entry,
@@ -360,7 +360,7 @@ class Mounts:
         Raises MountTrouble, StillRunning.
         """
         await self._release(entry, end)
-        while paths.sight(entry.target):
+        while paths.mount_at(entry.target):
             # The claim was gone before, so the control plane does not unmount. Only the bridge here still can.
             if time.monotonic() > end:
                 raise StillRunning(
@@ -384,7 +384,7 @@ class Mounts:
             state = "gone" if claim is None else str(claim["State"])
         except ApiTrouble:
             state = "unknown"
-        return MountStatus(entry, state, bool(paths.sight(entry.target)))
+        return MountStatus(entry, state, bool(paths.mount_at(entry.target)))
 
     @asynccontextmanager
     async def _hold(self, target: str, end: float) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ class BadTarget(Exception):
     """Nothing can be mounted there. The text says why and what to do."""
 
 
-def resolved(target: str) -> str:
+def resolve_target(target: str) -> str:
     """Return the target as an absolute path without links above it. A link at its end stays. Raises BadTarget."""
     path = Path(os.path.abspath(target))  # noqa: PTH100 - resolve() would follow a link at the end
     if path == path.parent:
@@ -35,16 +35,16 @@ def spellings(name: str) -> set[str]:
 
     It need not exist, nor the directories above it.
     """
-    path = Path(os.path.abspath(name))  # noqa: PTH100 - as in resolved()
+    path = Path(os.path.abspath(name))  # noqa: PTH100 - as in resolve_target()
     return {str(path), str(path.parent.resolve() / path.name)}
 
 
-def sight(target: str) -> str:
+def mount_at(target: str) -> str:
     """Return what is at the target: `link …`, `mount …`, `device …`, or "" when nothing is mounted or linked there."""
     path = Path(target)
     if path.is_symlink():
         return f"link {path.readlink()}"
-    found = _mounted_at(target)
+    found = _mount_entry(target)
     if found:
         return f"mount {found}"
     try:
@@ -59,7 +59,7 @@ def obstacle(target: str, *, ours: bool) -> str:
 
     `ours` says that the journal has the target: it was free then, so what is mounted there now is our own.
     """
-    if sight(target):
+    if mount_at(target):
         return "" if ours else f"something is mounted or linked at {target} already: unmount it, or use another target"
     path = Path(target)
     try:
@@ -96,7 +96,7 @@ def restore_folder(target: str, mode: int | None) -> None:
     path.chmod(mode)
 
 
-def _mounted_at(target: str) -> str:
+def _mount_entry(target: str) -> str:
     """Return device and root of what is mounted exactly there, bind mounts included, or "".
 
     os.path.ismount() does not see a bind mount of the same file system.

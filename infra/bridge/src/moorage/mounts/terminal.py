@@ -94,8 +94,8 @@ class Progress:
 async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
     journal = Journal(place.state)
     journal.open()
-    url = parse_api(place.api_url or _kept(place.state, "api", "--api URL"))
-    node = place.node or _kept(place.state, "node-id", "--node ID")
+    url = parse_api(place.api_url or _read_setting(place.state, "api", "--api URL"))
+    node = place.node or _read_setting(place.state, "node-id", "--node ID")
     progress = Progress()
     async with api.connected(url, place.state / api.TOKEN_FILE) as connected:
         telling = asyncio.create_task(progress.run())
@@ -108,7 +108,7 @@ async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
             sys.stderr.flush()
 
 
-def _kept(state: Path, name: str, option: str) -> str:
+def _read_setting(state: Path, name: str, option: str) -> str:
     try:
         return (state / name).read_text().strip()
     except OSError as exc:
