@@ -74,4 +74,7 @@ def test_without_a_running_system_it_is_said(tmp_path: Path) -> None:
     absent = private.prepare(tmp_path / "absent")
     with make_plugin(absent, "mine", "/some.sock") as command:
         said, _ = command.communicate(timeout=60)
-    assert (command.returncode, "the local system does not run, or not yet: make run" in said) == (1, True)
+    assert (command.returncode, "the local system does not run, or not yet: start it with make run" in said) == (
+        1,
+        True,
+    )
