@@ -1,4 +1,4 @@
-"""Write the diagrams in docs/ that follow from tables in the code: `python -m infra.diagrams`."""
+"""Writes the drawings in the docs that follow from tables in the code: `python -m infra.diagrams`."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ _DRAWN: Final = re.compile(r"(?<=<!-- drawn -->\n).*?(?=<!-- /drawn -->)", re.DO
 
 
 def operations() -> str:
-    """Return the states of an operation as a Mermaid diagram."""
+    """The states of an operation as a Mermaid diagram."""
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> pending"]
     names = {status: status.value.replace(" ", "_") for pair in TRANSITIONS for status in (pair[0], TRANSITIONS[pair])}
     lines += [f"    {names[status]} --> {names[to]}: {event}" for (status, event), to in TRANSITIONS.items()]
@@ -21,7 +21,7 @@ def operations() -> str:
 
 
 def main() -> int:
-    """Write the diagrams into docs/operations.md, and return the exit code."""
+    """Write them into docs/operations.md."""
     page = DOCS / "operations.md"
     text = page.read_text()
     if not _DRAWN.search(text):
