@@ -1,1 +1,1 @@
-"""What stands around the functions (stacks, deploy, local system, bridge); never goes into their package."""
+"""What is around the functions: stacks, deploy, local system, bridge. It never goes into their package."""

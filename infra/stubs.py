@@ -1,4 +1,4 @@
-"""Writes the CSI stubs of the control plane and of the bridge from one csi.proto: `python -m infra.stubs [--check]`.
+"""Write the CSI stubs of the control plane and of the bridge from one csi.proto: `python -m infra.stubs [--check]`.
 
 Both packages get the same descriptor under the same file name, so that both can be loaded into one process.
 """
@@ -23,7 +23,7 @@ _IMPORT: Final = re.compile(r"^import csi_pb2 as (\w+)$", re.MULTILINE)
 
 
 def generate() -> dict[Path, str]:
-    """Path and content of every stub, as grpcio-tools makes them now; raises RuntimeError when csi.proto is wrong."""
+    """Return path and content of every stub that grpcio-tools makes. Raises RuntimeError if csi.proto is wrong."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         includes = [f"-I{PROTO.parent}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
@@ -39,12 +39,12 @@ def generate() -> dict[Path, str]:
 
 
 def stale() -> list[Path]:
-    """The committed stubs that are not what csi.proto gives."""
+    """Return the committed stubs that are not what csi.proto gives."""
     return [path for path, text in generate().items() if not path.is_file() or path.read_text() != text]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the stubs, or with --check only say which are out of date."""
+    """Write the stubs, or with --check only say which are out of date. Return the exit code."""
     if list(arguments) not in ([], ["--check"]):
         sys.stderr.write("usage: python -m infra.stubs [--check]\n")
         return 2

@@ -1,1 +1,1 @@
-"""Puts the stacks and the app onto AWS (`make deploy STAGE=...`) and, by the same steps, onto the local emulator."""
+"""Deploy the stacks and the app to AWS (`make deploy STAGE=...`) and, by the same steps, to the local emulator."""

@@ -1,6 +1,6 @@
-"""`python -m infra.deploy --stage S`: the stacks and the app onto AWS, with the credentials of the AWS command line.
+"""`python -m infra.deploy --stage S`: deploy stacks and app to AWS, with the credentials of the AWS command line.
 
-Safe to repeat after a failure: stacks roll back by themselves, and what Chalice made is remembered in the account.
+Safe to repeat after a failure: stacks roll back by themselves, and what Chalice made is recorded in the account.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 BUILD: Final = ROOT / "build"
 CHALICE: Final = (str(Path(sys.executable).with_name("chalice")),)
 LARGEST_ZIP: Final = 50_000_000
-"""What Lambda takes without a bucket in between."""
+"""Bytes. Lambda takes a larger package from a bucket only."""
 WAITS: Final = "MOORAGE_MAX_WAITS"
 
 
 class DeployError(Exception):
-    """The deployment cannot go on; the text says why and what to do."""
+    """The deployment cannot go on. The text says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Where the two functions that call bridges live."""
+    """Subnets and security groups of the two functions that call bridges."""
 
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
 
 
 def deploy(session: boto3.Session, arguments: argparse.Namespace) -> tuple[str, Access]:
-    """Bring the account to what the tree says; answers the API's address, and who may call it."""
+    """Deploy this tree, and return the API's address and who may call it. Raises DeployError, and others' errors."""
     _check(arguments)
     chosen = access.parse(arguments.allow_cidr, everyone=arguments.open)
     identity = session.client("sts").get_caller_identity()
@@ -63,7 +63,7 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> tuple[str, 
     serves = choose(chosen, before, arguments.stage)
     say(f"The API will be {serves}")
     if serves != before.access:
-        # Before anything changes: a deploy that fails half-way is repeated, and must not undo the choice then.
+        # Recorded before anything changes: a deploy that fails half-way is repeated, and must keep the choice then.
         record.save(ssm, arguments.stage, replace(before, access=serves))
     network = _network(session, arguments)
     say(f"Stack moorage-{arguments.stage}: tables, queues, key")
@@ -80,7 +80,7 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> tuple[str, 
         key_arn=outputs["KeyArn"],
         partition=identity["Arn"].split(":")[1],
     )
-    variables = {WAITS: str(half_of_what_may_run(session.client("lambda")))}
+    variables = {WAITS: str(waiting_readers_limit(session.client("lambda")))}
     options = render.Options(
         variables=variables, subnets=network.subnets, security_groups=network.security_groups, access=serves
     )
@@ -91,7 +91,7 @@ def deploy(session: boto3.Session, arguments: argparse.Namespace) -> tuple[str, 
 
 
 def choose(chosen: Access | None, before: Record, stage: str) -> Access:
-    """Who may call: as this deploy says, else as an earlier one said; raises DeployError when none has."""
+    """Return who may call: as this deploy says, or else as an earlier one did. Raises DeployError if none did."""
     serves = chosen or before.access
     if serves is None:
         raise DeployError(
@@ -103,8 +103,8 @@ def choose(chosen: Access | None, before: Record, stage: str) -> Access:
     return serves
 
 
-def half_of_what_may_run(functions: Any) -> int:
-    """How many readers may wait: writes and heartbeats have the other half (docs/lists-and-blocking.md)."""
+def waiting_readers_limit(functions: Any) -> int:
+    """Return how many readers may wait. Writes and heartbeats have the other half (docs/lists-and-blocking.md)."""
     limit = functions.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     waits = int(limit) // 2
     say(f"{limit} functions may run at once: {waits} readers may wait, unless .chalice/config.json sets {WAITS}")
@@ -112,7 +112,7 @@ def half_of_what_may_run(functions: Any) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be deployed, before AWS is asked for anything."""
+    """Raise DeployError for options that cannot be deployed, before AWS is called."""
     if not arguments.stage:
         raise DeployError("make deploy needs STAGE=..., for example: make deploy STAGE=prod")
     stage = stacks.load("moorage")["Parameters"]["Stage"]
@@ -141,7 +141,7 @@ def _network(session: boto3.Session, arguments: argparse.Namespace) -> Network:
 
 
 def _deploy_app(place: render.Place, options: render.Options, before: dict[str, Any]) -> dict[str, Any]:
-    """Run Chalice on the rendered project; takes and answers what Chalice remembers of what it made."""
+    """Run Chalice on the rendered project. Takes and returns Chalice's record of what it made."""
     folder = BUILD / place.stage
     say("Installing the functions' packages for Lambda, hashes checked")
     packages.for_lambda(folder / "vendor")
@@ -159,7 +159,7 @@ def _deploy_app(place: render.Place, options: render.Options, before: dict[str, 
         raise DeployError(
             f"chalice deploy failed (its output is above). The project as it was deployed is in {folder}; repeat "
             "make deploy when the cause is gone. If it stopped after creating the REST API, delete that API first: "
-            "it is not remembered"
+            "it is not recorded, and the next deploy would make a second one"
         )
     for package in (folder / ".chalice" / "deployments").glob("*.zip"):
         say(f"Package: {package.stat().st_size / 1e6:.1f} MB of {LARGEST_ZIP / 1e6:.0f}")
@@ -168,7 +168,7 @@ def _deploy_app(place: render.Place, options: render.Options, before: dict[str, 
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a line for the person at the terminal."""
     print(text, flush=True)
 
 
@@ -199,9 +199,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Deploy; 0 when the API serves."""
+    """Deploy, and return 0 when the API serves."""
     if platform.python_implementation() != "CPython":
-        print("moorage: deploy with CPython: Lambda runs that", file=sys.stderr)
+        print("moorage: run make deploy with CPython, because Lambda runs CPython", file=sys.stderr)
         return 1
     try:
         url, serves = deploy(boto3.Session(), _parse(arguments))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST: Final = 50
-"""How many networks fit, in the longest spelling, into the deployment's record: a parameter has 8 KB (record.py)."""
+"""Networks that fit, in their longest spelling, into the deployment's record: a parameter has 8 KB (record.py)."""
 PRIVATE: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -20,11 +20,11 @@ PRIVATE: Final = tuple(
         "fe80::/10", "::1/128",
     )
 )  # fmt: skip
-"""Addresses that no request from the internet has. A regional API is reached from the internet alone."""
+"""Addresses that no request from the internet has. A regional API can be reached from the internet only."""
 
 
 class AccessError(Exception):
-    """The choice cannot be meant so; the text says why and what to write."""
+    """The options cannot be meant so. The text says why and what to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Access:
 
 
 def parse(cidrs: Sequence[str], *, everyone: bool) -> Access | None:
-    """Read the options --allow-cidr and --open; None when neither is there. Raises AccessError."""
+    """Read the options --allow-cidr and --open. Return None if neither is given. Raises AccessError."""
     if everyone:
         return Access(everyone=True)
     if not cidrs:
@@ -66,10 +66,9 @@ def parse(cidrs: Sequence[str], *, everyone: bool) -> Access | None:
 
 
 def resource_policy(access: Access) -> dict[str, Any]:
-    """Make the resource policy. What it does not allow is refused by API Gateway with 403, before any function runs.
+    """Return the resource policy. API Gateway refuses what it does not allow with 403, before any function runs.
 
-    An open API has a policy as well: so a deploy that opens it replaces the one before, also if an import without a
-    policy leaves that as it is.
+    An open API has a policy, too: an import without a policy might leave the one before as it is.
     """
     statement: dict[str, Any] = {
         "Effect": "Allow",
@@ -98,7 +97,7 @@ def _network(text: str) -> Network:
 
 
 def _cover_everything(networks: Iterable[Network]) -> bool:
-    """Whether they leave out no address of IPv4, or none of IPv6."""
+    """Return whether they cover all addresses of IPv4, or all of IPv6."""
     fours = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
     sixes = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
     joined: list[Network] = [*ipaddress.collapse_addresses(fours), *ipaddress.collapse_addresses(sixes)]

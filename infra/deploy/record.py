@@ -1,8 +1,8 @@
-"""What was deployed, remembered where it was deployed: a parameter of the stage.
+"""Record a deployment where it was made: in a parameter of the stage.
 
-Chalice keeps the ids of what it made in a file. Lost, or left behind on another machine, the next deploy would make a
-second API and a second mapping of each queue. So the file's content lives beside the deployment itself, with a
-fingerprint of what went in, and with who may call the API, which a deploy that says nothing about it keeps.
+Chalice keeps the IDs of what it made in a file. If that file were lost, or left on another machine, the next deploy
+would make a second API and a second mapping of each queue. So its content is stored beside the deployment itself, with
+a fingerprint of what went in, and with who may call the API, which later deploys keep unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Record:
     chalice: dict[str, Any]
     """Empty before the first deploy that succeeded."""
     access: Access | None = None
-    """None on an emulator, and in a record that was written before there was a choice."""
+    """None on an emulator, and in records of a version that had no such choice."""
 
 
 def parameter_name(stage: str) -> str:
-    """Where the record of `stage` lies."""
+    """Return the name of the parameter with the record of `stage`."""
     return f"/moorage/{stage}/deployment"
 
 
 def load(ssm: SSMClient, stage: str) -> Record | None:
-    """The last record of `stage`, or None when nothing was deployed there."""
+    """Return the last record of `stage`, or None if nothing was deployed there."""
     try:
         value = ssm.get_parameter(Name=parameter_name(stage))["Parameter"].get("Value", "")
     except ClientError as exc:
@@ -50,7 +50,7 @@ def load(ssm: SSMClient, stage: str) -> Record | None:
 
 
 def save(ssm: SSMClient, stage: str, record: Record) -> None:
-    """Remember `record` as the last of `stage`."""
+    """Store `record` as the last of `stage`."""
     value = json.dumps(asdict(record), separators=(",", ":"))
     ssm.put_parameter(
         Name=parameter_name(stage),

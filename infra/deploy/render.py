@@ -1,7 +1,7 @@
-"""Renders the Chalice project of one deployment: exact names in its policies, its stage, its packages.
+"""Render the Chalice project of one deployment: exact names in its policies, its stage, its packages.
 
-The committed `.chalice/` works by names and wildcards alone, for any account. What is deployed says more exactly what
-it may touch: `narrow` puts the stage, the region, the account and the key into every policy.
+The committed `.chalice/` uses names and wildcards, so that it fits any account. What is deployed is more exact:
+`narrow` puts the stage, the region, the account and the key into every policy.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 IN_THE_NETWORK: Final = ("run_operation", "ask_plugin")
 POLICY_OF_THE_API: Final = "api_gateway_policy_file"
 ACCESS_FILE: Final = "api-access.json"
-"""The REST API's resource policy. The committed one serves 127.0.0.1, that is, no address of the internet."""
+"""File of the REST API's resource policy. The committed one serves 127.0.0.1, that is, no address of the internet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a deployment goes, as far as names and policies need it."""
+    """Where a deployment goes, as names and policies need it."""
 
     stage: str
     region: str
@@ -43,15 +43,15 @@ class Options:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     access: Access | None = None
-    """Who may call the API; None: it has no policy, for an emulator that knows none."""
+    """Who may call the API. None stands for no policy, for an emulator that has none."""
 
 
 def project(folder: Path, place: Place, options: Options) -> None:
-    """Write the Chalice project for `place` into `folder`; its `vendor/` and what Chalice remembers there stay."""
+    """Write the Chalice project for `place` into `folder`. Its `vendor/` and Chalice's own records stay."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(ROOT / "app.py", folder / "app.py")
     _mirror(ROOT / "chalicelib", folder / "chalicelib")
-    # The packages come from the lock, hashes checked, into vendor/ or beside the function; not by Chalice's pip.
+    # Empty, so that Chalice installs nothing: the packages come from the lock, with hashes checked.
     (folder / "requirements.txt").write_text("")
     chalice = folder / ".chalice"
     chalice.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def project(folder: Path, place: Place, options: Options) -> None:
 
 
 def config(committed: Mapping[str, Any], place: Place, options: Options) -> dict[str, Any]:
-    """The committed configuration with the one stage of `place`."""
+    """Return the committed configuration with the one stage of `place`."""
     ours = {"MOORAGE_STAGE": place.stage, "MOORAGE_KEY_ARN": place.key_arn}
     stage: dict[str, Any] = {
         "environment_variables": {**options.variables, **settings_of(committed, place.stage), **ours}
@@ -81,12 +81,12 @@ def config(committed: Mapping[str, Any], place: Place, options: Options) -> dict
 
 
 def settings_of(committed: Mapping[str, Any], stage: str) -> dict[str, str]:
-    """What the committed configuration sets for the stage (docs/interfaces.md, section 1)."""
+    """Return the variables that the committed configuration sets for the stage (docs/interfaces.md, section 1)."""
     return dict(committed.get("stages", {}).get(stage, {}).get("environment_variables", {}))
 
 
 def narrow(policy: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """`policy` with every wildcard for stage, region and account replaced, and the key named by its ARN."""
+    """Return `policy` with its wildcards for stage, region and account replaced, and the key named by its ARN."""
     statements = []
     for statement in policy["Statement"]:
         resources = [narrow_arn(resource, place) for resource in statement["Resource"]]
@@ -98,7 +98,7 @@ def narrow(policy: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
 
 def narrow_arn(arn: str, place: Place) -> str:
-    """One resource of a policy, named exactly."""
+    """Return one resource of a policy, named exactly."""
     if arn == "*":
         return arn
     _, _, service, _, _, resource = arn.split(":", 5)

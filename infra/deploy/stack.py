@@ -1,4 +1,4 @@
-"""Creates or updates one CloudFormation stack and answers its outputs."""
+"""Create or update one CloudFormation stack."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ UNUSABLE: Final = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "REV
 
 
 class StackError(Exception):
-    """A stack cannot be brought to its template; the text says what CloudFormation said and what to do."""
+    """A stack cannot be brought to its template. The text says why, as CloudFormation does, and what to do."""
 
 
 def apply(
     cloudformation: CloudFormationClient, *, name: str, template: str, parameters: Mapping[str, str]
 ) -> dict[str, str]:
-    """Outputs of the stack `name` after it follows `template`.
+    """Create the stack `name`, or update it to `template`, and return its outputs.
 
-    Safe to repeat. If it raises, the stack is as CloudFormation left it: rolled back, as a rule.
+    Safe to repeat. Raises StackError; the stack is then as CloudFormation left it, rolled back as a rule.
     """
     body = stacks.text(template)
     given: list[ParameterTypeDef] = [{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()]
@@ -40,13 +40,13 @@ def apply(
     elif existing["StackStatus"] in UNUSABLE:
         raise StackError(
             f"the stack {name} is in {existing['StackStatus']} and cannot be updated: "
-            "look at its events, delete it, deploy again"
+            "look at its events, delete it, and deploy again"
         )
     else:
         try:
             cloudformation.update_stack(StackName=name, TemplateBody=body, Parameters=given)
         except ClientError as exc:
-            # CloudFormation has no code of its own for "already so".
+            # CloudFormation has no error code of its own for a stack that is up to date.
             if "No updates are to be performed" not in str(exc):
                 raise
         else:
@@ -55,7 +55,7 @@ def apply(
 
 
 def outputs(cloudformation: CloudFormationClient, name: str) -> dict[str, str]:
-    """Outputs of an existing stack."""
+    """Return the outputs of a stack. Raises StackError if there is none."""
     existing = find(cloudformation, name)
     if existing is None:
         raise StackError(f"there is no stack {name}")
@@ -63,7 +63,7 @@ def outputs(cloudformation: CloudFormationClient, name: str) -> dict[str, str]:
 
 
 def find(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | None:
-    """The stack `name`, or None."""
+    """Return the stack `name`, or None."""
     try:
         found = cloudformation.describe_stacks(StackName=name)["Stacks"]
     except ClientError as exc:

@@ -1,6 +1,6 @@
-"""MiniStack as `make run` starts it: behind a guard, and with a state that survives a kill and a power cut.
+"""MiniStack as `make run` starts it: behind a check of signatures, with a state that survives a kill and a power cut.
 
-Runs in the emulator's own environment: it imports the standard library, MiniStack, what MiniStack brings along, and
-of infra.local what needs no more than that (guard, rootkey). Nothing else of ours may be imported here, so that nothing
-of the app is importable in a function.
+It runs in the emulator's own environment. It may import the standard library, MiniStack, MiniStack's own dependencies,
+and those modules of infra.local that need no more (guard, rootkey). Nothing else of ours may be imported here, since
+functions run in this environment and must not find the app in it.
 """

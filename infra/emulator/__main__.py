@@ -1,6 +1,6 @@
-"""`python -m infra.emulator --port P --state FOLDER --key FILE --name HOST --log FILE`: MiniStack behind our door.
+"""`python -m infra.emulator --port P --state FOLDER --key FILE --name HOST --log FILE`: run MiniStack behind Door.
 
-What MiniStack itself is told, it is told by its own environment variables (infra/local/emulator.py).
+MiniStack has more settings in its own environment variables, which infra/local/emulator.py sets.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     os.umask(0o077)
     _raise_limit_of_files()
-    key = rootkey.kept(given.key)
+    key = rootkey.load_or_make(given.key)
     _tell_ministack(given.state, key)
     asyncio.run(_serve(given, key))
 
 
 def _tell_ministack(state: Path, key: rootkey.Key) -> None:
-    """Set what MiniStack reads when it is imported: its root's key, and that and where it keeps its state."""
+    """Set the variables that MiniStack reads when it is imported: its root's key, and where to keep its state."""
     os.environ |= {**key.environment(), "PERSIST_STATE": "1", "STATE_DIR": str(state)}
 
 
@@ -45,17 +45,17 @@ async def _serve(given: argparse.Namespace, key: rootkey.Key) -> None:
 
     from infra.emulator import logs
     from infra.emulator.door import Door
-    from infra.emulator.keeping import Keeping
+    from infra.emulator.persistence import PersistenceMiddleware
     from infra.emulator.storage import Storage
 
-    logs.catch(given.log)
+    logs.patch(given.log)
     storage = Storage(given.state)
-    storage.catch()
+    storage.patch()
     config = Config()
     config.bind = [f"{given.host}:{given.port}"]
     config.keep_alive_timeout = 75
     config.loglevel = "WARNING"
-    await serve(Door(Keeping(app.app, storage), key, frozenset(given.name)), config)
+    await serve(Door(PersistenceMiddleware(app.app, storage), key, frozenset(given.name)), config)
 
 
 def _raise_limit_of_files() -> None:

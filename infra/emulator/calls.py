@@ -1,4 +1,4 @@
-"""Which call of AWS a request is, and which services' state it may change."""
+"""Find out which call of AWS a request is, and which services' state it may change."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LEAVES_NO_STATE: Final = {
     "kms": ("Decrypt", "Encrypt", "GenerateDataKey", "ReEncrypt", "Sign", "Verify"),
     "lambda": ("invocations",),
 }
-"""Calls that change no state but items of tables, which are caught one by one."""
+"""Calls that change no state, or only items of tables, which are recorded one by one (storage.py)."""
 KEPT_NOWHERE: Final = frozenset({"logs", "sts", "xray", "monitoring"})
 ALONE: Final = frozenset({"sqs"})
-"""Services of which a call changes only their own state; others may change each other's (CloudFormation)."""
+"""Services whose calls change only their own state. Others may change each other's, as CloudFormation does."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call as far as its service, its action and its HTTP method tell."""
+    """A call: its service, action and HTTP method."""
 
     service: str
     action: str
@@ -32,7 +32,7 @@ class Call:
 
     @classmethod
     def of(cls, service: str, method: str, path: str, target: str, body: bytes) -> Call:
-        """Read a request's action where its protocol has it: header, form, or the end of the path."""
+        """Read a request's action where its protocol has it: in a header, in a form, or at the end of the path."""
         if target:
             return cls(service, target.rpartition(".")[2], method)
         if body.startswith((b"Action=", b"Version=")) or b"&Action=" in body[:4096]:
@@ -45,7 +45,7 @@ class Call:
         return self.service == "dynamodb" and self.action in WRITES_ITEMS
 
     def changes(self) -> tuple[str, ...] | None:
-        """Services whose state it may change: an empty tuple stands for any, None for no service."""
+        """Return the services whose state it may change. An empty tuple stands for all, None for none."""
         if self.method in ("GET", "HEAD") or self.service in KEPT_NOWHERE:
             return None
         if self.action.startswith(READS) or self.action.startswith(LEAVES_NO_STATE.get(self.service, ())):

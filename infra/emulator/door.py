@@ -1,9 +1,9 @@
-"""The emulator's door: lets in requests that are signed with a key it knows, and calls of the API that it serves.
+"""Let signed requests into the emulator, and calls of the API that it serves.
 
-MiniStack takes any request that names a root key, without a look at its signature, and answers paths of its own
-(/_ministack/reset) to anyone. Here a request passes only
-- as a question for its health;
-- as a call of a deployed API by its path (the proxy makes those): the API is open to whom the proxy lets in;
+MiniStack takes any request that names a root key without checking its signature, and answers paths of its own
+(/_ministack/reset) to any client. Door passes a request only if it is
+- a question for its health;
+- a call of a deployed API by its path, as the proxy makes it: the proxy has checked who may call the API;
 - signed by Signature Version 4 with this emulator's root key, or with the credentials of a function's role.
 """
 
@@ -30,12 +30,12 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CALL: Final = "moorage.call"
-"""Where a signed request's scope says which call it is."""
+"""Key in a signed request's scope under which its Call is."""
 HEALTH: Final = "/_ministack/health"
 OWN_PATHS: Final = re.compile(r"/_|/health$")
 CALL_OF_THE_API: Final = re.compile(r"/restapis/[a-z0-9]+/[A-Za-z0-9_-]+/_user_request_(?:/.*)?", re.DOTALL)
 LARGEST_BODY: Final = 100 * 1024 * 1024
-"""Bytes. A function's package is the largest thing that is sent here; Lambda takes 50 MB, base64 makes it 67."""
+"""Bytes. The largest request has a function's package: Lambda takes 50 MB, which base64 makes 67."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Door:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] != "http":
+            # A websocket has no signature that could be checked here. ASGI wants its connect received before its close.
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
@@ -67,11 +68,13 @@ class Door:
             return
         path = scope["path"]
         asks_for_health = path == HEALTH and scope["method"] in ("GET", "HEAD")
+        # The decoded path and the path as it was sent must both match, so that an encoded slash cannot make an unsigned
+        # request look like a call of the API.
         calls_the_api = CALL_OF_THE_API.fullmatch(path) and CALL_OF_THE_API.fullmatch(_raw_path(scope))
         if asks_for_health or calls_the_api:
             await self.app(scope, receive, send)
         elif OWN_PATHS.match(path):
-            await refuse(send, 403, "Forbidden", "the emulator's own paths are closed here, but for its health")
+            await refuse(send, 403, "Forbidden", "the emulator's own paths are closed, except for its health")
         else:
             await self._signed(scope, headers, receive, send)
 
@@ -84,12 +87,13 @@ class Door:
         if failure is not None:
             await refuse(send, 403, *failure)
             return
+        # The service of the credential's scope is part of what was signed, so the caller cannot claim another.
         service = headers["authorization"].partition("Credential=")[2].split("/")[3]
         call = Call.of(service, scope["method"], scope["path"], headers.get("x-amz-target", ""), body)
-        await self.app({**scope, CALL: call}, _again(body, receive), send)
+        await self.app({**scope, CALL: call}, _replay(body, receive), send)
 
     def failure(self, scope: Scope, headers: dict[str, str], body: bytes) -> tuple[str, str] | None:
-        """Check a request's signature: AWS's code and text for what is wrong with it, or None."""
+        """Check a request's signature. Return AWS's code and text for what is wrong with it, or None."""
         if not headers.get("authorization", "").startswith("AWS4-HMAC-SHA256 "):
             return "MissingAuthenticationToken", "sign requests to the emulator with the key of this state folder"
         signature = sigv4.parse_header_signature(headers)
@@ -104,17 +108,17 @@ class Door:
         return wrong or sigv4.header_signature_failure(signature, secret, *signed)
 
     def _secret(self, access_key_id: str, session_token: str) -> str | None:
-        """The secret that belongs to a key: the root's, or that of a role's session. None for any other key."""
+        """Return the secret of an access key: the root's, or that of a role's session. None for any other key."""
         if access_key_id == self.root.access_key_id:
             return self.root.secret
-        if is_root_access_key(access_key_id):  # MiniStack's well-known ones
+        if is_root_access_key(access_key_id):  # MiniStack's own root keys are public
             return None
         credential = resolve_credential(access_key_id, session_token=session_token)
         return None if isinstance(credential, CredentialResolutionError) else str(credential.secret_access_key)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """The request's headers in lower case, a repeated one joined as Signature Version 4 signs it."""
+    """Return the headers with names in lower case, repeated ones joined as Signature Version 4 signs them."""
     joined: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), sigv4.decode_header_value(value)
@@ -127,7 +131,7 @@ def _raw_path(scope: Scope) -> str:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body, or None when it is larger than anything that is sent here."""
+    """Return the whole body, or None if it is larger than LARGEST_BODY."""
     parts, size = [], 0
     while True:
         message = await receive()
@@ -139,8 +143,8 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read already, then what comes after it."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body that was read already, and then what comes after it."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:

@@ -1,11 +1,11 @@
-"""What the emulator keeps on disk: each item of a table in SQLite, every other service's state in a file.
+"""Keep the emulator's state on disk: items of tables in SQLite, each other service's state in a file.
 
-MiniStack writes its state when it ends in order, and only then. Here a call that changes items is answered when its
-change is on disk, as DynamoDB does; calls that wait at the same moment share one fsync. Other services' states are
-written twice a second. The cost of a write follows from what changed, not from the number of items that there are.
+MiniStack writes its state only when it ends in order. Here a call that changes items is answered when its change is on
+disk, as DynamoDB does. Calls that wait at the same moment share one fsync. Other services' states are written twice a
+second. A write costs what changed, not what there is.
 
-Items are caught where MiniStack stores and removes them, inside the event loop that serves its requests. A transaction
-is one request, and what changed is taken between two requests: so a transaction is written as a whole or not at all.
+MiniStack is patched where it stores and removes items, inside the event loop that serves its requests. A transaction is
+one request, and changes are taken between two requests, so a transaction is written as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from ministack.services import dynamodb
 logger = logging.getLogger("moorage.emulator")
 
 WRITE_EVERY: Final = 0.5
-"""Seconds between two writes of what changed, where no call waits for one."""
+"""Seconds between two writes while no call waits for one."""
 NOT_KEPT: Final = frozenset({"cloudwatch_logs", "cloudtrail"})
-"""Services whose state changes with every call and matters to no restart. Functions' logs go to a file (logs.py)."""
+"""Services whose state changes with every call and is of no use after a restart. Logs go to a file (logs.py)."""
 WRITTEN_LAST: Final = "ssm"
-"""The record of what was deployed is a parameter: it may be on disk only when all that it names is."""
+"""The record of what was deployed is a parameter, which may be on disk only when all that it names is."""
 BESIDE_TABLES: Final = (
     "tags", "ttl_settings", "pitr_settings", "kinesis_destinations", "contributor_insights", "backups",
     "resource_policies", "exports", "imports",
 )  # fmt: skip
-"""The rest of DynamoDB's state, by MiniStack's names for it."""
+"""The rest of DynamoDB's state, by MiniStack's names."""
 SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS items (table_id, pk, sk, item, PRIMARY KEY (table_id, pk, sk)) WITHOUT ROWID"
 )
 LONGEST_JOURNAL: Final = 16_000_000
-"""Bytes to which SQLite cuts its write-ahead log after it has moved it into the database."""
+"""Bytes to which SQLite truncates its write-ahead log after a checkpoint."""
 PUT: Final = "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)"
 DELETE: Final = "DELETE FROM items WHERE table_id = ? AND pk = ? AND sk = ?"
 
@@ -54,7 +54,7 @@ Place = tuple[str, str, str]
 
 
 class UnreadableError(Exception):
-    """State that is on disk cannot be read."""
+    """The state on disk cannot be read."""
 
 
 class Items:
@@ -63,16 +63,16 @@ class Items:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        """MiniStack's thread for the time to live removes items, too: memory and what is noted of it change as one."""
+        """MiniStack's thread for the time to live removes items, too. Memory and `_changed` change together."""
         self._changed: dict[Place, str | None] = {}
-        """Items as JSON, None for those that were removed, since the last write."""
+        """Changes since the last write: items as JSON, None for those that were removed."""
         self._writing: dict[Place, str | None] = {}
         self._recount = dynamodb._items_replaced
         self._writer = self._connection()
         self._writer.execute(SCHEMA)
 
-    def catch(self) -> None:
-        """Stand where MiniStack stores and removes items, and where it reads and tells its state."""
+    def patch(self) -> None:
+        """Patch MiniStack where it stores and removes items, and where it loads and returns its state."""
         stored, removed, loaded = dynamodb._set_item, dynamodb._remove_item, dynamodb.load_persisted_state
 
         def set_item(table: Any, pk: str, sk: str, item: Any) -> Any:
@@ -102,28 +102,28 @@ class Items:
         dynamodb.get_state = _state_without_items
 
     def take(self) -> bool:
-        """Set apart what changed, for `write`; whether there is any. Call it between two requests."""
+        """Set the changes apart for `write`, and return whether there are any. Call it between two requests."""
         with self._lock:
-            # What could not be written the last time is still there; what changed meanwhile counts more.
+            # `_writing` still holds what the last write could not write. What changed since then is newer.
             self._writing, self._changed = self._writing | self._changed, {}
             return bool(self._writing)
 
     def write(self) -> None:
-        """Write what was taken in one transaction; it is on disk when this returns."""
+        """Write what was taken in one transaction, durably."""
         with self._writer:
             self._writer.executemany(PUT, ((*place, item) for place, item in self._writing.items() if item is not None))
             self._writer.executemany(DELETE, (place for place, item in self._writing.items() if item is None))
         self._writing = {}
 
     def _note_all(self, table: Any) -> None:
-        """Note a table whose items were replaced as a whole: what it has, and that it has nothing else."""
+        """Record a table whose items were replaced as a whole: the items that it has, and that all others are gone."""
         now = {(pk, sk): json.dumps(item) for pk, row in table["items"].items() for sk, item in row.items()}
         table_id = table["TableId"]
         with closing(self._connection()) as reader:
             before = set(reader.execute("SELECT pk, sk FROM items WHERE table_id = ?", (table_id,)))
         with self._lock:
-            on_the_way = [*self._writing, *self._changed]
-            before |= {(pk, sk) for place_of, pk, sk in on_the_way if place_of == table_id}
+            pending = [*self._writing, *self._changed]
+            before |= {(pk, sk) for place_of, pk, sk in pending if place_of == table_id}
             self._changed |= {(table_id, pk, sk): now.get((pk, sk)) for pk, sk in before | now.keys()}
 
     def _connection(self) -> sqlite3.Connection:
@@ -134,7 +134,7 @@ class Items:
         return database
 
     def _fill(self) -> None:
-        """Put every item that is on disk into its table; items of tables that are gone are removed."""
+        """Put the items on disk into their tables, and remove the items of tables that are gone."""
         tables = {table["TableId"]: table for table in dynamodb._tables.all_values()}
         known = {table_id for (table_id,) in self._writer.execute("SELECT DISTINCT table_id FROM items")}
         with self._writer:
@@ -148,7 +148,7 @@ class Items:
                 for pk, sk, item in rows:
                     table["items"][pk][sk] = json.loads(item)
             else:
-                self._note_all(table)  # the first version kept items in MiniStack's own file
+                self._note_all(table)  # a state of the first version has its items in MiniStack's own file
             self._recount(table)
 
 
@@ -166,19 +166,21 @@ class Storage:
         self._waiting: list[asyncio.Future[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self.trouble = ""
-        """Why the last write failed; empty when it did not."""
+        """Why the last write failed, or empty if it did not."""
 
-    def catch(self) -> None:
-        """Stand where MiniStack reads and writes its state."""
-        self._items.catch()
+    def patch(self) -> None:
+        """Patch MiniStack where it reads and writes its state."""
+        self._items.patch()
         ministack.app._load_persisted_state = self._load
-        persistence.save_state = lambda service, _state: self.touched(service)  # at its end; `end` writes it
+        persistence.save_state = lambda service, _state: self.mark_changed(
+            service
+        )  # called at its end; `end` writes it
 
-    def touched(self, *services: str) -> None:
-        """Note that a request may have changed a service's state beside the items of tables; none for all services."""
+    def mark_changed(self, *services: str) -> None:
+        """Note that a request may have changed the state of these services, or of all if none is given."""
         self._touched.update(services or ministack.app._state_map)
 
-    async def kept(self) -> None:
+    async def wait_until_written(self) -> None:
         """Return when the items that changed so far are on disk, or when `trouble` says why they are not."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
@@ -186,7 +188,7 @@ class Storage:
         await done
 
     async def write_until_ended(self) -> None:
-        """Write what changed when a call waits for it, and twice a second; once more after `end`."""
+        """Write what changed when a call waits for it, and twice a second, and once more after `end`."""
         ended = False
         while not ended:
             with suppress(TimeoutError):
@@ -206,7 +208,7 @@ class Storage:
         self._wanted.set()
 
     async def write(self) -> None:
-        """Write what changed since the last time. What fails is told in `trouble`, and tried again the next time."""
+        """Write what changed since the last time. On failure, `trouble` says why, and the next time tries again."""
         touched, self._touched = self._touched, set()
         states = dict(self._states(touched))
         if not self._items.take() and not states:
@@ -220,22 +222,25 @@ class Storage:
             self._touched |= touched
 
     def _states(self, services: set[str]) -> Iterator[tuple[str, bytes]]:
-        """The state of each of the services as it is written; of what MiniStack has loaded."""
+        """Yield the state of each of the services as it is written, if MiniStack has loaded the service."""
         tellers: dict[str, Callable[[], Any]] = ministack.app._build_persistence_save_dict()
         for name in sorted(services & tellers.keys() - NOT_KEPT, key=lambda name: (name == WRITTEN_LAST, name)):
             try:
                 yield name, _encoded(name, tellers[name]())
-            except RuntimeError:  # a thread of MiniStack's changed it meanwhile
+            except RuntimeError:  # a thread of MiniStack's changed it while it was read
                 self._touched.add(name)
 
     def _write(self, states: dict[str, bytes]) -> None:
-        # Items first: the first version kept them in a file that is about to be replaced by one without them.
+        # Items first: a state of the first version has them in a file that is replaced now by one without them.
         self._items.write()
         for name, content in states.items():
             self._replace(name, content)
 
     def _load(self) -> None:
-        """Read each service's state. MiniStack would go on without one that it cannot read, and it would be lost."""
+        """Read each service's state. Raises UnreadableError.
+
+        MiniStack itself would go on without a state that it cannot read, and overwrite it at its end.
+        """
         for name, module in ministack.app._state_map.items():
             path = self._folder / f"{name}.json"
             if name in NOT_KEPT or not path.exists():
@@ -268,13 +273,13 @@ class Storage:
 
 
 def _encoded(service: str, state: Any) -> bytes:
-    """A service's state as MiniStack's `load_state` reads it."""
+    """Return a service's state as MiniStack's `load_state` reads it."""
     wrapped = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
     return json.dumps(wrapped, default=persistence._json_default).encode()
 
 
 def _state_without_items() -> Any:
-    """MiniStack's state of DynamoDB, with empty tables: their items are in SQLite."""
+    """Return MiniStack's state of DynamoDB with empty tables, since their items are in SQLite."""
     tables = type(dynamodb._tables)()
     for (account, region, name), table in dynamodb._tables.all_items():
         kept = {key: value for key, value in table.items() if key not in ("items", dynamodb._INDEX_MEMBERS)}

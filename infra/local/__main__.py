@@ -1,7 +1,7 @@
 """`python -m infra.local run|stop|status|logs|plugin|forget|clean`: the local system's commands, as `make` calls them.
 
-All begin on the bare Python. `run` makes the environments first; all but `clean` go on inside .venv, as the same
-process.
+All begin on the Python of the system. `run` makes the environments first. All but `clean` continue in .venv, as the
+same process.
 """
 
 import os
@@ -13,7 +13,7 @@ from infra.local import environments, say
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out one command; 0 when it succeeded."""
+    """Run one command, and return the exit code."""
     command = arguments[0] if arguments else ""
     try:
         if command == "clean":
@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
         if command == "run":
             environments.ensure(environments.RUN, environments.EMULATOR, environments.FUNCTIONS)
         elif command not in COMMANDS:
-            raise say.Trouble(f"what to do? {', '.join([*COMMANDS, 'clean'])}")
+            raise say.Trouble(f"name one command of {', '.join([*COMMANDS, 'clean'])}")
         if not _inside():
-            if not environments.RUN.python.exists() and not _made_again(command):
+            if not environments.RUN.python.exists() and not _make_again(command):
                 return 0
             os.chdir(environments.ROOT)
             os.execv(environments.RUN.python, [str(environments.RUN.python), "-m", "infra.local", *arguments])  # noqa: S606
@@ -39,15 +39,15 @@ def main(arguments: list[str]) -> int:
         return say.INTERRUPTED
 
 
-def _made_again(command: str) -> bool:
-    """Make the environment that `make clean` removed, where there is state; without any, say so."""
+def _make_again(command: str) -> bool:
+    """Make the environment that `make clean` removed, if there is state, and return whether there is."""
     from infra.local.settings import Settings
 
     if Settings.from_env().state.exists():
         environments.ensure(environments.RUN)
         return True
     if command == "plugin":
-        raise say.Trouble("the local system was never started here: make run, in another terminal")
+        raise say.Trouble("the local system was never started here: start it with make run, in another terminal")
     say.line("Nothing was ever started here.")
     return False
 

@@ -1,6 +1,7 @@
-"""`make plugin ID=… SOCKET=…`: any CSI plugin's socket behind a bridge of its own, on the local system that runs.
+"""`make plugin ID=… SOCKET=…`: put any CSI plugin behind a bridge of its own, on the local system that runs.
 
-The plugin is not ours: it is neither started nor stopped here. The bridge stays in the foreground and leaves in order.
+The plugin is not ours and is neither started nor stopped here. The bridge stays in the foreground, and deregisters when
+it ends.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.local import certificates, say
+from infra.local.plugins import registered_plugins
 from infra.local.settings import LOOPBACK
-from infra.local.system import ready_file, registered_plugins
 
 if TYPE_CHECKING:
     from infra.local.settings import Settings
@@ -23,7 +24,7 @@ USAGE: Final = "say which plugin and where it listens: make plugin ID=mine SOCKE
 
 
 def attach(settings: Settings, arguments: list[str]) -> int:
-    """Become the bridge of plugin `arguments[0]` on socket `arguments[1]`; raises Trouble when that cannot be."""
+    """Become the bridge of plugin `arguments[0]` on socket `arguments[1]`. Raises Trouble when that is impossible."""
     if len(arguments) != 2 or not all(arguments):
         raise say.Trouble(USAGE)
     plugin_id, socket = arguments[0], Path(arguments[1].removeprefix("unix://")).absolute()
@@ -41,21 +42,21 @@ def attach(settings: Settings, arguments: list[str]) -> int:
 
 
 def node_of(plugin_id: str) -> str:
-    """The node that the plugin's bridge is: a node ID has letters, digits and dashes only (moorage certs bridge)."""
+    """Return the node ID of the plugin's bridge: letters, digits and dashes only (moorage certs bridge)."""
     slug = re.sub(r"[^a-z0-9]+", "-", plugin_id.lower()).strip("-")
     return f"local-{slug}"[:63].rstrip("-")
 
 
 def _require(settings: Settings, plugin_id: str, socket: Path) -> None:
-    if not ready_file(settings).exists():
-        raise say.Trouble("the local system does not run, or not yet: make run, in another terminal")
+    if not settings.ready_file.exists():
+        raise say.Trouble("the local system does not run, or not yet: start it with make run, in another terminal")
     try:
         is_socket = stat.S_ISSOCK(socket.stat().st_mode)
     except OSError as exc:
         raise say.Trouble(f"SOCKET is {socket}, which cannot be used: {exc.strerror}") from exc
     if not is_socket:
         raise say.Trouble(f"SOCKET is {socket}, which is no socket: start the plugin first")
-    ready = json.loads(ready_file(settings).read_text())
+    ready = json.loads(settings.ready_file.read_text())
     if plugin_id in ready["plugins"]:
         raise say.Trouble(f"ID is {plugin_id}, which is a plugin of the local system's own: choose another")
     if plugin_id in registered_plugins(settings.api_url):

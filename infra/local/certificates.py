@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.local import clock, say
-from infra.local.deployment import Emulated
+from infra.local.clients import EmulatorClients
 from moorage import certificates
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ RENEW_BEFORE: Final = datetime.timedelta(days=7)
 
 
 def command(name: str) -> str:
-    """Path of a program that came into the environment with our packages."""
+    """Return the path of a program of our packages. Raises Trouble if the environment has none."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
         raise say.Trouble(f"the command {name} is missing from {path.parent}: run make venv")
@@ -33,9 +33,9 @@ def command(name: str) -> str:
 
 
 def ensure(settings: Settings) -> None:
-    """Make the CA and the certificates that are missing or end soon."""
+    """Make the CA and the certificates that are missing or end soon. Raises Trouble."""
     ca, worker = settings.certs / "ca", settings.certs / "worker"
-    with _in_one_line():
+    with _readable_errors():
         if not (ca / "ca.pem").is_file():
             _remove_half_a_ca(settings.certs)
             certificates.make_ca(ca, days=CA_DAYS, now=_now())
@@ -45,21 +45,24 @@ def ensure(settings: Settings) -> None:
 
 
 def for_node(settings: Settings, node_id: str, out: Path) -> None:
-    """Make a bridge's certificate for a node in the folder `out`, unless there is one that lasts."""
-    with _in_one_line():
+    """Make a bridge's certificate for a node in the folder `out`, unless there is one that lasts. Raises Trouble."""
+    with _readable_errors():
         if _ends_soon(out / "bridge.pem"):
             certificates.issue_bridge(settings.certs / "ca", node_id, out, days=LEAF_DAYS, now=_now())
 
 
 def _remove_half_a_ca(certs: Path) -> None:
-    """Remove a CA's key whose certificate a kill prevented: while there is nothing else, it has signed nothing."""
+    """Remove a CA's key that has no certificate, because a kill prevented it.
+
+    While it is the only file, it has signed nothing.
+    """
     key = certs / "ca" / "ca-key.pem"
     if [*certs.glob("*/*.pem")] == [key]:
         key.unlink()
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
+def _readable_errors() -> Iterator[None]:
     try:
         yield
     except certificates.CertificateTrouble as exc:
@@ -67,11 +70,14 @@ def _in_one_line() -> Iterator[None]:
 
 
 def publish(settings: Settings) -> None:
-    """Put the worker's identity where the functions read it, unless it is there. Needs the stack's table and key."""
+    """Publish the worker's certificate for the functions, unless it is there. Needs the stack's table and key.
+
+    Raises Trouble.
+    """
     worker = settings.certs / "worker"
-    if _published(settings) == (worker / "worker.pem").read_text().strip():
+    if _published_certificate(settings) == (worker / "worker.pem").read_text().strip():
         return
-    # A process of its own: it seals with AWS's encryption SDK, which finds the emulator by its environment only.
+    # In a process of its own: AWS's encryption SDK finds the emulator by its environment only.
     done = subprocess.run(
         [command("moorage"), "certs", "publish-worker", str(worker), "--stage", settings.stage],
         env=settings.aws_environment(),
@@ -84,11 +90,11 @@ def publish(settings: Settings) -> None:
         raise say.Trouble(f"moorage certs publish-worker failed: {' '.join(last)}")
 
 
-def _published(settings: Settings) -> str | None:
+def _published_certificate(settings: Settings) -> str | None:
     table = f"moorage-{settings.stage}-meta"
     key = {"pk": {"S": "worker"}, "sk": {"S": "tls"}}
     item = (
-        Emulated(settings.endpoint, settings.key())
+        EmulatorClients(settings.endpoint, settings.key())
         .client("dynamodb")
         .get_item(TableName=table, Key=key, ConsistentRead=True)
         .get("Item")
@@ -99,7 +105,7 @@ def _published(settings: Settings) -> str | None:
 def _ends_soon(path: Path) -> bool:
     if not path.is_file():
         return True
-    return certificates.Issued.read(path).ends - RENEW_BEFORE < _now()
+    return certificates.Certificate.read(path).ends - RENEW_BEFORE < _now()
 
 
 def _now() -> datetime.datetime:

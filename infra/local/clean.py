@@ -1,4 +1,4 @@
-"""`make clean`: removes what `make` made, and nothing of a user's. On the bare Python: it removes .venv, too."""
+"""`make clean`: remove what `make` made, and nothing of a user's. Standard library only, since it removes .venv."""
 
 import fcntl
 import shutil
@@ -15,13 +15,13 @@ BUILT: Final = (
     "chalicelib/**/__pycache__", "infra/**/__pycache__", "tests/**/__pycache__",
     ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".schemathesis",
 )  # fmt: skip
-"""Bytecode of our own folders only: a volume in the state folder may hold some, too."""
+"""Bytecode of our own folders only, because a volume in the state folder may hold some."""
 
 
 def clean(settings: Settings, root: Path = ROOT) -> int:
-    """Remove environments, packages and caches; raises Trouble while the local system runs from them."""
-    with say.plain_words(str(root)), _not_running(settings):
-        found = {pattern: _built(root, pattern, settings.state) for pattern in BUILT}
+    """Remove environments, packages and caches. Raises Trouble while the local system runs from them."""
+    with say.readable_errors(str(root)), _not_running(settings):
+        found = {pattern: _matches(root, pattern, settings.state) for pattern in BUILT}
         if any(found.values()):
             with say.step(f"Removing {', '.join(pattern for pattern, paths in found.items() if paths)}"):
                 for path in (path for paths in found.values() for path in paths):
@@ -30,8 +30,8 @@ def clean(settings: Settings, root: Path = ROOT) -> int:
     return 0
 
 
-def _built(root: Path, pattern: str, state: Path) -> list[Path]:
-    """What there is of a pattern: no links, and nothing that lies in the state folder or around it."""
+def _matches(root: Path, pattern: str, state: Path) -> list[Path]:
+    """Return the paths of a pattern, without links, the state folder and what is in it or around it."""
     return [
         path
         for path in root.glob(pattern)
@@ -41,7 +41,7 @@ def _built(root: Path, pattern: str, state: Path) -> list[Path]:
 
 @contextmanager
 def _not_running(settings: Settings) -> Iterator[None]:
-    """Hold the lock that a local system of this state folder holds while it runs."""
+    """Hold the lock of a local system of this state folder. Raises Trouble while it runs."""
     lock = settings.run / "lock"
     if not lock.exists():
         yield

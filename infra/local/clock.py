@@ -4,15 +4,15 @@ import time
 
 
 def now() -> float:
-    """Seconds since 1970."""
+    """Return the time in seconds since the epoch."""
     return time.time()
 
 
 def monotonic() -> float:
-    """Seconds for measuring; never goes back."""
+    """Return seconds of a clock that never goes back."""
     return time.monotonic()
 
 
 def sleep(seconds: float) -> None:
-    """Pause this thread."""
+    """Pause this thread for `seconds`."""
     time.sleep(seconds)

@@ -1,5 +1,6 @@
-"""`make conformance`: the tests against other people's programs, with Go, Java and DynamoDB Local at hand, and all of
-what `make test` tries a sample of.
+"""`make conformance`: run the tests against other people's programs, and all of what `make test` tries a sample of.
+
+Go, Java and DynamoDB Local are found or fetched.
 
 SOAK                          fifty blocked readers, alone: each change must reach each of fifty processes in time
 tests/conformance             clients and plugins in other languages, csi-sanity
@@ -21,7 +22,7 @@ from infra.local import dynamodb_local, environments, say, toolchains
 from infra.local.settings import tool_environment
 
 WITHIN: Final = 45 * 60
-"""Seconds for each of the runs."""
+"""Seconds that each run may take."""
 CLAIMS: Final = "tests/property/test_claim_system.py"
 EXHAUSTIVE: Final = (
     "tests/property",
@@ -37,11 +38,11 @@ SHOWN: Final = ("--durations=10", "--dist", "loadgroup")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all; 0 when each passed and none was empty."""
+    """Run all, and return 0 when each passed and none was empty."""
     try:
         go = toolchains.find(toolchains.GO)
         java = toolchains.find(toolchains.JAVA)
-        # With bytecode, even where the shell switches it off: else each process compiles every test again.
+        # With bytecode, even if the shell switches it off: else each process compiles every test again.
         environment = tool_environment(go, java, PYTHONDONTWRITEBYTECODE="")
         soak = [SOAK, "--many", *SHOWN, *arguments]
         codes = [_wait(soak, _start(soak, environment, None))]

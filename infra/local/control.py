@@ -1,4 +1,4 @@
-"""Looking at and ending a local system from another terminal."""
+"""Show, stop and remove a local system from another terminal."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.local import environments, say
-from infra.local.emulator import Emulator
-from infra.local.processes import Identity, end_leftovers, end_those_that_name
-from infra.local.system import ready_file, registered_plugins
+from infra.local import say
+from infra.local.emulator import Emulator, kill_workers
+from infra.local.plugins import registered_plugins
+from infra.local.processes import ProcessId, end_leftovers
+from infra.local.supervisor import pid_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from infra.local.settings import Settings
 
 STOP_WITHIN: Final = 90.0
 
 
 def stop(settings: Settings) -> int:
-    """End the system, and what a killed one left behind; its state stays."""
+    """Stop the system and what a killed one left behind. Its state stays. Return the exit code."""
     supervisor = _supervisor(settings)
     if supervisor is not None:
         with say.step(f"Stopping the local system (pid {supervisor.pid})"):
@@ -34,10 +33,10 @@ def stop(settings: Settings) -> int:
                 raise say.Trouble(
                     f"pid {supervisor.pid} did not end within {STOP_WITHIN:.0f} s; look into {settings.logs}"
                 ) from exc
-    left = end_leftovers(_pid_files(settings))
+    left = end_leftovers(pid_files(settings))
     if left.get("emulator"):
-        Emulator(settings, environments.EMULATOR.python).ended_in_order()
-    workers = end_those_that_name(settings.temporary)
+        Emulator(settings).mark_clean()
+    workers = kill_workers(settings)
     if left or workers:
         say.line(
             f"  Ended what an earlier run left behind: {', '.join([*left, *(['worker processes'] if workers else [])])}"
@@ -48,10 +47,11 @@ def stop(settings: Settings) -> int:
 
 
 def status(settings: Settings) -> int:
-    """Say what runs, and where."""
+    """Print what runs, and where. Return the exit code."""
     supervisor = _supervisor(settings)
     if supervisor is None:
-        left = [path.stem for path in _pid_files(settings) if (found := Identity.read(path)) and found.process()]
+        files = sorted(pid_files(settings))
+        left = [path.stem for path in files if (found := ProcessId.read(path)) and found.process()]
         say.line(
             "The local system does not run."
             + (f" Left of an earlier one: {', '.join(left)}; make stop ends them." if left else "")
@@ -59,7 +59,7 @@ def status(settings: Settings) -> int:
         return 0
     say.line(f"The local system of {settings.state} runs (pid {supervisor.pid}).")
     try:
-        ready = json.loads(ready_file(settings).read_text())
+        ready = json.loads(settings.ready_file.read_text())
     except FileNotFoundError:
         say.line("  It is still starting.")
         return 0
@@ -71,8 +71,8 @@ def status(settings: Settings) -> int:
         say.line(
             f"  plugin     {plugin_id}: {'registered' if plugin_id in plugins else 'not registered'}, volumes in {root}"
         )
-    for path in _pid_files(settings):
-        found = Identity.read(path)
+    for path in sorted(pid_files(settings)):
+        found = ProcessId.read(path)
         runs = found is not None and found.process() is not None
         say.line(f"  {path.stem:<17} {f'pid {found.pid}' if found and runs else 'does not run'}")
     say.line(f"  logs       {settings.logs}")
@@ -80,7 +80,7 @@ def status(settings: Settings) -> int:
 
 
 def forget(settings: Settings, *, sure: bool) -> int:
-    """End the system and remove its state, volumes too, after asking; `sure` answers the question with yes."""
+    """Stop the system and remove its state, volumes too. Asks before, unless `sure`. Return the exit code."""
     if not settings.state.exists():
         say.line(f"There is no {settings.state}: nothing to forget.")
         return 0
@@ -92,16 +92,16 @@ def forget(settings: Settings, *, sure: bool) -> int:
     if not sure:
         _ask(settings)
     stop(settings)
-    with say.step(f"Forgetting {settings.state}"), say.plain_words(str(settings.state)):
+    with say.step(f"Forgetting {settings.state}"), say.readable_errors(str(settings.state)):
         shutil.rmtree(settings.state)
     return 0
 
 
 def _ask(settings: Settings) -> None:
-    """Ask whether to remove the state; raises Trouble unless the answer is yes."""
+    """Ask whether to remove the state. Raises Trouble unless the answer is yes."""
     say.line(f"This removes {settings.state} for good, with the data of {_volumes(settings)}.")
     if sys.stdin is None or not sys.stdin.isatty():
-        raise say.Trouble("nothing was removed: make forget asks on a terminal; YES=1 answers it elsewhere")
+        raise say.Trouble("nothing was removed: make forget asks on a terminal; without one, add YES=1")
     try:
         answer = input("Type yes to go on: ")
     except EOFError:
@@ -111,15 +111,11 @@ def _ask(settings: Settings) -> None:
 
 
 def _volumes(settings: Settings) -> str:
-    """How many volumes the directory plugins in the state folder have."""
+    """Return the number of volumes of the directory plugins in the state folder, as text."""
     count = sum(1 for _ in settings.state.glob("*/volumes/*"))
     return f"{count} volume{'' if count == 1 else 's'}"
 
 
 def _supervisor(settings: Settings) -> psutil.Process | None:
-    identity = Identity.read(settings.run / "supervisor.json")
-    return identity.process() if identity else None
-
-
-def _pid_files(settings: Settings) -> list[Path]:
-    return sorted(p for p in settings.run.glob("*.json") if p.name not in ("supervisor.json", "ready.json"))
+    process_id = ProcessId.read(settings.supervisor_file)
+    return process_id.process() if process_id else None

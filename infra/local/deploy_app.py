@@ -1,8 +1,8 @@
-"""Runs Chalice's own deploy against the emulator: `python -m infra.local.deploy_app PROJECT STAGE`.
+"""Run Chalice's own deploy against the emulator: `python -m infra.local.deploy_app PROJECT STAGE`.
 
-Everything is Chalice's but two things. The emulator has no ImportRestApi and no PutRestApi, so three methods of
-Chalice's AWS client bring an API to its swagger by Create and Put calls instead. And it would wait for every change of
-every function, five seconds at least: here all functions are waited for at the end, at once and with short pauses.
+Two things differ from Chalice's. The emulator has no ImportRestApi and no PutRestApi, so three methods of Chalice's AWS
+client bring an API to its swagger by Create and Put calls instead. And Chalice waits for each change of each function,
+five seconds at least: here all functions are waited for at the end, together and with short pauses.
 """
 
 import os
@@ -25,11 +25,11 @@ WAITER_PAUSE: Final = 0.05
 
 
 class UnsupportedByEmulatorError(Exception):
-    """The app uses something of API Gateway that this deploy does not bring onto the emulator."""
+    """The app uses a feature of API Gateway that this deploy cannot bring to the emulator."""
 
 
 class _ShortPauses:
-    """Stands where botocore's waiter module expects `time`."""
+    """Replaces `time` in botocore's waiter module."""
 
     @staticmethod
     def sleep(_seconds: float) -> None:
@@ -37,7 +37,7 @@ class _ShortPauses:
 
 
 def import_rest_api(self: TypedAWSClient, swagger_document: Swagger, endpoint_type: str) -> str:
-    """A new API that follows `swagger_document`; answers its id."""
+    """Create an API that follows `swagger_document`, and return its ID."""
     client = self._client("apigateway")
     api = client.create_rest_api(
         name=swagger_document["info"]["title"],
@@ -49,18 +49,18 @@ def import_rest_api(self: TypedAWSClient, swagger_document: Swagger, endpoint_ty
 
 
 def update_api_from_swagger(self: TypedAWSClient, rest_api_id: str, swagger_document: Swagger) -> None:
-    """The API `rest_api_id` follows `swagger_document`; what the document does not name is deleted."""
+    """Make the API `rest_api_id` follow `swagger_document`. What the document does not name is deleted."""
     _follow(self._client("apigateway"), rest_api_id, swagger_document)
 
 
 def update_rest_api(self: TypedAWSClient, rest_api_id: str, patch_operations: list[dict[str, Any]]) -> None:
-    """Passes on what the emulator can change; the endpoint's type means nothing to it."""
+    """Update what the emulator can change of an API. It has no types of endpoints."""
     known = [operation for operation in patch_operations if operation["path"] == "/minimumCompressionSize"]
     self._client("apigateway").update_rest_api(restApiId=rest_api_id, patchOperations=known)
 
 
 def wait_later(self: TypedAWSClient, function_name: str) -> None:
-    """Stands for Chalice's waits after each change of a function: they are all waited for at the end, at once."""
+    """Note a changed function instead of waiting for it. All are waited for at the end."""
     del self
     _not_yet_active.add(function_name)
 
@@ -87,7 +87,7 @@ def _follow(client: Any, api: str, swagger: Swagger) -> None:
 
 
 def _resource(client: Any, api: str, path: str, resources: dict[str, Any]) -> dict[str, Any]:
-    """The resource of `path`, created with the ones above it where there is none."""
+    """Return the resource of `path`, after creating it and those above it if there is none."""
     if path not in resources:
         above, _, part = path.rpartition("/")
         parent = _resource(client, api, above or "/", resources)

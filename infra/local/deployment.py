@@ -1,4 +1,4 @@
-"""Brings the emulator to what the tree says: stack, app, API. Does nothing when it is there already."""
+"""Deploy stack, app and API of this tree on the emulator, unless they are there already."""
 
 from __future__ import annotations
 
@@ -10,53 +10,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import boto3
-from botocore.config import Config
-
-from infra import stacks
 from infra.deploy import packages, record, render, stack
-from infra.local import environments, say
+from infra.local import emulator, environments, say
+from infra.local.clients import EmulatorClients
 from infra.local.settings import REGION, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from infra.local.rootkey import Key
     from infra.local.settings import Settings
 
 TEMPLATE: Final = "moorage"
 DEPLOYED_FROM: Final = (
     "app.py", "chalicelib/**/*.py", "chalicelib/**/*.lark", "requirements.txt", "requirements-emulator.txt",
     ".chalice/*.json", "infra/stacks/*", "infra/deploy/*.py", "infra/local/deploy_app.py", "infra/local/deployment.py",
+    "infra/local/emulator.py",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What serves now."""
+    """The API that serves now."""
 
     api_id: str
     api_stage: str
 
 
-class Emulated:
-    """Clients of an emulator's services, for its root."""
-
-    def __init__(self, endpoint: str, key: Key) -> None:
-        self._endpoint = endpoint
-        self._session = boto3.Session(
-            aws_access_key_id=key.access_key_id, aws_secret_access_key=key.secret, region_name=REGION
-        )
-        self._config = Config(retries={"total_max_attempts": 2}, connect_timeout=5, read_timeout=60)
-
-    def client(self, service: Any) -> Any:
-        """A client of `service`."""
-        return self._session.client(service, endpoint_url=self._endpoint, config=self._config)
-
-
 def fingerprint(settings: Settings) -> str:
-    """Digest of all that a deployment is made from."""
+    """Return a digest of all that a deployment is made from."""
     digest = hashlib.sha256()
     for path in _sources():
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
@@ -68,12 +50,13 @@ def fingerprint(settings: Settings) -> str:
 
 
 def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployment:
-    """Deploy what changed since the last time this emulator's state knows of.
+    """Deploy what changed since the deployment that the emulator's state records, and return what serves.
 
-    `beside` is called once the tables and the key are there, while the app is deployed; what it raises is raised here.
-    Safe to repeat at any point: what it made is found again by name, and remembered in the emulator only at the end.
+    `beside` is called once the tables and the key are there, while the app is deployed. What it raises is raised here.
+    Safe to repeat after a failure at any point: what was made is found again by its name, and the deployment is
+    recorded in the emulator only at its end. Raises Trouble, and botocore's errors.
     """
-    aws = Emulated(settings.endpoint, settings.key())
+    aws = EmulatorClients(settings.endpoint, settings.key())
     ssm = aws.client("ssm")
     wanted = fingerprint(settings)
     before = record.load(ssm, settings.stage)
@@ -84,11 +67,11 @@ def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployme
         outputs = stack.apply(
             aws.client("cloudformation"), name=settings.stack, template=TEMPLATE, parameters={"Stage": settings.stage}
         )
-        _expire_items(aws.client("dynamodb"), settings)
+        emulator.complete_tables(aws.client("dynamodb"), TEMPLATE, settings.stage)
     with say.step("Deploying the app with chalice deploy"):
         account = aws.client("sts").get_caller_identity()["Account"]
         place = render.Place(stage=settings.stage, region=REGION, account=account, key_arn=outputs["KeyArn"])
-        render.project(settings.project, place, render.Options(variables=_variables(settings)))
+        render.project(settings.project, place, render.Options(variables=emulator.function_variables(settings)))
         if settings.emulator_url:
             try:
                 packages.for_lambda(settings.project / "vendor")
@@ -100,13 +83,6 @@ def bring_up_to_date(settings: Settings, beside: Callable[[], None]) -> Deployme
             done.result()
     record.save(ssm, settings.stage, record.Record(fingerprint=wanted, chalice=chalice))
     return _deployment(chalice)
-
-
-def _variables(settings: Settings) -> dict[str, str]:
-    """The functions' variables. Every worker process unpacks the zip anew, so the packages lie beside it."""
-    if settings.emulator_url:
-        return dict(settings.function_variables)
-    return {"PYTHONPATH": str(environments.FUNCTIONS.packages), **settings.function_variables}
 
 
 def _chalice_deploy(settings: Settings, deployed: dict[str, Any] | None) -> dict[str, Any]:
@@ -130,19 +106,6 @@ def _chalice_deploy(settings: Settings, deployed: dict[str, Any] | None) -> dict
         raise say.Trouble(f"chalice deploy failed: {' '.join(last)} (all of it: {log})")
     read: dict[str, Any] = json.loads(memory.read_text())
     return read
-
-
-def _expire_items(dynamodb: Any, settings: Settings) -> None:
-    """Switch on what the emulator's CloudFormation leaves out of a table: the time to live."""
-    for resource in stacks.load(TEMPLATE)["Resources"].values():
-        if resource["Type"] != "AWS::DynamoDB::Table":
-            continue
-        properties = resource["Properties"]
-        name = properties["TableName"]["Fn::Sub"].replace("${Stage}", settings.stage)
-        wanted = properties["TimeToLiveSpecification"]
-        now = dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
-        if now.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
-            dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=wanted)
 
 
 def _deployment(chalice: dict[str, Any]) -> Deployment:

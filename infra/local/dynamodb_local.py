@@ -1,4 +1,4 @@
-"""DynamoDB Local for the store's tests: AWS's own engine, by its conditions and limits (`make conformance`)."""
+"""DynamoDB Local for the store's tests: AWS's own engine, with its conditions and limits (`make conformance`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_WITHIN: Final = 60.0
 
 
 def install() -> Path:
-    """Folder with DynamoDB Local, fetched once for each lock."""
+    """Fetch DynamoDB Local once for each lock, and return its folder. Raises Trouble."""
     stamp = FOLDER / "complete.lock"
     if not (stamp.is_file() and stamp.read_bytes() == LOCK.read_bytes()):
         python = environments.ensure(environments.TOOLCHAINS)
@@ -38,7 +38,7 @@ def install() -> Path:
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Address of a DynamoDB Local that keeps its data in memory, with its log in `folder`; it ends with the block."""
+    """Run DynamoDB Local in this block, with its data in memory and its log in `folder`. Yields its address."""
     java = toolchains.find(toolchains.JAVA)
     library = install()
     port = free_port()
@@ -69,7 +69,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
+    """Return a port of the loopback on which no process listens now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]

@@ -1,6 +1,6 @@
-"""Makes the virtual environments from the locks: `python -m infra.local.environments run|dev|emulator|functions|lock`.
+"""Make the virtual environments from the locks: `python -m infra.local.environments run|dev|emulator|functions|lock`.
 
-Runs on the bare Python, before anything is installed: standard library only. uv installs, hashes checked.
+Standard library only, since it runs before anything is installed. uv installs, and checks hashes.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ class Environment:
     ours: bool = False
     """Whether it also holds infra/bridge and infra/devplugin, as editable installs."""
     compiled: bool = False
-    """Whether its bytecode is written at once: many processes that start together would each write it."""
+    """Whether its bytecode is written when it is made. Else many processes that start together would each write it."""
 
     @property
     def path(self) -> Path:
@@ -52,7 +52,7 @@ class Environment:
 
     @property
     def packages(self) -> Path:
-        """Where its packages lie; the environment's Python is the one that made it."""
+        """Folder of its packages. The environment's Python has the version of the one that made it."""
         return self.path / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 
 
@@ -75,11 +75,14 @@ BY_NAME: Final = {"run": RUN, "dev": DEV, "emulator": EMULATOR, "functions": FUN
 
 
 def ensure(first: Environment, *more: Environment) -> Path:
-    """Make or renew, side by side, those whose lock or whose Python changed; the path of the first one's Python."""
+    """Make or renew the environments whose lock or Python changed, in parallel.
+
+    Returns the path of the first one's Python. Raises Trouble.
+    """
     environments = (first, *more)
     if not all(map(_is_current, environments)):
         with _one_at_a_time():
-            missing = [environment for environment in map(_that_covers, environments) if not _is_current(environment)]
+            missing = [environment for environment in map(_covering, environments) if not _is_current(environment)]
             if missing:
                 _install(missing)
     return first.python
@@ -133,20 +136,20 @@ def _require_room(environments: list[Environment]) -> None:
 
 
 def _is_current(environment: Environment) -> bool:
-    environment = _that_covers(environment)
+    environment = _covering(environment)
     stamp = _stamp(environment)
     return stamp.is_file() and stamp.read_text() == _fingerprint(environment) and environment.python.exists()
 
 
-def _that_covers(environment: Environment) -> Environment:
-    """DEV for RUN where a developer made DEV: they share a folder, and the developer's lock includes the other."""
+def _covering(environment: Environment) -> Environment:
+    """Return DEV for RUN if a developer made DEV. They share a folder, and DEV's lock includes RUN's."""
     stamp = _stamp(environment)
     made_for = stamp.read_text().partition(" ")[0] if stamp.is_file() else ""
     return DEV if environment is RUN and made_for == DEV.lock else environment
 
 
 def _python_works(environment: Environment) -> bool:
-    """Whether the folder's Python starts: one that was moved, upgraded or deleted breaks its venv."""
+    """Return whether the folder's Python starts. It does not if the Python that made it was moved or upgraded."""
     if not environment.python.exists():
         return False
     command = [str(environment.python), "-c", "import sys; print(sys.version_info[:2])"]
@@ -159,7 +162,7 @@ def _stamp(environment: Environment) -> Path:
 
 
 def _fingerprint(environment: Environment) -> str:
-    """The lock's name and a digest of all that the environment is made from."""
+    """Return the lock's name and a digest of all that the environment is made from."""
     digest = hashlib.sha256((ROOT / environment.lock).read_bytes())
     for package in _our_packages(environment):
         digest.update(str(package).encode())
@@ -173,17 +176,17 @@ def _our_packages(environment: Environment) -> list[Path]:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    with say.plain_words(str(ROOT)), (ROOT / ".environments.lock").open("w") as handle:
+    with say.readable_errors(str(ROOT)), (ROOT / ".environments.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def main(arguments: list[str]) -> int:
-    """Make the named environments, or the locks."""
+    """Make the named environments, or the locks. Return the exit code."""
     try:
         unknown = [name for name in arguments if name not in BY_NAME]
         if unknown and arguments != ["lock"]:
-            raise say.Trouble(f"no environment is called {unknown[0]}: choose of {', '.join([*BY_NAME, 'lock'])}")
+            raise say.Trouble(f"no environment is called {unknown[0]}: choose from {', '.join([*BY_NAME, 'lock'])}")
         if arguments == ["lock"]:
             compile_locks()
         elif arguments:

@@ -1,9 +1,9 @@
-"""Which HTTP requests may reach a server on the loopback: those of programs on this machine, not of web pages.
+"""Let requests of programs on this machine reach a server on the loopback, and refuse those of web pages.
 
-A page from anywhere makes a browser send requests to 127.0.0.1: by a form, an image, a script, or a name of the page's
-own that resolves to 127.0.0.1. A browser then names the page's origin, or says that the request crosses sites, or
-sends the page's name as Host (Fetch Standard, "HTTP-network-or-cache fetch"; Fetch Metadata, section 2). Programs such
-as curl and the SDKs send neither Origin nor Sec-Fetch-Site. Standard library only: the emulator imports this, too.
+Any web page can make a browser send requests to 127.0.0.1: by a form, an image, a script, or a name of the page's own
+that resolves to 127.0.0.1. The browser then names the page's origin, or says that the request crosses sites, or sends
+the page's name as Host (Fetch Standard, "HTTP-network-or-cache fetch"; Fetch Metadata, section 2). Programs such as
+curl and the SDKs send neither Origin nor Sec-Fetch-Site. Standard library only, since the emulator imports this, too.
 """
 
 import ipaddress
@@ -14,19 +14,19 @@ from typing import Final
 
 LOCAL_NAME: Final = re.compile(r"(?:localhost|[^:/\[\]]*|\[[0-9A-Fa-f:.]+\])(?::\d+)?", re.ASCII)
 NOT_ACROSS_SITES: Final = frozenset({"", "none", "same-origin"})
-"""`same-site` is refused as well: a page on another port of this machine is of the same site."""
+"""`same-site` is not among them: a page on another port of this machine is of the same site."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request goes no further."""
+    """Status and text of the answer to a request that is refused."""
 
     status: int
     text: str
 
 
 def refusal(host: str, origin: str | None, fetch_site: str | None, *, names: Collection[str] = ()) -> Refusal | None:
-    """Judge a request by its Host, Origin and Sec-Fetch-Site; None lets it pass.
+    """Check a request by its Host, Origin and Sec-Fetch-Site. Return None if it may pass.
 
     `names` are hosts that are served beside the loopback's own names.
     """
@@ -41,7 +41,7 @@ def refusal(host: str, origin: str | None, fetch_site: str | None, *, names: Col
 
 
 def is_local(host: str) -> bool:
-    """Tell whether a Host header names this machine's loopback, with or without a port."""
+    """Return whether a Host header names this machine's loopback, with or without a port."""
     if not LOCAL_NAME.fullmatch(host):
         return False
     name = host[1 : host.index("]")] if host.startswith("[") else host.partition(":")[0]

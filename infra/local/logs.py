@@ -1,4 +1,4 @@
-"""`make logs`: what functions, bridge, plugins and the rest of a local system said, in one order of time."""
+"""`make logs`: merge the logs of functions, bridge, plugins and the rest of a local system by time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FUNCTION: Final = re.compile(r"\S+ moorage-[a-z0-9-]+?(?:-([a-z_]+))? (.*)")
 
 @dataclass(frozen=True, order=True)
 class Line:
-    """One line of one log; `at` is a time in UTC as text that sorts."""
+    """One line of one log. `at` is a time in UTC, as text that sorts."""
 
     at: str
     source: str
@@ -37,12 +37,15 @@ class Line:
 
 
 def show(settings: Settings, *, lines: int, follow: bool) -> int:
-    """Print the last `lines` lines of all logs; with `follow` also what comes, until Ctrl-C or the reader's end."""
+    """Print the last `lines` lines of all logs. Return the exit code.
+
+    With `follow`, also print new lines until Ctrl-C, or until the output has no reader.
+    """
     if not settings.logs.is_dir():
         raise say.Trouble(f"there are no logs in {settings.logs}: nothing was ever started there")
     with suppress(KeyboardInterrupt):
         ends = {path: path.stat().st_size for path in _files(settings)}
-        _print(deque(merged(_files(settings)), maxlen=lines))
+        _print(deque(merge(_files(settings)), maxlen=lines))
         while follow and say.is_read():
             clock.sleep(LOOK_EVERY)
             _print(sorted(_new(settings, ends)))
@@ -56,8 +59,8 @@ def _print(lines: Iterable[Line]) -> None:
             break
 
 
-def merged(files: Iterable[Path]) -> Iterator[Line]:
-    """All lines of the files in order of time; one without a time of its own follows the line before it."""
+def merge(files: Iterable[Path]) -> Iterator[Line]:
+    """Yield all lines of the files in order of time. A line without a time follows the line before it."""
     return heapq.merge(*(_lines(path.stem, path.read_text(errors="replace")) for path in files))
 
 
@@ -66,7 +69,10 @@ def _files(settings: Settings) -> list[Path]:
 
 
 def _new(settings: Settings, ends: dict[Path, int]) -> Iterator[Line]:
-    """What was added to the logs since `ends`, which moves on; a log that became shorter was begun anew."""
+    """Yield the whole lines that were added to the logs after `ends`, and move `ends` on.
+
+    A log that became shorter was begun anew.
+    """
     for path in _files(settings):
         start = ends.get(path, 0)
         with path.open("rb") as file:
@@ -74,6 +80,7 @@ def _new(settings: Settings, ends: dict[Path, int]) -> Iterator[Line]:
             added = file.read()
             ends[path] = file.tell()
         whole, newline, _ = added.rpartition(b"\n")
+        # A line that is still being written is left for the next time.
         ends[path] -= len(added) - len(whole) - len(newline)
         yield from _lines(path.stem, whole.decode(errors="replace"))
 
@@ -90,7 +97,7 @@ def _lines(source: str, text: str) -> Iterator[Line]:
 
 
 def _readable(raw: str) -> str:
-    """A line of JSON as `message name=value ...`; any other as it is."""
+    """Return a line of JSON as `message name=value ...`, and any other line as it is."""
     try:
         fields = json.loads(raw)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Fetches locked artifacts from Maven Central: `python -m infra.local.maven LOCK FOLDER`, in .venv-toolchains.
+"""Fetch locked artifacts from Maven Central: `python -m infra.local.maven LOCK FOLDER`, in .venv-toolchains.
 
 Every file is checked against the SHA-256 in the lock before it gets its name in the folder.
 """
@@ -13,7 +13,7 @@ from jgo.maven import MavenContext
 
 
 def fetch(lock: Path, folder: Path) -> int:
-    """Fill `folder` with what `lock` names; how many files that are."""
+    """Fill `folder` with what `lock` names, and return the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [line.split() for line in lock.read_text().splitlines() if line and not line.startswith("#")]
     context = MavenContext(repo_cache=folder / ".repository", timeout=120)

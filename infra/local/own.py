@@ -1,4 +1,4 @@
-"""Folders that belong to this user alone: other users of the machine may not read or replace what is in them."""
+"""Folders of this user alone. Other users of the machine may not read or replace what is in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOR_OTHERS: Final = 0o077
 
 
 def folder(path: Path) -> None:
-    """Make `path` a folder of mode 0700, or check that it is one's own and make it so.
+    """Make the folder `path` with mode 0700. If it exists, check its owner and set the mode.
 
     Raises Trouble when another user owns it, when it is a link, and when it cannot be made.
     """
@@ -34,7 +34,10 @@ def folder(path: Path) -> None:
 
 
 def close(path: Path, *, but: Collection[Path] = ()) -> None:
-    """Take every right of others away from what lies in `path`, links not followed; what is in `but` stays as it is."""
+    """Take all rights of other users away from what is in `path`. Folders in `but` stay as they are.
+
+    Links are not followed. Raises Trouble for a file of another user.
+    """
     for parent, folders, files in os.walk(path):
         kept = [name for name in folders if _at(parent, name) not in map(str, but)]
         folders[:] = kept
@@ -43,7 +46,7 @@ def close(path: Path, *, but: Collection[Path] = ()) -> None:
 
 
 def _at(parent: str, name: str) -> str:
-    return os.path.join(parent, name)  # noqa: PTH118 - os.walk speaks in strings
+    return os.path.join(parent, name)  # noqa: PTH118 - os.walk yields strings
 
 
 def _close_one(path: str) -> None:
@@ -52,7 +55,7 @@ def _close_one(path: str) -> None:
         if stat.S_ISLNK(status.st_mode) or not status.st_mode & FOR_OTHERS:
             return
         os.chmod(path, stat.S_IMODE(status.st_mode) & ~FOR_OTHERS)  # noqa: PTH101
-    except FileNotFoundError:  # what an earlier run left behind may still be at work
+    except FileNotFoundError:  # a process that an earlier run left may still remove files
         return
     except PermissionError as exc:
         raise Trouble(

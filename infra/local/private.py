@@ -1,4 +1,4 @@
-"""A whole local system of one's own, for tests: free ports, a folder and a stage of its own, started and stopped.
+"""A whole local system for tests, with free ports, a folder and a stage of its own.
 
 with private.running(tmp_path / "system") as system:
     requests to system.api_url ...
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from infra.local import clock, rootkey
-from infra.local.deployment import Emulated
+from infra.local.clients import EmulatorClients
 from infra.local.dynamodb_local import free_port
 from infra.local.settings import LOOPBACK, ROOT, Settings
 
@@ -29,12 +29,12 @@ STOPPED_WITHIN: Final = 60.0
 
 
 class NotUpError(Exception):
-    """The system did not come up, or did not end; the text holds what it said."""
+    """The system did not come up, or did not end. The text holds its output."""
 
 
 @dataclass(kw_only=True)
 class System:
-    """One private system, as its owner sees it."""
+    """One private system, as its test sees it."""
 
     state: Path
     stage: str
@@ -54,33 +54,33 @@ class System:
         return f"http://{LOOPBACK}:{self.emulator_port}"
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the emulator's `service`, as its root."""
-        return Emulated(self.endpoint, rootkey.kept(self.state / "emulator-key.json")).client(service)
+        """Return a boto3 client of the emulator's `service`, as its root."""
+        return EmulatorClients(self.endpoint, rootkey.load_or_make(self.state / "emulator-key.json")).client(service)
 
     def plugin_root(self, plugin_id: str = "directory") -> Path:
-        """The folder in which the directory plugin keeps its volumes."""
+        """Return the folder in which the directory plugin keeps its volumes."""
         return self.state / plugin_id
 
     @property
     def output(self) -> str:
-        """What `make run` said so far, all starts together."""
+        """The output of `make run` so far, of all starts."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
     def pid(self) -> int:
-        """The supervisor's."""
+        """Process ID of the supervisor."""
         return self._running().pid
 
     def pid_of(self, name: str) -> int:
-        """Of a child: emulator, proxy, bridge or plugin-<id>."""
+        """Return the process ID of a child: emulator, proxy, bridge or plugin-<id>."""
         return int(json.loads((self.state / "run" / f"{name}.json").read_text())["pid"])
 
     def workers(self) -> list[psutil.Process]:
-        """The emulator's worker processes: one for each warm or running function."""
+        """Return the emulator's worker processes, one for each warm or running function."""
         return psutil.Process(self.pid_of("emulator")).children(recursive=True)
 
     def start(self) -> None:
-        """Start it and wait until it serves."""
+        """Start it and wait until it serves. Raises NotUpError."""
         environment = {
             **Settings.from_env().base_environment,
             "MOORAGE_STATE": str(self.state),
@@ -105,7 +105,7 @@ class System:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Wait until it serves (again)."""
+        """Wait until it serves (again). Raises NotUpError."""
         deadline = clock.monotonic() + READY_WITHIN
         while not (self.state / "run" / "ready.json").exists():
             if self._running().poll() is not None:
@@ -116,7 +116,7 @@ class System:
             clock.sleep(0.1)
 
     def stop(self) -> int:
-        """Stop it in order (its state stays) and answer its exit code."""
+        """Stop it in order, and return its exit code. Its state stays. Raises NotUpError."""
         process = self._running()
         process.terminate()
         try:
@@ -128,7 +128,7 @@ class System:
             ) from exc
 
     def kill(self) -> None:
-        """End the supervisor as a crash would; what it started stays until the next start finds it."""
+        """Kill the supervisor as a crash would. Its children stay until the next start finds them."""
         self._running().kill()
         self._running().wait()
 
@@ -146,8 +146,11 @@ class System:
         return self._process
 
 
-def prepared(state: Path, *, stage: str = "e2e", **variables: str) -> System:
-    """A system on free ports, not started; `variables` go to its environment (PLUGIN_ARGS, MOORAGE_PLUGINS, ...)."""
+def prepare(state: Path, *, stage: str = "e2e", **variables: str) -> System:
+    """Return a system on free ports that is not started yet.
+
+    `variables` go to its environment (PLUGIN_ARGS, MOORAGE_PLUGINS, ...).
+    """
     ports = {free_port() for _ in range(8)}
     port, emulator_port, bridge_port = sorted(ports)[:3]
     return System(
@@ -162,8 +165,8 @@ def prepared(state: Path, *, stage: str = "e2e", **variables: str) -> System:
 
 @contextmanager
 def running(state: Path, *, stage: str = "e2e", **variables: str) -> Iterator[System]:
-    """A system that serves; it ends with the block, and nothing of it is left."""
-    system = prepared(state, stage=stage, **variables)
+    """Run a system in this block. After it, no process of the system is left."""
+    system = prepare(state, stage=stage, **variables)
     try:
         system.start()
         yield system
@@ -175,7 +178,7 @@ def running(state: Path, *, stage: str = "e2e", **variables: str) -> Iterator[Sy
 
 
 def forget_processes(system: System) -> None:
-    """`make stop` for `system`: what a killed supervisor left behind ends."""
+    """Run `make stop` for `system`, which ends what a killed supervisor left behind."""
     environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(system.state)}
     command = [sys.executable, "-m", "infra.local", "stop"]
     subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)

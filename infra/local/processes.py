@@ -1,4 +1,4 @@
-"""Processes that the local system started: known by pid and start time, stopped with everything they started."""
+"""Processes of the local system: known by pid and start time, and stopped with everything that they started."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAME_START: Final = 2.0
-"""Two readings of one process's start time differ by no more, also after the clock was set."""
+"""Seconds by which two readings of one process's start time may differ, as after the clock was set."""
 
 LONGEST_WORDS: Final = 400
 
 
 @dataclass(frozen=True)
-class Identity:
-    """One process, and no other that has its pid later."""
+class ProcessId:
+    """The pid and start time of a process, which no later process with the same pid shares."""
 
     pid: int
     started: float
 
     @classmethod
-    def of(cls, pid: int) -> Identity | None:
-        """Identity of the process that has `pid` now."""
+    def of(cls, pid: int) -> ProcessId | None:
+        """Return the ID of the process that has `pid` now, or None."""
         try:
             return cls(pid, psutil.Process(pid).create_time())
         except psutil.NoSuchProcess:
             return None
 
     def process(self) -> psutil.Process | None:
-        """The process while it lives; a zombie does not."""
+        """Return the process while it lives, or else None. A zombie does not live."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) <= SAME_START
@@ -51,12 +51,12 @@ class Identity:
             return None
 
     def write(self, path: Path) -> None:
-        """Remember it in a file."""
+        """Write it to a file."""
         path.write_text(json.dumps({"pid": self.pid, "started": self.started}))
 
     @classmethod
-    def read(cls, path: Path) -> Identity | None:
-        """What `write` left, or None where there is nothing that can be read."""
+    def read(cls, path: Path) -> ProcessId | None:
+        """Return what `write` wrote, or None if the file is missing or cannot be read."""
         try:
             data = json.loads(path.read_text())
             return cls(int(data["pid"]), float(data["started"]))
@@ -74,13 +74,13 @@ class Child:
     log: Path
     pid_file: Path
     grace: float = 10.0
-    """Seconds it has to end by itself after SIGTERM."""
+    """Seconds that it has to end after SIGTERM."""
     folder: Path | None = None
-    """Where it runs; where this process runs, without one."""
+    """Its working directory, or this process's."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Start it; what it says goes to its log."""
+        """Start it, with its output in its log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -93,13 +93,13 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        identity = Identity.of(self.process.pid)
-        if identity is not None:
-            identity.write(self.pid_file)
+        process_id = ProcessId.of(self.process.pid)
+        if process_id is not None:
+            process_id.write(self.pid_file)
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """Its exit code, or None while it runs."""
         return None if self.process is None else self.process.poll()
 
     @property
@@ -107,7 +107,7 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> bool:
-        """End it and its group; whether it ended by itself within its grace."""
+        """Stop it and its group. Return whether it ended within its grace."""
         if self.process is None:
             return True
         clean = True
@@ -125,7 +125,7 @@ class Child:
         return clean
 
     def kill(self) -> None:
-        """End it and its group at once, without a chance to keep anything."""
+        """Kill it and its group at once, so that it cannot write anything."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -134,7 +134,7 @@ class Child:
         self.pid_file.unlink(missing_ok=True)
 
     def last_words(self, lines: int = 3) -> str:
-        """The end of its log, for a message."""
+        """Return the last lines of its log, for a message."""
         try:
             text = self.log.read_bytes()[-4000:].decode(errors="replace")
         except FileNotFoundError:
@@ -144,16 +144,16 @@ class Child:
 
 
 def end_group(group: int, wait: float = 3.0) -> None:
-    """Let what is left of the process group `group` end within `wait` seconds, then kill it."""
-    if _gone(group, wait):
+    """Wait until the process group `group` ends, and kill what is left of it after `wait` seconds."""
+    if _wait_for_end(group, wait):
         return
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    _gone(group, wait)
+    _wait_for_end(group, wait)
 
 
-def _gone(group: int, wait: float) -> bool:
-    """Whether nothing is left of the process group `group` before `wait` seconds are over."""
+def _wait_for_end(group: int, wait: float) -> bool:
+    """Return whether the process group `group` ends within `wait` seconds."""
     deadline = clock.monotonic() + wait
     while members(group):
         if clock.monotonic() > deadline:
@@ -163,7 +163,7 @@ def _gone(group: int, wait: float) -> bool:
 
 
 def members(group: int) -> list[psutil.Process]:
-    """Live processes of the process group `group`."""
+    """Return the live processes of the process group `group`."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
@@ -172,8 +172,8 @@ def members(group: int) -> list[psutil.Process]:
     return found
 
 
-def end_those_that_name(folder: Path) -> int:
-    """Kill processes whose command line names a file under `folder` (the emulator's workers); how many there were."""
+def kill_processes_under(folder: Path) -> int:
+    """Kill the processes whose command line names a file under `folder`, and return how many there were."""
     killed = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
@@ -185,11 +185,14 @@ def end_those_that_name(folder: Path) -> int:
 
 
 def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> dict[str, bool]:
-    """Stop processes that an earlier supervisor left (it was killed): their names, and whether each ended in order."""
+    """Stop the processes that a killed supervisor left, in the order of their `pid_files`.
+
+    Returns for each name whether the process ended within `grace` seconds.
+    """
     ended = {}
     for path in pid_files:
-        identity = Identity.read(path)
-        process = identity.process() if identity else None
+        process_id = ProcessId.read(path)
+        process = process_id.process() if process_id else None
         if process is not None:
             process.terminate()
             try:
@@ -204,14 +207,14 @@ def end_leftovers(pid_files: Iterable[Path], grace: float = 20.0) -> dict[str, b
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether somebody takes connections there."""
+    """Return whether a process accepts connections there."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
 
 
 def require_free_port(host: str, port: int, purpose: str, variable: str) -> None:
-    """Raise Trouble that says who has `port` and what to do, unless it is free."""
+    """Raise Trouble unless `port` is free. The text says which program has it, and what to do."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -226,7 +229,7 @@ def require_free_port(host: str, port: int, purpose: str, variable: str) -> None
 
 
 def _by_whom(port: int) -> str:
-    """` by name (pid n)` when the system tells, else nothing."""
+    """Return ` by name (pid n)` if the operating system tells, or ""."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except (psutil.AccessDenied, PermissionError):

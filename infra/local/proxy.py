@@ -1,11 +1,11 @@
-"""The address people dial: serves the API of the emulator at the root of http://127.0.0.1:4646.
+"""Serve the emulator's API at the root of http://127.0.0.1:4646.
 
-It does what an edge in front of API Gateway does and no more: it finds the API behind its stage path, compresses, and
-leaves out the Content-Type of an empty body (a Lambda function cannot: API Gateway would put application/json there).
-It answers by itself only when it must not or cannot ask: a request that a web page of another origin made (guard.py), a
-request line that names no path, and an emulator that is away.
+The proxy does what an edge in front of API Gateway does, and no more: it finds the API behind its stage path,
+compresses, and leaves out the Content-Type of an empty body (a Lambda function cannot, since API Gateway would put
+application/json there). It answers by itself only when it must not or cannot ask the emulator: a request of a web page
+of another origin (guard.py), a request line without a path, and an emulator that does not answer.
 
-Every request goes upstream under the API's own path, so no path of the emulator itself can be reached through here.
+Every request goes upstream under the API's own path, so no path of the emulator itself can be reached through it.
 """
 
 import argparse
@@ -28,10 +28,10 @@ HOP_BY_HOP: Final = frozenset({
 OURS_ON_THE_WAY_UP: Final = frozenset({
     "host", "content-length", "accept-encoding", "expect", "origin", "sec-fetch-site",
 })  # fmt: skip
-"""The last two were judged here; behind another Host, the emulator would take one's own page for a foreign one."""
+"""The proxy has checked the last two. Under another Host, the emulator would take the API's own page for foreign."""
 OURS_ON_THE_WAY_DOWN: Final = frozenset({"content-length", "content-encoding", "server"})
 COMPRESS_FROM: Final = 1024
-"""Bytes; `.chalice/config.json` says the same to API Gateway (minimum_compression_size)."""
+"""Bytes. `.chalice/config.json` says the same to API Gateway (minimum_compression_size)."""
 LARGEST_REQUEST: Final = 10 * 1024 * 1024
 """API Gateway's own limit."""
 LONGEST_ANSWER: Final = 60.0
@@ -42,12 +42,12 @@ CLIENT: Final = web.AppKey("client", aiohttp.ClientSession)
 
 
 def application(upstream: str, host: str) -> web.Application:
-    """The proxy to `upstream` (an address with the path of the API's stage), which it calls under the name `host`."""
+    """Return the proxy to `upstream` (an address with the path of the API's stage), called under the name `host`."""
     app = web.Application(client_max_size=LARGEST_REQUEST)
     app[UPSTREAM] = upstream.rstrip("/")
     app[HOST] = host
     app.cleanup_ctx.append(_client)
-    app.on_response_prepare.append(_leave_out_what_was_not_said)
+    app.on_response_prepare.append(_remove_added_headers)
     app.router.add_route("*", "/{path:.*}", _serve)
     return app
 
@@ -74,7 +74,7 @@ async def _serve(request: web.Request) -> web.StreamResponse:
         ) as answer:
             return _downward(request, answer.status, answer.headers, await answer.read())
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        return _say(503, "the local emulator is away: it may be starting; see make status")
+        return _say(503, "the local emulator does not answer: it may be starting; see make status")
     except TimeoutError:
         return _say(502, f"the local emulator gave no answer within {LONGEST_ANSWER:.0f} s")
     except aiohttp.ClientError as exc:
@@ -82,7 +82,7 @@ async def _serve(request: web.Request) -> web.StreamResponse:
 
 
 def _upward(request: web.Request) -> CIMultiDict[str]:
-    """The request's headers, a repeated one in one line as API Gateway would hand it on."""
+    """Return the request's headers for upstream, repeated ones joined as API Gateway would pass them on."""
     joined: CIMultiDict[str] = CIMultiDict()
     dropped = HOP_BY_HOP | OURS_ON_THE_WAY_UP | _named_by_connection(request)
     for name in dict.fromkeys(key.lower() for key in request.headers):
@@ -126,8 +126,8 @@ def _say(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text + "\n")
 
 
-async def _leave_out_what_was_not_said(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """aiohttp adds a Content-Type and its own name; the API said neither."""
+async def _remove_added_headers(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Remove the Content-Type and Server that aiohttp adds and the API did not send."""
     response.headers.popall("Server", None)
     if isinstance(response, web.Response) and not response.body:
         response.headers.popall("Content-Type", None)

@@ -1,4 +1,4 @@
-"""The access key of the emulator's root: a random one for each state folder, in a file that only its owner can read."""
+"""The access key of the emulator's root: random for each state folder, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 @dataclass(frozen=True)
 class Key:
-    """An access key, as AWS's SDKs take it."""
+    """An access key of AWS."""
 
     access_key_id: str
     secret: str
 
     def environment(self) -> dict[str, str]:
-        """The variables that AWS's SDKs read it from."""
+        """Return the environment variables from which AWS's SDKs read it."""
         return {"AWS_ACCESS_KEY_ID": self.access_key_id, "AWS_SECRET_ACCESS_KEY": self.secret}
 
 
 WELL_KNOWN: Final = Key("test", "test")
-"""What emulators take that were started by hand."""
+"""The key that emulators take by default."""
 
 
-def kept(path: Path) -> Key:
-    """Read the key that is in the file, after making one where there is none yet."""
+def load_or_make(path: Path) -> Key:
+    """Return the key in the file, after making one if there is none. Raises Trouble if it cannot be read."""
     if not path.exists():
         _make(path)
     return _read(path)
 
 
 def _make(path: Path) -> None:
-    """Put a new key into the file, whole or not at all; one that another process put there meanwhile stays."""
+    """Write a new key to the file, whole or not at all. A key that another process wrote meanwhile stays."""
     key = {
         "access_key_id": "AKIA" + "".join(secrets.choice(LETTERS) for _ in range(16)),
         "secret": secrets.token_hex(20),

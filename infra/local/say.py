@@ -1,4 +1,4 @@
-"""What the local system tells a person: steps with their time, and one clear line for a failure."""
+"""Tell a person what the local system does: steps with their time, and one clear line for a failure."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from typing import Final
 from infra.local import clock
 
 SHOWN_EVERY: Final = 10.0
-"""Seconds between two signs of life of a step whose output is no terminal."""
+"""Seconds between two lines about a running step when the output is no terminal."""
 DRAWN_EVERY: Final = 0.25
 LONGEST_NOTE: Final = 60
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -24,21 +24,21 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 
 
 class Trouble(Exception):
-    """Something the person at the terminal must know and can act on: one line, no traceback."""
+    """Something that the person at the terminal must know and can act on. It is printed as one line, no traceback."""
 
 
 def line(text: str = "") -> None:
-    """Say `text` now, also when the output is a pipe."""
+    """Print `text` now, also when the output is a pipe."""
     _write(f"{text}\n")
 
 
 def trouble(text: str) -> None:
-    """Say what went wrong and what to do."""
+    """Print what went wrong and what to do."""
     print(f"moorage: {text}", file=sys.stderr, flush=True)
 
 
 def is_read() -> bool:
-    """Tell whether the standard output still has a reader (`make logs | head` has none after ten lines)."""
+    """Return whether the standard output still has a reader. `make logs | head` has none after ten lines."""
     return _read
 
 
@@ -46,7 +46,10 @@ _read = True
 
 
 def _write(text: str) -> None:
-    """Write to the standard output. A reader that has gone (`make run | head`) must not keep a system from stopping."""
+    """Write to the standard output.
+
+    A reader that is gone (`make run | head`) must not keep a system from stopping, so it raises nothing.
+    """
     global _read  # noqa: PLW0603 - the standard output is one for the whole process
     try:
         print(text, end="", flush=True)
@@ -57,7 +60,7 @@ def _write(text: str) -> None:
 
 @dataclass
 class Step:
-    """One step while it runs: shows how long it takes so far, and what it is at."""
+    """A step that runs: shows the seconds so far, and a note."""
 
     what: str
     _started: float = field(default_factory=clock.monotonic)
@@ -69,11 +72,11 @@ class Step:
         self._note = text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]}..."
 
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """Return the seconds that it has taken so far."""
         return clock.monotonic() - self._started
 
     def show(self) -> None:
-        """Tell that the step goes on until it ends: in its own line on a terminal, else now and then."""
+        """Show the step until it ends: in its own line on a terminal, or else every ten seconds."""
         terminal = sys.stdout.isatty()
         while not self._over.wait(DRAWN_EVERY if terminal else SHOWN_EVERY):
             words = f"{self.seconds():.0f} s{f', {self._note}' if self._note else ''} ... "
@@ -88,7 +91,7 @@ class Step:
 
 @contextmanager
 def step(what: str) -> Iterator[Step]:
-    """Name a step when it starts, show that it goes on, and say how long it took when it ends."""
+    """Print a step's name when it starts, show that it runs, and print its seconds when it ends."""
     _write(f"  {what} ... ")
     running = Step(what)
     shown = threading.Thread(target=running.show, daemon=True)
@@ -104,7 +107,7 @@ def step(what: str) -> Iterator[Step]:
 
 
 class Programs:
-    """The programs that run now, in any thread: Ctrl-C ends all of them, and no thread starts another one."""
+    """The programs that run now, in any thread. After Ctrl-C all are ended, and no thread starts another one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -112,7 +115,7 @@ class Programs:
         self._ended = False
 
     def start(self, command: list[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        """Start one whose output is read; raises Trouble after `end`."""
+        """Start a program whose output is read. Raises Trouble after `end`."""
         with self._lock:
             if self._ended:
                 raise Trouble("interrupted")
@@ -129,12 +132,12 @@ class Programs:
             return process
 
     def forget(self, process: subprocess.Popen[str]) -> None:
-        """Note that one ended by itself."""
+        """Forget a program that ended by itself."""
         with self._lock:
             self._running.discard(process)
 
     def end(self) -> None:
-        """End those that run; no other is started."""
+        """End the programs that run, and let no other start."""
         with self._lock:
             self._ended = True
             for process in self._running:
@@ -145,7 +148,7 @@ PROGRAMS: Final = Programs()
 
 
 def run(command: list[str], step: Step, *, cwd: Path, env: Mapping[str, str]) -> None:
-    """Run a program and note each line that it prints; raises Trouble with its last words when it fails."""
+    """Run a program and note each line that it prints. Raises Trouble with its last lines when it fails."""
     said: deque[str] = deque(maxlen=25)
     with PROGRAMS.start(command, cwd=cwd, env=env) as process:
         for printed in process.stdout or ():
@@ -163,9 +166,17 @@ def run(command: list[str], step: Step, *, cwd: Path, env: Mapping[str, str]) ->
     raise Trouble(f"{' '.join(command[:4])} failed; its last words:\n{words[-2000:]}")
 
 
+def short(path: Path) -> str:
+    """Return the path relative to the current folder if it is in it, else whole."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 @contextmanager
-def plain_words(where: str) -> Iterator[None]:
-    """Turn what the operating system refuses (a full disk, a missing right) into one line about `where`."""
+def readable_errors(where: str) -> Iterator[None]:
+    """Turn errors of the operating system (a full disk, a missing right) into Trouble about `where`."""
     try:
         yield
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""How one local system is set up; the only place of infra/local that reads the environment."""
+"""The settings of one local system. Only this module of infra/local reads the environment."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ PASSED_TO_FUNCTIONS: Final = (
     "MOORAGE_SILENT_SHARE",
 )
 PASSED_TO_CHILDREN: Final = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME")
-"""Nothing else of the terminal's environment: the emulator hands its own on to every function, which AWS would not."""
+"""Nothing else of the terminal's environment: the emulator passes its own on to every function, unlike AWS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Plugin:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that may differ between two local systems on one machine."""
+    """What may differ between two local systems on one machine."""
 
     state: Path
     stage: str = "dev"
@@ -46,7 +46,7 @@ class Settings:
     emulator_port: int = 4566
     bridge_port: int = 7443
     emulator_url: str | None = None
-    """An emulator that runs already and is not ours to start or stop."""
+    """Address of an emulator that runs already and that we neither start nor stop."""
     emulator_key: rootkey.Key = rootkey.WELL_KNOWN
     """The access key for that emulator."""
     plugins: tuple[Plugin, ...] = (Plugin(plugin_id="directory"),)
@@ -56,7 +56,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
-        """Settings from the environment; raises Trouble that names the variable when one cannot be used."""
+        """Read the settings from the environment. Raises Trouble that names a variable that cannot be used."""
         env = os.environ if env is None else env
         return cls(
             state=_state(env),
@@ -78,12 +78,12 @@ class Settings:
 
     @property
     def endpoint(self) -> str:
-        """Where AWS's services answer."""
+        """Address of AWS's services."""
         return self.emulator_url or f"http://{LOOPBACK}:{self.emulator_port}"
 
     @property
     def domain(self) -> str:
-        """The Host of the API's calls on their way from the proxy to the emulator."""
+        """The Host of the calls that the proxy makes at the emulator's API."""
         return f"api.{self.stage}.moorage.internal"
 
     @property
@@ -96,12 +96,22 @@ class Settings:
 
     @property
     def key_file(self) -> Path:
-        """The access key of the emulator's root."""
+        """File with the access key of the emulator's root."""
         return self.state / "emulator-key.json"
 
     def key(self) -> rootkey.Key:
-        """The access key for the emulator; made at the first call for one that is ours."""
-        return self.emulator_key if self.emulator_url else rootkey.kept(self.key_file)
+        """Return the access key for the emulator. The first call for an emulator of ours makes it."""
+        return self.emulator_key if self.emulator_url else rootkey.load_or_make(self.key_file)
+
+    @property
+    def supervisor_file(self) -> Path:
+        """File with the process ID of the `make run` that serves this state folder."""
+        return self.run / "supervisor.json"
+
+    @property
+    def ready_file(self) -> Path:
+        """File that is there while the system serves, and says where."""
+        return self.run / "ready.json"
 
     @property
     def certs(self) -> Path:
@@ -117,17 +127,17 @@ class Settings:
 
     @property
     def temporary(self) -> Path:
-        """TMPDIR of the emulator: its worker processes are known by it."""
+        """TMPDIR of the emulator, by which its worker processes are known."""
         return self.state / "tmp"
 
     @property
     def project(self) -> Path:
-        """The Chalice project as it is deployed."""
+        """Folder of the Chalice project as it is deployed."""
         return self.state / "app"
 
     @property
     def sockets(self) -> Path:
-        """Folder of the plugins' sockets: beside the state, or in the temporary folder where that path is too long."""
+        """Folder of the plugins' sockets: in the state folder, or in the temporary folder if that path is too long."""
         if len(str(self.run / "some-longer-plugin-name.sock")) <= LONGEST_SOCKET_PATH:
             return self.run
         return Path(tempfile.gettempdir()) / f"moorage-{hashlib.sha256(str(self.state).encode()).hexdigest()[:12]}"
@@ -137,15 +147,18 @@ class Settings:
         return tuple(plugin.plugin_id for plugin in self.plugins)
 
     def plugin_root(self, plugin_id: str) -> Path:
-        """The folder in which the directory plugin `plugin_id` keeps its volumes."""
+        """Return the folder in which the directory plugin `plugin_id` keeps its volumes."""
         return self.state / plugin_id
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Environment of a child process: the terminal's path and home, and `more`. Logs in UTC, so that they merge."""
+        """Return a child process's environment: the terminal's path and home, and `more`.
+
+        Its times are in UTC, so that `make logs` can merge the logs.
+        """
         return {**self.base_environment, "PYTHONUNBUFFERED": "1", "TZ": "UTC", **more}
 
     def aws_environment(self, **more: str) -> dict[str, str]:
-        """Environment of a child process that calls AWS: the emulator's address and its root's credentials."""
+        """Return the environment of a child process that calls the emulator as its root."""
         return self.environment(
             AWS_ENDPOINT_URL=self.endpoint,
             AWS_DEFAULT_REGION=REGION,
@@ -157,7 +170,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a command is told on its line: `make forget YES=1`, `make logs FOLLOW=1 LINES=50`."""
+    """Variables on a command's line: `make forget YES=1`, `make logs FOLLOW=1 LINES=50`."""
 
     yes: bool
     follow: bool
@@ -165,7 +178,7 @@ class Answers:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Answers":
-        """Read them where make puts its variables; raises Trouble for a LINES that is no number."""
+        """Read them from the environment, where make puts them. Raises Trouble if LINES is no number."""
         env = os.environ if env is None else env
         lines = env.get("LINES") or "1000"
         if not lines.isdigit() or int(lines) == 0:
@@ -174,7 +187,10 @@ class Answers:
 
 
 def _state(env: Mapping[str, str]) -> Path:
-    """The state folder. Its rights are taken from others, and make forget removes all of it: it has to be one's own."""
+    """Return the state folder. Raises Trouble if it holds more than state.
+
+    Other users lose their rights to it, and `make forget` removes all of it.
+    """
     state = Path(env.get("MOORAGE_STATE") or ROOT / ".moorage").resolve()
     if any(Path(more).resolve().is_relative_to(state) for more in (ROOT, env.get("HOME") or ROOT)):
         raise Trouble(f"MOORAGE_STATE is {state}, which holds more than state: name a folder that is for it alone")
@@ -190,7 +206,7 @@ def _stage(name: str) -> str:
 
 
 def _key(env: Mapping[str, str]) -> rootkey.Key:
-    """The key for an emulator that was started by hand: the environment's, else the one that such emulators take."""
+    """Return the key for an emulator that was started by hand: the environment's, or the emulators' default."""
     well_known = rootkey.WELL_KNOWN
     return rootkey.Key(
         env.get("AWS_ACCESS_KEY_ID") or well_known.access_key_id, env.get("AWS_SECRET_ACCESS_KEY") or well_known.secret
@@ -205,7 +221,7 @@ def _port(env: Mapping[str, str], variable: str, default: int) -> int:
 
 
 def _plugins(env: Mapping[str, str]) -> tuple[Plugin, ...]:
-    """`MOORAGE_PLUGINS="directory hostpath"`; flags from PLUGIN_ARGS (all) and PLUGIN_ARGS_HOSTPATH (that one)."""
+    """Read `MOORAGE_PLUGINS="directory hostpath"`, with flags from PLUGIN_ARGS (all) and PLUGIN_ARGS_HOSTPATH."""
     names = env.get("MOORAGE_PLUGINS", "directory").split()
     if not names or len(set(names)) != len(names):
         raise Trouble(
@@ -224,7 +240,7 @@ def _plugins(env: Mapping[str, str]) -> tuple[Plugin, ...]:
 
 
 RESERVED_NAMES: Final = frozenset({"emulator", "certs", "bridge", "logs", "run", "tmp", "app"})
-"""Folders of a state folder that are no plugin's."""
+"""Folders of a state folder that belong to no plugin."""
 
 
 def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
@@ -235,7 +251,7 @@ def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
 
 
 def tool_environment(*programs: Path, **more: str) -> dict[str, str]:
-    """This process's whole environment with `programs` first on its path: for tools, never for functions."""
+    """Return this process's whole environment, with `programs` first on its path. For tools, never for functions."""
     folders = [str(program.parent) for program in programs]
     path = os.pathsep.join([*dict.fromkeys(folders), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, **more}

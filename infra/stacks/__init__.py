@@ -1,4 +1,4 @@
-"""The CloudFormation templates, and reading them as plain data."""
+"""The CloudFormation templates, as text and as plain data."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -9,18 +9,18 @@ FOLDER: Final = Path(__file__).resolve().parent
 
 
 def text(name: str) -> str:
-    """The template `name` as it goes to CloudFormation."""
+    """Return the template `name` as CloudFormation takes it."""
     return (FOLDER / f"{name}.yaml").read_text()
 
 
 def load(name: str) -> dict[str, Any]:
-    """The template `name` as data; short tags become their long form (`!Ref X` is `{"Ref": "X"}`)."""
+    """Return the template `name` as data. Short tags become their long form: `!Ref X` is `{"Ref": "X"}`."""
     loaded: dict[str, Any] = yaml.load(text(name), Loader=_Loader)  # noqa: S506 - a SafeLoader with more tags
     return loaded
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader of its own, so that the tags below are known to templates only."""
+    """A SafeLoader of our own, so that only templates know the tags below."""
 
 
 def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:

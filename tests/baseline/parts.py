@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from moorage.bridge.registration import ANSWER_SECONDS, Registration
 from moorage.bridge.settings import PluginSettings
-from moorage.bridge.tls import Identity
-from moorage.bridge.watch import Fingerprint, Health, described
-from moorage.certificates import Issued
+from moorage.bridge.tls import BridgeTls
+from moorage.bridge.watch import Fingerprint, Health, plugin_json
+from moorage.certificates import Certificate
 from moorage.mounts.api import ControlPlane, connected
 from tests.baseline.files import Exchange
 from tests.fakes.clock import FakeClock
@@ -183,14 +183,14 @@ class Bridge:
         """The bridge ended without a word, and another runs in its place."""
         self.starts += 1
         ca, certificate, key = ((self.certs / name).read_bytes() for name in ("ca.pem", "bridge.pem", "bridge-key.pem"))
-        identity = Identity(ca, certificate, key, Issued.read(self.certs / "bridge.pem"))
+        tls = BridgeTls(ca, certificate, key, Certificate.read(self.certs / "bridge.pem"))
         self.registration = Registration(
             api=self.front.url,
             node_id=self.node_id,
             node_name=f"host-of-{self.node_id}",
             address=f"10.0.0.{self.number}:7443",
-            identity=lambda: identity,
-            plugins=lambda: [described(plugin) for plugin in self.plugins],  # type: ignore[arg-type]
+            tls=lambda: tls,
+            plugins=lambda: [plugin_json(plugin) for plugin in self.plugins],  # type: ignore[arg-type]
             refuse=lambda _: None,
             jitter=lambda: 0.5,
             instance_id=f"00000000-0000-4000-8000-{self.number:06}{self.starts:06}",
@@ -201,7 +201,7 @@ class Bridge:
 
         async def tell() -> None:
             async with self.registration._session(ANSWER_SECONDS) as session:
-                await self.registration._tell(session)
+                await self.registration._send(session)
 
         return self._exchange(tell)
 

@@ -49,4 +49,4 @@ def test_a_volume_is_made_and_removed_and_the_emulator_goes_on(by_hand: str, tmp
 def test_without_an_emulator_there_it_says_so(tmp_path: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(private.NotUpError, match="no emulator answers there"):
-        private.prepared(tmp_path / "system", AWS_ENDPOINT_URL=nobody).start()
+        private.prepare(tmp_path / "system", AWS_ENDPOINT_URL=nobody).start()

@@ -16,7 +16,7 @@ from typing import Any
 from moorage.mounts import paths
 from moorage.mounts.api import LONGEST_WAIT, ControlPlane, connected
 from moorage.mounts.journal import Entry, Journal
-from moorage.mounts.mounting import Mounts, Wanted
+from moorage.mounts.mounting import MountRequest, Mounts
 
 SENT_SECONDS = 0.1
 
@@ -88,8 +88,10 @@ async def main(state: Path, step: str, command: str, *arguments: str) -> None:
         mounts = Mounts(journal, plane, (state / "node-id").read_text().strip(), 60.0)
         if command == "mount":
             volume, target = arguments
-            wanted = Wanted(namespace="default", volume=volume, target=paths.resolved(target), mode="write", lease=60)
-            await mounts.mount(wanted)
+            request = MountRequest(
+                namespace="default", volume=volume, target=paths.resolve_target(target), mode="write", lease=60
+            )
+            await mounts.mount(request)
         elif command == "umount":
             await mounts.umount(arguments[0], "default")
         else:

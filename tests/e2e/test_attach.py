@@ -71,7 +71,10 @@ def test_what_is_missing_is_said(system: private.System, tmp_path: Path, argumen
 
 
 def test_without_a_running_system_it_is_said(tmp_path: Path) -> None:
-    absent = private.prepared(tmp_path / "absent")
+    absent = private.prepare(tmp_path / "absent")
     with make_plugin(absent, "mine", "/some.sock") as command:
         said, _ = command.communicate(timeout=60)
-    assert (command.returncode, "the local system does not run, or not yet: make run" in said) == (1, True)
+    assert (command.returncode, "the local system does not run, or not yet: start it with make run" in said) == (
+        1,
+        True,
+    )

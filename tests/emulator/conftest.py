@@ -8,21 +8,22 @@ import psutil
 import pytest
 
 from infra.local import environments
-from infra.local.deployment import Emulated
+from infra.local.clients import EmulatorClients
 from infra.local.dynamodb_local import free_port
 from infra.local.emulator import Emulator
 from infra.local.settings import Settings
 
 
 class Running:
-    """One emulator and its state folder; it can be killed and started again."""
+    """One emulator and its state folder. It can be killed and started again."""
 
     def __init__(self, state: Path) -> None:
         base = Settings.from_env().base_environment
         self.settings = Settings(state=state, emulator_port=free_port(), function_variables={}, base_environment=base)
         for folder in (self.settings.run, self.settings.logs):
             folder.mkdir(parents=True)
-        self.emulator = Emulator(self.settings, environments.ensure(environments.EMULATOR))
+        environments.ensure(environments.EMULATOR)
+        self.emulator = Emulator(self.settings)
         self.emulator.start()
 
     def kill(self) -> None:
@@ -32,7 +33,7 @@ class Running:
         self.emulator.start()
 
     def client(self, service: str) -> Any:
-        return Emulated(self.settings.endpoint, self.settings.key()).client(service)
+        return EmulatorClients(self.settings.endpoint, self.settings.key()).client(service)
 
     def written(self) -> int:
         """Bytes that the process had written so far (Linux counts them)."""
@@ -43,7 +44,7 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Running]]:
-    """Start an emulator of one's own; it ends with the test."""
+    """Start an emulator of the test's own, which ends with the test."""
     started: list[Running] = []
 
     def begin() -> Running:

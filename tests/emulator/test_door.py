@@ -15,7 +15,7 @@ CALL = "/restapis/abc123/api/_user_request_"
 
 
 def ask(emulator: Running, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
-    """One request as it is; names of headers have _ for -."""
+    """Send one request as it is. Names of headers have _ for -."""
     connection = http.client.HTTPConnection(urlsplit(emulator.settings.endpoint).netloc, timeout=10)
     try:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})

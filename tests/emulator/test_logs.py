@@ -1,4 +1,4 @@
-"""What functions print goes to a file; a file that cannot be written is no function's failure."""
+"""What functions print goes to a file. A file that cannot be written does not make a function fail."""
 
 import io
 import shutil

@@ -273,4 +273,4 @@ def test_one_write_costs_as_much_among_thousands_of_items_as_among_few(start: Ca
         client.batch_write_item(RequestItems={"things": [{"PutRequest": {"Item": item}} for item in items]})
     many = ten_changes()
     assert few > 0
-    assert many < 6 * few  # each change lies in another page of the tree; two thousand are 200 times ten
+    assert many < 6 * few  # each change is in another page of the tree; two thousand are 200 times ten

@@ -1,4 +1,4 @@
-"""`make clean` removes what was built and keeps state; `make forget` removes state, and asks before."""
+"""`make clean` removes what was built and keeps state. `make forget` removes state, and asks before."""
 
 import contextlib
 import fcntl
@@ -40,7 +40,7 @@ def test_clean_removes_what_was_built_and_no_state(settings: Settings, tmp_path:
 
 
 def test_clean_leaves_alone_what_a_volume_holds(tmp_path: Path) -> None:
-    """State lies in the tree by default, and a volume may hold a program with its bytecode."""
+    """State is in the tree by default, and a volume may hold a program with its bytecode."""
     for state in (".moorage", "infra/state", "build/state"):
         settings = Settings.from_env({"MOORAGE_STATE": str(tmp_path / state)})
         held = settings.plugin_root("directory") / "volumes" / "a" / "__pycache__" / "program.pyc"
@@ -108,7 +108,7 @@ def test_forget_without_a_standard_input_removes_nothing(settings: Settings) -> 
     environment = {**Settings.from_env().base_environment, "MOORAGE_STATE": str(settings.state)}
     command = ["sh", "-c", f"exec {sys.executable} -m infra.local forget <&-"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "YES=1 answers it elsewhere" in done.stderr
+    assert "without one, add YES=1" in done.stderr
     assert settings.state.exists()
 
 

@@ -84,7 +84,7 @@ install.index-url='https://nearer.example/simple'
 global.timeout='60'
 global.trusted-host='mirror.example'
 """
-    assert uv.translated(listing) == {
+    assert uv.translate(listing) == {
         "UV_DEFAULT_INDEX": "https://nearer.example/simple",
         "UV_INDEX": "https://a.example/ https://b.example/",
         "SSL_CERT_FILE": "/ca.pem",
@@ -142,7 +142,7 @@ def test_a_reader_that_has_gone_keeps_nothing_from_going_on(tmp_path: Path) -> N
 import sys
 from infra.local import say
 sys.stdin.readline()
-say.line("nobody reads this")
+say.line("this has no reader")
 with say.step("nor this"):
     pass
 open(sys.argv[1], "w").close()

@@ -1,4 +1,4 @@
-"""`make logs`: one order of time, whatever a log's form; lines without a time stay with the line before."""
+"""`make logs` merges logs of every form by time. Lines without a time stay with the line before."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from infra.local.settings import ROOT, Answers, Settings
 def shown(tmp_path: Path, **files: str) -> list[str]:
     for name, text in files.items():
         (tmp_path / f"{name.replace('_', '-')}.log").write_text(text)
-    return [f"{line.source}: {line.text}" for line in logs.merged(sorted(tmp_path.glob("*.log")))]
+    return [f"{line.source}: {line.text}" for line in logs.merge(sorted(tmp_path.glob("*.log")))]
 
 
 def test_lines_are_merged_by_time(tmp_path: Path) -> None:

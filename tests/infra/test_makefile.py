@@ -37,7 +37,7 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (("deploy", "STAGE= ", "ARGS=--open"), "make deploy needs STAGE="),
         (("plugin",), "make plugin needs ID=..., for example: make plugin ID=mine SOCKET=/path/csi.sock"),
         (("plugin", "ID=mine"), "make plugin needs SOCKET="),
-        (("plugin", "ID=mine", "SOCKET=/csi.sock"), "the local system was never started here: make run"),
+        (("plugin", "ID=mine", "SOCKET=/csi.sock"), "the local system was never started here: start it with make run"),
     ],
 )
 def test_what_a_command_needs_is_said_before_anything_is_installed(

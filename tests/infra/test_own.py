@@ -1,4 +1,4 @@
-"""Folders of one's own: closed to others whatever they were before, and never another user's."""
+"""Folders of one's own: closed to others in every case, and never another user's."""
 
 import json
 import os
@@ -97,17 +97,17 @@ def test_a_key_is_whole_from_its_first_moment_on(tmp_path: Path) -> None:
     """A kill between its making and its writing would leave a folder that cannot be started any more."""
     for number in range(30):
         with ThreadPoolExecutor(8) as pool:
-            found = set(pool.map(rootkey.kept, [tmp_path / f"{number}.json"] * 8))
+            found = set(pool.map(rootkey.load_or_make, [tmp_path / f"{number}.json"] * 8))
         assert len(found) == 1
     assert len(list(tmp_path.iterdir())) == 30
 
 
 def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
-    made = rootkey.kept(file)
+    made = rootkey.load_or_make(file)
     assert mode(file) == 0o600
-    assert rootkey.kept(file) == made
-    assert rootkey.kept(tmp_path / "another.json") != made
+    assert rootkey.load_or_make(file) == made
+    assert rootkey.load_or_make(tmp_path / "another.json") != made
     assert made.access_key_id.startswith("AKIA")
     assert len(made.access_key_id) == 20
     assert len(made.secret) == 40
@@ -117,4 +117,4 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
 def test_a_key_that_cannot_be_read_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "key.json").write_text(content)
     with pytest.raises(Trouble, match="holds no access key"):
-        rootkey.kept(tmp_path / "key.json")
+        rootkey.load_or_make(tmp_path / "key.json")

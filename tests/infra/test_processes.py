@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from infra.local import clock, processes
-from infra.local.processes import Child, Identity
+from infra.local.processes import Child, ProcessId
 from infra.local.say import Trouble
 
 SLEEPS = "import time; time.sleep(60)"
@@ -59,10 +59,10 @@ def test_a_child_that_does_not_listen_is_killed_and_that_is_told(tmp_path: Path)
 
 
 def test_a_pid_that_now_belongs_to_another_process_is_not_ours(tmp_path: Path) -> None:
-    mine = Identity.of(os.getpid())
+    mine = ProcessId.of(os.getpid())
     assert mine is not None
     assert mine.process() is not None
-    assert Identity(mine.pid, mine.started - 3600).process() is None
+    assert ProcessId(mine.pid, mine.started - 3600).process() is None
 
 
 def test_leftovers_end_by_their_pid_files_and_strangers_stay(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_leftovers_end_by_their_pid_files_and_strangers_stay(tmp_path: Path) -> 
     stranger.start()
     assert left.process is not None
     assert stranger.process is not None
-    identity = Identity.read(stranger.pid_file)
-    assert identity is not None
-    Identity(identity.pid, identity.started - 3600).write(tmp_path / "reused.json")
+    process_id = ProcessId.read(stranger.pid_file)
+    assert process_id is not None
+    ProcessId(process_id.pid, process_id.started - 3600).write(tmp_path / "reused.json")
     assert processes.end_leftovers([left.pid_file, tmp_path / "reused.json"]) == {"sample": True}
     assert not left.runs
     assert stranger.runs
@@ -84,7 +84,7 @@ def test_leftovers_end_by_their_pid_files_and_strangers_stay(tmp_path: Path) -> 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', "null", "[]"])
 def test_a_pid_file_that_cannot_be_read_counts_for_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
-    assert Identity.read(tmp_path / "x.json") is None
+    assert ProcessId.read(tmp_path / "x.json") is None
     assert processes.end_leftovers([tmp_path / "x.json"]) == {}
 
 
@@ -95,7 +95,7 @@ def test_only_processes_that_name_the_folder_are_ended(tmp_path: Path) -> None:
     worker = subprocess.Popen([sys.executable, str(script)])
     other = subprocess.Popen([sys.executable, "-c", SLEEPS])
     wait_for(lambda: str(script) in psutil.Process(worker.pid).cmdline())
-    assert processes.end_those_that_name(tmp_path / "tmp") == 1
+    assert processes.kill_processes_under(tmp_path / "tmp") == 1
     wait_for(lambda: worker.poll() is not None)
     assert other.poll() is None
     other.kill()

@@ -224,7 +224,7 @@ def test_a_small_answer_is_not_compressed(pair: Pair) -> None:
     assert body == b"hi"
 
 
-def test_an_upstream_that_is_away_is_told_so(pair: Pair) -> None:
+def test_an_upstream_that_does_not_answer_is_told_so(pair: Pair) -> None:
     async def ask() -> tuple[int, str]:
         runner = web.AppRunner(proxy.application(f"http://127.0.0.1:{free_port()}/x", NAME))
         await runner.setup()
@@ -237,7 +237,7 @@ def test_an_upstream_that_is_away_is_told_so(pair: Pair) -> None:
 
     status, text = asyncio.run(ask())
     assert status == 503
-    assert "emulator is away" in text
+    assert "emulator does not answer" in text
 
 
 def test_an_upstream_that_breaks_off_is_told_so(pair: Pair) -> None:

@@ -8,7 +8,7 @@ import boto3
 from botocore.stub import Stubber
 
 from infra.deploy import render
-from infra.deploy.__main__ import half_of_what_may_run
+from infra.deploy.__main__ import waiting_readers_limit
 from tests.infra.chalices_reading import resources
 
 PLACE = render.Place(stage="blue", region="eu-central-1", account="1", key_arn="arn:aws:kms:eu-central-1:1:key/k")
@@ -48,7 +48,7 @@ def test_half_of_what_an_account_may_run_may_wait() -> None:
     with Stubber(lambda_) as stubber:
         for limit, waits in ((10, 5), (1000, 500), (1, 0)):
             stubber.add_response("get_account_settings", {"AccountLimit": {"UnreservedConcurrentExecutions": limit}})
-            assert half_of_what_may_run(lambda_) == waits
+            assert waiting_readers_limit(lambda_) == waits
 
 
 def test_only_the_functions_that_call_bridges_go_into_the_subnets(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the templates promise; the emulator drops some of it silently, so it is read here."""
+"""What the templates promise. The emulator drops some of it silently, so it is read here."""
 
 import subprocess
 import sys

@@ -37,7 +37,7 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the packages put their programs; nothing is installed from PyPI."""
+    """Folder in which the packages put their programs. Nothing is installed from PyPI."""
     environment = tmp_path / "venv"
     monkeypatch.setattr(environments, "ensure", lambda wanted: environment / "bin" / "python")
     return environment / "lib" / "python3.11" / "site-packages"

@@ -87,7 +87,7 @@ class Bridge:
 
     @property
     def serial(self) -> str:
-        return certificates.Issued.read(self.certs / "bridge.pem").serial
+        return certificates.Certificate.read(self.certs / "bridge.pem").serial
 
     def message(self) -> dict[str, Any]:
         """The next thing to say."""

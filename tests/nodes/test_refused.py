@@ -64,7 +64,7 @@ def test_publishing_without_a_list_keeps_the_one_that_is_published(authority: Au
 def test_a_refused_worker_certificate_is_not_published(empty: System, authority: Authority, tmp_path: Path) -> None:
     before = empty.deps.namespaces.worker_identity()
     certificates.issue_worker(authority.ca, authority.worker, days=30, now=authority.now())
-    certificates.refuse(authority.worker, certificates.Issued.read(authority.worker / "worker.pem").serial)
+    certificates.refuse(authority.worker, certificates.Certificate.read(authority.worker / "worker.pem").serial)
     with pytest.raises(CertificateTrouble, match=r"refused\.txt refuses: issue another"):
         authority.publish()
     assert empty.deps.namespaces.worker_identity() == before

@@ -1,6 +1,6 @@
-"""A control plane that is played here, for the commands about mounts and for the bridge's part in them.
+"""A fake control plane, for the commands about mounts and for the bridge's part in them.
 
-It mounts as the worker would have a plugin do it: by a symbolic link at the target, which also says where it leads.
+It mounts as the worker would have a plugin do it: by a symbolic link at the target.
 """
 
 import json
@@ -25,7 +25,7 @@ BUSY = 503, "busy"
 
 @dataclass
 class Played:
-    """Claims in memory; `next` holds answers to give instead, by method and the path's last word."""
+    """Claims in memory. `next` holds answers to give instead, by method and the path's last word."""
 
     data: Path
     claims: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Played:
 
 
 def _name(parts: list[str]) -> str:
-    """Of what is asked about a volume; registrations of the bridge have none of these parts."""
+    """Return the name of a request about a volume: the last word of its path, or `volume`."""
     return "renew" if parts[-1:] == ["renew"] else parts[1] if len(parts) > 1 else "volume"
 
 

@@ -32,7 +32,7 @@ WITHIN = 15.0
 
 
 def eventually(condition: Callable[[], object], within: float = WITHIN) -> None:
-    """Wait until `condition` holds; fail after `within` seconds."""
+    """Wait until `condition` holds, and fail after `within` seconds."""
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end, f"did not become true in {within} s"
@@ -264,7 +264,7 @@ class Worker:
         seconds: float = 5.0,
         **metadata: str | bytes,
     ) -> tuple[bytes, Any]:
-        """Response and call; keywords become metadata, `_` in their names `-`."""
+        """Call, and return response and call. Keywords become metadata, `_` in their names `-`."""
         response, call = self.channel.unary_unary(f"/csi.v1.{service}/{rpc}").with_call(
             request, timeout=seconds, metadata=self.metadata(**metadata)
         )

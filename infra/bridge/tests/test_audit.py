@@ -1,4 +1,4 @@
-"""moorage audit: what it asks, what it shows, its exit codes; against a control plane that is played here."""
+"""moorage audit: what it asks, what it shows and its exit codes, against a fake control plane."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def report(*findings: dict[str, str], token: str = "", status: str = "done", err
 
 
 class Played:
-    """Answers by method and path, one after the other; the last one stays."""
+    """Answers by method and path, one after the other. The last one is repeated."""
 
     def __init__(self, answers: dict[str, list[tuple[int, Any]]]) -> None:
         self.answers, self.asked = answers, list[tuple[str, Any, dict[str, str]]]()

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 
 from infra.bridge.tests.parts import NOW, ControlPlane, FakePlugin, Pki, eventually, make_pki, worker_at
 from moorage import certificates
-from moorage.certificates import CertificateTrouble, Issued
+from moorage.certificates import Certificate, CertificateTrouble
 from moorage.cli import main
 
 DAY = dt.timedelta(days=1)
@@ -34,7 +34,7 @@ def run(*arguments: object) -> Result:
 
 def public(path: Path) -> bytes:
     return (
-        Issued.read(path)
+        Certificate.read(path)
         .certificate.public_key()
         .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
@@ -49,9 +49,9 @@ def test_cli_makes_what_bridge_and_worker_need(tmp_path: Path) -> None:
     assert sorted(path.name for path in worker.iterdir()) == ["ca.pem", "worker-key.pem", "worker.pem"]
     for key in (ca / "ca-key.pem", bridge / "bridge-key.pem", worker / "worker-key.pem"):
         assert key.stat().st_mode & 0o777 == 0o600
-    issued = Issued.read(bridge / "bridge.pem")
+    issued = Certificate.read(bridge / "bridge.pem")
     assert (issued.node_id, issued.roles) == ("n1", frozenset({"bridge"}))
-    assert Issued.read(worker / "worker.pem").roles == {"worker"}
+    assert Certificate.read(worker / "worker.pem").roles == {"worker"}
     assert issued.ends - NOW < 31 * DAY
 
 
@@ -89,14 +89,14 @@ def test_publishing_without_the_aws_packages_names_this_package_of_the_checkout(
 
 
 def test_renewal_keeps_name_and_key_and_happens_only_when_due(tmp_path: Path, pki: Pki) -> None:
-    before, serial = public(pki.bridge / "bridge.pem"), Issued.read(pki.bridge / "bridge.pem").serial
+    before, serial = public(pki.bridge / "bridge.pem"), Certificate.read(pki.bridge / "bridge.pem").serial
     assert "is not due" in run("renew", pki.ca, pki.bridge).output
-    assert Issued.read(pki.bridge / "bridge.pem").serial == serial
+    assert Certificate.read(pki.bridge / "bridge.pem").serial == serial
     certificates.issue_bridge(pki.ca, "n1", pki.bridge, days=10, now=NOW - 7 * DAY)
     then = tmp_path / "then"
     result = run("renew", pki.ca, pki.bridge, pki.worker, "--then", f"touch {then}-{{}}".replace("{}", "done"))
     assert result.exit_code == 0, result.output
-    renewed = Issued.read(pki.bridge / "bridge.pem")
+    renewed = Certificate.read(pki.bridge / "bridge.pem")
     assert renewed.serial != serial
     assert (renewed.node_id, public(pki.bridge / "bridge.pem")) == ("n1", before)
     assert Path(f"{then}-done").exists()
@@ -199,12 +199,12 @@ def test_every_wrong_certificate_is_refused_with_a_clear_log_line(
 @pytest.mark.enable_socket
 def test_certificate_of_our_ca_without_the_role_is_refused(tmp_path: Path, pki: Pki, process: Process) -> None:
     out = tmp_path / "client"
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier("moorage://somebody")]
-    certificates._issue(pki.ca, "worker", "somebody", names, out, days=1, now=NOW)
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier("moorage://stranger")]
+    certificates._issue(pki.ca, "worker", "stranger", names, out, days=1, now=NOW)
     error = refusal(process.address, pki.client(out))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert dict(error.trailing_metadata())["moorage-refused"] == "1"
-    serial = Issued.read(out / "worker.pem").serial
+    serial = Certificate.read(out / "worker.pem").serial
     eventually(
         lambda: [line for line in process.lines if line.get("serial") == serial and "not a worker's" in line["reason"]]
     )
@@ -214,7 +214,7 @@ def test_certificate_of_our_ca_without_the_role_is_refused(tmp_path: Path, pki: 
 def test_refused_serial_is_refused_from_the_next_call_on_also_on_an_open_connection(pki: Pki, process: Process) -> None:
     worker = worker_at(process.address, pki.client())
     worker.call("DeleteVolume")
-    serial = Issued.read(pki.worker / "worker.pem").serial
+    serial = Certificate.read(pki.worker / "worker.pem").serial
     certificates.refuse(pki.bridge, serial)
     error = worker.refused("DeleteVolume")
     worker.channel.close()
@@ -287,4 +287,4 @@ def _served_serial(address: str, pki: Pki) -> str:
     ):
         der = secure.getpeercert(binary_form=True)
     assert der is not None
-    return Issued(x509.load_der_x509_certificate(der)).serial
+    return Certificate(x509.load_der_x509_certificate(der)).serial

@@ -291,7 +291,7 @@ def test_a_volume_at_two_targets_is_staged_once_and_must_be_named_by_target(mach
 
 def test_two_commands_do_not_work_at_one_target(machine: Machine, plane: Played) -> None:
     assert machine.mount().exit_code == 0
-    with machine.journal.held(machine.entry().key) as ours:
+    with machine.journal.try_lock(machine.entry().key) as ours:
         assert ours
         for arguments in (("mount", "data", machine.target), ("umount", "data")):
             done = machine.run(*arguments, "--wait", "0.3")
@@ -325,10 +325,10 @@ def test_wrong_usage_is_exit_code_2(machine: Machine, arguments: tuple[str, ...]
 def test_without_a_bridge_the_error_says_what_is_missing(machine: Machine, plane: Played) -> None:
     (machine.state / "api").unlink()
     done = machine.mount()
-    assert (done.exit_code, "--state names the folder of the bridge" in done.stderr) == (1, True)
+    assert (done.exit_code, "name the state folder of the bridge" in done.stderr) == (1, True)
     assert machine.mount("--api", plane.url).exit_code == 0
-    nobody = machine.run("ls", "--api", "http://127.0.0.1:1")
-    assert (nobody.exit_code, "unknown" in nobody.stdout) == (0, True)
+    unreachable = machine.run("ls", "--api", "http://127.0.0.1:1")
+    assert (unreachable.exit_code, "unknown" in unreachable.stdout) == (0, True)
     plain = machine.run("ls", "--api", "http://example.com")
     assert (plain.exit_code, "plain HTTP is for this machine only" in plain.stderr) == (1, True)
     elsewhere = machine.run("ls", "--state", machine.root / "nowhere")

@@ -227,7 +227,7 @@ def test_nothing_is_done_under_a_command_that_is_at_work_but_its_lease_is_renewe
 ) -> None:
     entry = machine.journal.put(mounted(machine).at(Stage.WANTED))
     plane.next["GET claims"] = [(200, "[]")] * 100
-    with machine.journal.held(entry.key) as ours, run():
+    with machine.journal.try_lock(entry.key) as ours, run():
         assert ours
         eventually(lambda: len(plane.requests("PUT renew")) >= 3)
         assert machine.target.is_symlink()

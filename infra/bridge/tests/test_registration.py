@@ -23,7 +23,7 @@ from infra.bridge.tests.parts import (
 from moorage import certificates
 from moorage.bridge.run import Bridge
 from moorage.bridge.settings import BadSetting, PluginSettings, Settings
-from moorage.certificates import Issued
+from moorage.certificates import Certificate
 
 pytestmark = pytest.mark.enable_socket
 
@@ -178,7 +178,7 @@ def test_serial_that_the_control_plane_refuses_can_call_no_more(
 ) -> None:
     plugin.handlers["DeleteVolume"] = lambda *_: b""
     worker.call("DeleteVolume")
-    control_plane.usual["Refused"] = [Issued.read(pki.worker / "worker.pem").serial.upper()]
+    control_plane.usual["Refused"] = [Certificate.read(pki.worker / "worker.pem").serial.upper()]
 
     def is_refused() -> bool:
         try:
@@ -213,7 +213,7 @@ def test_orderly_stop_deregisters_after_the_calls_in_flight(
     last, before = control_plane.messages[-1], control_plane.puts()[-1]
     assert last.method == "DELETE"
     assert last.body["InstanceID"] == before.body["InstanceID"]
-    assert last.body["Sequence"] > before.body["Sequence"], "nobody may say it again later"
+    assert last.body["Sequence"] > before.body["Sequence"], "no client may repeat the message later"
 
 
 def test_state_folder_keeps_the_node_and_refuses_another(settings: Settings, tmp_path: Path, pki: Pki) -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.enable_socket
 
 
 async def cancelled_while_woken(task: asyncio.Task[None], wake: Callable[[], None]) -> bool:
-    """Cancel a waiting task in the step of the loop that wakes it; whether it ended so."""
+    """Cancel a waiting task in the step of the loop that wakes it, and return whether it ended so."""
     wake()
     task.cancel()
     await asyncio.wait([task], timeout=WITHIN)

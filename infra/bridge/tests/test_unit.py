@@ -23,7 +23,7 @@ RUN = [sys.executable, "-c", "from moorage.cli import main; main()"]
 
 
 def unit(text: str) -> configparser.ConfigParser:
-    """Sections and settings; systemd's names are case-sensitive."""
+    """Return sections and settings. systemd's names are case-sensitive."""
     parser = configparser.ConfigParser(interpolation=None, strict=True)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(text)

@@ -28,7 +28,7 @@ def write(file: Path, *rules: str) -> None:
 
 @contextmanager
 def calling(faults: Faults, rpc: str, *, after: bool = False) -> Iterator[threading.Event]:
-    """A call in a thread; the event is set when it went on."""
+    """Call in a thread. The event is set when the call returned."""
     through = threading.Event()
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""Moorage on a machine with storage: the bridge before CSI plugins, and the certificates it works with."""
+"""Moorage on a machine with storage: the bridge in front of CSI plugins, its certificates, and mounts."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
-"""Asks a control plane for audits, and registers what an audit found.
+"""Ask a control plane for audits, and register what an audit found.
 
-The control plane does the work (PUT and GET /v1/audit/:plugin_id); this side waits, collects the pages and changes
-nothing but by `adopt`.
+The control plane does the work (PUT and GET /v1/audit/:plugin_id). This side waits and collects the pages. Only
+`adopt` changes anything.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ BUSY: Final = (429, 503)
 BUSY_TRIES: Final = 5
 LONGEST_PAUSE: Final = 30.0
 WRONG: Final = ("orphan", "missing")
-"""Verdicts that an audit is for; the others are shown only."""
+"""Verdicts that make `moorage audit` fail. The others are only shown."""
 
 
 class AuditTrouble(Exception):
-    """Something that the person at the terminal must know: one line."""
+    """Something that the person at the terminal must know, in one line."""
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """An orphan and what it becomes."""
+    """An orphan, and the volume that it becomes."""
 
     plugin_id: str
     external_id: str
@@ -40,17 +40,20 @@ class Adoption:
 
 
 class Api:
-    """One control plane."""
+    """One control plane. Every method raises AuditTrouble."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self._url, self._session = url.rstrip("/"), session
 
     async def plugins(self) -> list[str]:
-        """IDs of all plugins."""
+        """Return the IDs of all plugins."""
         return [str(plugin["ID"]) for plugin in await self._ask("GET", "/v1/plugins?type=csi")]
 
     async def audit(self, plugin_id: str, *, seconds: float) -> dict[str, Any]:
-        """The report of an audit that is made now, with all its findings; one that is under way is joined."""
+        """Audit the plugin, or join an audit that is running, and return the report with all its findings.
+
+        Waits `seconds` at most.
+        """
         path = f"/v1/audit/{quote(plugin_id, safe='')}"
         report: dict[str, Any] = await self._ask("PUT", path)
         end = asyncio.get_running_loop().time() + seconds
@@ -68,7 +71,7 @@ class Api:
         return report | {"NextToken": ""}
 
     async def adopt(self, wanted: Adoption) -> None:
-        """Register what the provider has, as any client would."""
+        """Register a volume that the provider has, as any client would."""
         volume = {
             "ID": wanted.volume_id,
             "Name": wanted.volume_id,
@@ -81,7 +84,7 @@ class Api:
         await self._ask("PUT", path, {"Volumes": [volume]}, {"If-None-Match": "*"})
 
     async def _ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON of the answer; one that says that the control plane is busy is asked for again."""
+        """Return the JSON of the answer. A busy control plane is asked again, BUSY_TRIES times in all."""
         for attempt in range(BUSY_TRIES):
             try:
                 async with self._session.request(method, self._url + path, json=body, headers=headers) as answer:
@@ -104,19 +107,19 @@ class Api:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Api]:
-    """The control plane at `url`."""
+    """Connect to the control plane at `url` in this block."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield Api(url, session)
 
 
 def wrong(reports: Sequence[Mapping[str, Any]]) -> int:
-    """How many things should not be as they are."""
+    """Return the number of findings that are wrong: orphans and missing storage."""
     return sum(finding["Verdict"] in WRONG for report in reports for finding in report["Findings"])
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """One line about a report."""
+    """Return one line about a report."""
     if report["Status"] != "done":
         return f"{report['PluginID']}: not audited: {report['Error']}"
     counts = ", ".join(_counted(name, number) for name, number in sorted(report["Counts"].items()) if number)
@@ -129,7 +132,7 @@ def _counted(name: str, number: int) -> str:
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was found, a line each, what is wrong first; empty when nothing was."""
+    """Return a table of the findings, with those that are wrong first. No lines if there are none."""
     rows = [
         (
             report["PluginID"],

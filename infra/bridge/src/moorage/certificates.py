@@ -1,8 +1,8 @@
-"""The CA, and the certificates of bridges and workers: ECDSA P-256, lives in days, renewals keep the key.
+"""Make and read the CA and the certificates of bridges and workers (ECDSA P-256). A renewal keeps the key.
 
-A folder holds one of each: `ca.pem` and `ca-key.pem` (the CA's), or `<role>.pem`, `<role>-key.pem` and a copy of
-`ca.pem`. What a certificate stands for is in its subject alternative names: `<node id>.bridge.moorage` and
-`moorage://bridge`, or `moorage://worker`. A bridge's key also signs what the bridge tells the control plane.
+A folder holds `ca.pem` and `ca-key.pem` (the CA's), or `<role>.pem`, `<role>-key.pem` and a copy of `ca.pem`. The
+subject alternative names say what a certificate is for: `<node id>.bridge.moorage` and `moorage://bridge`, or
+`moorage://worker`. A bridge's key also signs the bridge's messages to the control plane.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ NODE_SUFFIX: Final = ".bridge.moorage"
 NODE_ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 REFUSED_FILE: Final = "refused.txt"
 SKEW: Final = dt.timedelta(minutes=5)
-"""How far back a certificate's life begins: clocks differ."""
+"""A certificate is valid from this long before it was issued, because clocks differ."""
 RENEW_SHARE: Final = 3
-"""A certificate is renewed when less than this part (a third) of its life is left."""
+"""A certificate is renewed when less than a third of its life is left."""
 
 
 class CertificateTrouble(Exception):
-    """Something with certificates or their files is wrong; the text says what to do."""
+    """Something is wrong with certificates or their files. The text says what to do."""
 
 
 @dataclass(frozen=True)
-class Issued:
-    """A certificate as it lies in a file."""
+class Certificate:
+    """A certificate that is in a file."""
 
     certificate: x509.Certificate
 
     @classmethod
-    def read(cls, path: Path) -> "Issued":
-        """Raises CertificateTrouble if there is none."""
+    def read(cls, path: Path) -> "Certificate":
+        """Read a PEM file. Raises CertificateTrouble."""
         try:
             return cls(x509.load_pem_x509_certificate(path.read_bytes()))
         except FileNotFoundError as exc:
@@ -53,7 +53,7 @@ class Issued:
 
     @property
     def serial(self) -> str:
-        """The serial number as it is written in lists of refused ones: hexadecimal, lower case."""
+        """The serial number as lists of refused serials have it: hexadecimal, lower case."""
         return format(self.certificate.serial_number, "x")
 
     @property
@@ -62,13 +62,13 @@ class Issued:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Which of ROLES it proves."""
+        """The roles that it proves, of ROLES."""
         uris = _names(self.certificate, x509.UniformResourceIdentifier)
         return frozenset(role for role in ROLES if f"moorage://{role}" in uris)
 
     @property
     def node_id(self) -> str | None:
-        """The node that a bridge's certificate is for."""
+        """The node that a bridge's certificate is for, or None."""
         names = [name for name in _names(self.certificate, x509.DNSName) if name.endswith(NODE_SUFFIX)]
         return names[0].removesuffix(NODE_SUFFIX) if names else None
 
@@ -76,12 +76,15 @@ class Issued:
         return self.certificate.not_valid_before_utc <= now <= self.ends
 
     def is_due(self, now: dt.datetime) -> bool:
-        """Whether it is time to renew it."""
+        """Return whether it is time to renew it."""
         return self.ends - now < (self.ends - self.certificate.not_valid_before_utc) / RENEW_SHARE
 
 
-def make_ca(folder: Path, *, days: int, now: dt.datetime) -> Issued:
-    """A new CA in `folder`; raises CertificateTrouble if there is one, since everything it issued would be void."""
+def make_ca(folder: Path, *, days: int, now: dt.datetime) -> Certificate:
+    """Make a CA in `folder`.
+
+    Raises CertificateTrouble if there is one: what it issued would not be trusted any more.
+    """
     if (folder / "ca.pem").exists() or (folder / "ca-key.pem").exists():
         raise CertificateTrouble(f"{folder} holds a CA already: choose another folder, or remove it and issue all anew")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -102,16 +105,18 @@ def make_ca(folder: Path, *, days: int, now: dt.datetime) -> Issued:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write_key(folder / "ca-key.pem", key)
     write_whole(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
-    return Issued(certificate)
+    return Certificate(certificate)
 
 
-def issue_bridge(ca: Path, node_id: str, out: Path, *, days: int, now: dt.datetime) -> Issued:
-    """A bridge's certificate for `node_id`, with the key that is in `out` or a new one. Raises CertificateTrouble."""
+def issue_bridge(ca: Path, node_id: str, out: Path, *, days: int, now: dt.datetime) -> Certificate:
+    """Issue a bridge's certificate for `node_id`, for the key in `out` or a new one. Raises CertificateTrouble."""
     if NODE_ID.fullmatch(node_id) is None:
         raise CertificateTrouble(f"{node_id!r} is no node ID: 1 to 63 of a-z, 0-9 and -, not at the ends")
     held = out / "bridge.pem"
-    if held.exists() and Issued.read(held).node_id != node_id:
-        raise CertificateTrouble(f"{held} is for node {Issued.read(held).node_id}: choose another folder for {node_id}")
+    if held.exists() and Certificate.read(held).node_id != node_id:
+        raise CertificateTrouble(
+            f"{held} is for node {Certificate.read(held).node_id}: choose another folder for {node_id}"
+        )
     names: list[x509.GeneralName] = [
         x509.DNSName(f"{node_id}{NODE_SUFFIX}"),
         x509.UniformResourceIdentifier("moorage://bridge"),
@@ -119,32 +124,32 @@ def issue_bridge(ca: Path, node_id: str, out: Path, *, days: int, now: dt.dateti
     return _issue(ca, "bridge", node_id, names, out, days=days, now=now)
 
 
-def issue_worker(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Issued:
-    """The worker's certificate, with the key that is in `out` or a new one. Raises CertificateTrouble."""
+def issue_worker(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Certificate:
+    """Issue the worker's certificate, for the key in `out` or a new one. Raises CertificateTrouble."""
     return _issue(ca, "worker", "worker", [x509.UniformResourceIdentifier("moorage://worker")], out, days=days, now=now)
 
 
-def held_role(out: Path) -> Role:
-    """Which certificate lies in `out`; raises CertificateTrouble if none does."""
+def role_of(out: Path) -> Role:
+    """Return the role of the certificate in `out`. Raises CertificateTrouble if there is none."""
     for role in ROLES:
         if (out / f"{role}.pem").exists():
             return role
     raise CertificateTrouble(f"{out} holds neither bridge.pem nor worker.pem: issue one first")
 
 
-def renew(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Issued:
-    """Issue again what lies in `out`, same name and key. Raises CertificateTrouble."""
-    role = held_role(out)
+def renew(ca: Path, out: Path, *, days: int, now: dt.datetime) -> Certificate:
+    """Issue the certificate in `out` again, with the same name and key. Raises CertificateTrouble."""
+    role = role_of(out)
     if role == "worker":
         return issue_worker(ca, out, days=days, now=now)
-    node_id = Issued.read(out / "bridge.pem").node_id
+    node_id = Certificate.read(out / "bridge.pem").node_id
     if node_id is None:
         raise CertificateTrouble(f"{out / 'bridge.pem'} names no node: issue it anew with moorage certs bridge")
     return issue_bridge(ca, node_id, out, days=days, now=now)
 
 
 def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Raises CertificateTrouble if it is not there or no EC key."""
+    """Read a private key. Raises CertificateTrouble if it is missing or no EC key."""
     try:
         return read_key_bytes(path.read_bytes())
     except FileNotFoundError as exc:
@@ -154,7 +159,7 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def read_key_bytes(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    """Raises CertificateTrouble if it is no EC key."""
+    """Read a private key in PEM. Raises CertificateTrouble if it is no EC key."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as exc:
@@ -166,8 +171,11 @@ def read_key_bytes(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Issued:
-    """The leaf, if CA, certificate and key belong together; raises CertificateTrouble (half-written files, too)."""
+def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Certificate:
+    """Return the certificate if it is the CA's and the key's.
+
+    Raises CertificateTrouble if they do not belong together, and for half-written files.
+    """
     try:
         ca = x509.load_pem_x509_certificate(ca_pem)
         leaf = x509.load_pem_x509_certificate(certificate_pem)
@@ -179,11 +187,11 @@ def check_pair(ca_pem: bytes, certificate_pem: bytes, key_pem: bytes) -> Issued:
         ) from exc
     if key.public_key() != leaf.public_key():
         raise CertificateTrouble("the key is not that of the certificate: issue it anew with moorage certs")
-    return Issued(leaf)
+    return Certificate(leaf)
 
 
 def read_refused(folder: Path) -> frozenset[str]:
-    """The refused serials in `folder`; none if there is no list."""
+    """Return the refused serials in `folder`, or none if there is no list."""
     try:
         lines = (folder / REFUSED_FILE).read_text().splitlines()
     except FileNotFoundError:
@@ -192,7 +200,7 @@ def read_refused(folder: Path) -> frozenset[str]:
 
 
 def refuse(folder: Path, serial: str) -> frozenset[str]:
-    """Add a serial to the list in `folder`; the whole list. Raises CertificateTrouble for what is no serial."""
+    """Add a serial to the list in `folder`, and return the whole list. Raises CertificateTrouble if it is no serial."""
     cleaned = clean_serial(serial)
     if re.fullmatch(r"[0-9a-f]{1,40}", cleaned) is None:
         raise CertificateTrouble(f"{serial!r} is no serial number: moorage certs show prints it")
@@ -202,14 +210,14 @@ def refuse(folder: Path, serial: str) -> frozenset[str]:
 
 
 def clean_serial(text: str) -> str:
-    """A serial in the one way it is compared: hexadecimal, lower case, without colons and leading zeros."""
+    """Return a serial as it is compared: hexadecimal, lower case, without colons and leading zeros."""
     return text.strip().lower().replace(":", "").removeprefix("0x").lstrip("0")
 
 
 def _issue(
     ca: Path, role: Role, subject: str, names: list[x509.GeneralName], out: Path, *, days: int, now: dt.datetime
-) -> Issued:
-    issuer, issuer_key = Issued.read(ca / "ca.pem"), read_key(ca / "ca-key.pem")
+) -> Certificate:
+    issuer, issuer_key = Certificate.read(ca / "ca.pem"), read_key(ca / "ca-key.pem")
     ends = now + dt.timedelta(days=days)
     if ends > issuer.ends:
         raise CertificateTrouble(
@@ -238,7 +246,7 @@ def _issue(
         _write_key(key_path, key)
     write_whole(out / "ca.pem", (ca / "ca.pem").read_bytes())
     write_whole(out / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
-    return Issued(certificate)
+    return Certificate(certificate)
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

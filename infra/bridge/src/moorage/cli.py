@@ -1,7 +1,7 @@
-"""The command moorage: one group, one module per subcommand in moorage.commands.
+"""The command `moorage`: one group, with a module in moorage.commands for each subcommand.
 
-A subcommand's module is imported when the subcommand is asked for, and imports what only its work needs (grpc, aiohttp,
-cryptography) when the work begins. So help, version and completion need click alone.
+A subcommand's module is imported when the subcommand is asked for. It imports what only its work needs (grpc, aiohttp,
+cryptography) when the work begins. So help, version and completion import click alone.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ import click
 from moorage import __version__
 
 COMMANDS: Final = {
-    "audit": ("moorage.commands.audit", "Compare what plugins have with what is registered; changes nothing."),
+    "audit": ("moorage.commands.audit", "Compare what plugins have with what is registered, and change nothing."),
     "bridge": ("moorage.commands.bridge", "Relay CSI calls from the control plane to plugins on this machine."),
     "certs": (
         "moorage.commands.certs",
@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "ls": ("moorage.commands.ls", "Show what is mounted here, and whether the claim behind it still stands."),
     "mount": (
         "moorage.commands.mount",
-        "Mount VOLUME at TARGET and print the path; a bridge and the volume's plugin must run here.",
+        "Mount VOLUME at TARGET and print the path.",
     ),
     "reconcile": (
         "moorage.commands.reconcile",
@@ -29,18 +29,18 @@ COMMANDS: Final = {
     ),
     "umount": ("moorage.commands.umount", "Unmount what is at TARGET, or VOLUME, and release its claim."),
 }
-"""Name -> module, and the first sentence of the command's own help, which a test holds equal."""
+"""Module and short help of each command. The short help is the first sentence of its own help (test_cli.py)."""
 
 
 class LazyGroup(click.Group):
-    """A group of COMMANDS that imports a command when it is asked for, and none for the list of them."""
+    """A group that imports a command when it is asked for, and lists the commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """Return the names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        """Import the command; None if there is none of that name."""
+        """Import and return the command, or None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        """Write the list from the table: click's own asks each command for its help."""
+        """Write the list of commands from COMMANDS. Click's own would import each command for its help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
 

@@ -1,11 +1,11 @@
-"""Small files that are either old or new, never half, whatever happens while they are written."""
+"""Write small files so that a crash leaves the old content or the new, never a part."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Replace `path` by `content` durably; with `mode` from the first byte on."""
+    """Replace the content of `path` durably. The file has `mode` from its first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)

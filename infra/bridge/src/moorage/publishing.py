@@ -1,4 +1,4 @@
-"""Puts the worker's identity where the control plane's worker reads it: the meta table, the key sealed under KMS."""
+"""Publish the worker's certificate to the control plane's meta table, with its key sealed under KMS."""
 
 import datetime as dt
 from pathlib import Path
@@ -10,10 +10,10 @@ KEY_CONTEXT: Final = {"moorage": "worker-key"}
 
 
 def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
-    """Write `out`'s worker certificate into the meta table of `stage`; its serial.
+    """Write the worker certificate in `out` into the meta table of `stage`, and return its serial.
 
-    If `out` has a list of refused serials, it becomes the one that the control plane goes by and tells every bridge;
-    without one, that list stays as it is: a renewal from another folder must not let anybody in again.
+    If `out` has a list of refused serials, it becomes the control plane's, which tells it to every bridge. Without one,
+    the control plane's list stays: a renewal from another folder must not admit a refused certificate again.
 
     Raises CertificateTrouble, which says what is missing: files, the AWS packages, or AWS permissions.
     Needs kms:GenerateDataKey on alias/moorage-<stage> and dynamodb:UpdateItem on moorage-<stage>-meta.
@@ -45,7 +45,7 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
         values: dict[str, Any] = {
             "ca_pem": {"S": ca.decode()},
             "certificate_pem": {"S": certificate.decode()},
-            "sealed_key": {"B": _sealed(aws_encryption_sdk, session, f"alias/moorage-{stage}", key)},
+            "sealed_key": {"B": _seal(aws_encryption_sdk, session, f"alias/moorage-{stage}", key)},
             "serial": {"S": issued.serial},
             "not_after": {"N": str(int(issued.ends.astimezone(dt.UTC).timestamp()))},
         }
@@ -59,12 +59,12 @@ def publish_worker(out: Path, *, stage: str, region: str | None) -> str:
             ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
         )
     except (AWSEncryptionSDKClientError, BotoCoreError, ClientError) as exc:
-        raise CertificateTrouble(f"AWS refused to store the worker's identity of stage {stage}: {exc}") from exc
+        raise CertificateTrouble(f"AWS refused to store the worker's certificate of stage {stage}: {exc}") from exc
     return issued.serial
 
 
-def _sealed(sdk, session, alias: str, key: bytes) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    """Envelope encryption as the control plane opens it: committing, not signed."""
+def _seal(sdk, session, alias: str, key: bytes) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Encrypt the key as the control plane decrypts it: an envelope with key commitment, not signed."""
     client = sdk.EncryptionSDKClient(commitment_policy=sdk.identifiers.CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT)
     sealed, _ = client.encrypt(
         source=key,

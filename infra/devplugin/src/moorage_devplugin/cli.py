@@ -1,4 +1,4 @@
-"""The command moorage-devplugin."""
+"""The command `moorage-devplugin`."""
 
 import dataclasses
 import signal
@@ -10,8 +10,8 @@ import click
 
 from moorage_devplugin import __version__, faults, server
 from moorage_devplugin.groups import Groups
-from moorage_devplugin.identity import Identity
-from moorage_devplugin.mounts import Wish
+from moorage_devplugin.identity import IdentityService
+from moorage_devplugin.mounts import MountOption
 from moorage_devplugin.node import Node
 from moorage_devplugin.plugin import Plugin
 from moorage_devplugin.profile import LIKE, Profile
@@ -23,7 +23,7 @@ GRACE_SECONDS = 5.0
 
 
 class RuleType(click.ParamType[faults.Rule]):
-    """A failure on purpose, as faults.Rule reads it."""
+    """A fault that faults.Rule can parse."""
 
     name = "rule"
 
@@ -43,20 +43,23 @@ class RuleType(click.ParamType[faults.Rule]):
 @click.option(
     "--root", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of all state and data."
 )
-@click.option("--like", type=click.Choice(sorted(LIKE)), default="directory", help="Whose manners to have.")
+@click.option("--like", type=click.Choice(sorted(LIKE)), default="directory", help="Which plugin to behave like.")
 @click.option("--name", default=None, help="Plugin name; default: that of --like.")
-@click.option("--vendor-version", default=None, help="Version to tell; default: that of --like.")
+@click.option("--vendor-version", default=None, help="Version to report; default: that of --like.")
 @click.option("--node-id", default=socket.gethostname, show_default="host name", help="This node's ID at the provider.")
 @click.option("--node", "other_nodes", multiple=True, help="Another node that volumes can be published to; repeatable.")
 @click.option("--topology-key", default=None, help="Key of the one topology segment; default: that of --like.")
 @click.option(
-    "--ids", type=click.Choice(["named", "uuid"]), default=None, help="How IDs are made; default: that of --like."
+    "--ids", type=click.Choice(["named", "uuid"]), default=None, help="MountKind IDs are made; default: that of --like."
 )
 @click.option(
     "--capacity", type=click.IntRange(min=0), default=0, help="Bytes of all volumes together; 0: what the disk has."
 )
 @click.option(
-    "--mounts", type=click.Choice(["auto", "bind", "symlink"]), default="auto", help="How volumes are shown at paths."
+    "--mounts",
+    type=click.Choice(["auto", "bind", "symlink"]),
+    default="auto",
+    help="MountKind volumes are shown at paths.",
 )
 @click.option(
     "--writable-links", is_flag=True, help="Make a link even where read-only was asked for and cannot be kept."
@@ -80,7 +83,7 @@ def main(  # noqa: PLR0913 - one parameter per option
     topology_key: str | None,
     ids: str | None,
     capacity: int,
-    mounts: Wish,
+    mounts: MountOption,
     writable_links: bool,
     rules: tuple[faults.Rule, ...],
     file: Path | None,
@@ -101,13 +104,13 @@ def main(  # noqa: PLR0913 - one parameter per option
         raise click.ClickException(str(exc)) from exc
 
 
-def run(endpoint: str, plugin: Plugin, trouble: faults.Faults, *, mounts: Wish, writable_links: bool) -> None:
-    """Serve until SIGTERM or SIGINT; calls that run then may end."""
+def run(endpoint: str, plugin: Plugin, trouble: faults.Faults, *, mounts: MountOption, writable_links: bool) -> None:
+    """Serve until SIGTERM or SIGINT, and let calls that run then end."""
     volumes, snapshots = Volumes(plugin), Snapshots(plugin)
     services: dict[str, tuple[object, ...]] = {
-        "Identity": (Identity(plugin),),
+        "Identity": (IdentityService(plugin),),
         "Controller": (volumes, snapshots),
-        "Node": (Node(plugin, volumes, wish=mounts, writable_links=writable_links),),
+        "Node": (Node(plugin, volumes, option=mounts, writable_links=writable_links),),
     }
     if plugin.profile.groups:
         services["GroupController"] = (Groups(plugin, snapshots),)

@@ -1,4 +1,4 @@
-"""Writing so that a kill at any moment leaves either the old or the new, and copying without following links."""
+"""Write so that a kill at any moment leaves either the old or the new, and copy without following links."""
 
 import errno
 import fcntl
@@ -11,11 +11,11 @@ from typing import Final
 
 Reached = Callable[[str], None]
 FICLONE: Final = 0x40049409
-"""ioctl of Linux that lets two files share their blocks (XFS, Btrfs)."""
+"""The ioctl of Linux by which two files share their blocks (XFS, Btrfs)."""
 
 
 def write_whole(path: Path, text: str, reached: Reached) -> None:
-    """Replace `path` by `text`, durably; after a crash it has the old content or the new, never a part."""
+    """Replace the content of `path` durably. After a crash it has the old content or the new, never a part."""
     temporary = path.with_name(f"{path.name}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -29,7 +29,7 @@ def write_whole(path: Path, text: str, reached: Reached) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was created, renamed or removed in `folder` survive a power cut."""
+    """Make what was created, renamed or removed in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -38,7 +38,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename durably; raises FileExistsError if something is in the way."""
+    """Rename durably. Raises FileExistsError if something is in the way."""
     require_absent(target)
     source.rename(target)
     sync_folder(target.parent)
@@ -46,13 +46,13 @@ def move(source: Path, target: Path) -> None:
 
 
 def require_absent(path: Path) -> None:
-    """Raises FileExistsError if anything, a dangling link too, has this name."""
+    """Raise FileExistsError if anything has this name, also a dangling link."""
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, "something is in the way: move it elsewhere and repeat the call", str(path))
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a tree; links are removed, not followed; absent is fine."""
+    """Remove a file or a tree, if it is there. Links are removed, not followed."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
     elif path.exists():
@@ -60,7 +60,7 @@ def remove(path: Path) -> None:
 
 
 def is_plain_folder(path: Path) -> bool:
-    """Whether `path` itself is a folder, and no link to one."""
+    """Return whether `path` itself is a folder, not a link to one."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except FileNotFoundError:
@@ -70,8 +70,8 @@ def is_plain_folder(path: Path) -> bool:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a folder durably: modes, owners, times, extended attributes, links as links, holes as holes.
 
-    Sockets are left out (they mean nothing without their process). The copy is what was there while it was made: a
-    writer that goes on writing may be seen half, as after a crash.
+    Sockets are left out, since they are of no use without their process. The copy may have a part of what is written
+    while it is made, as after a crash.
     """
     target.mkdir(mode=0o700)
     with os.scandir(source) as entries:
@@ -81,14 +81,14 @@ def copy_tree(source: Path, target: Path) -> None:
     sync_folder(target)
 
 
-def used(folder: Path) -> tuple[int, int]:
-    """Bytes allocated and files below `folder`, links not followed; files that vanish meanwhile are not counted."""
+def usage(folder: Path) -> tuple[int, int]:
+    """Return the bytes allocated and the number of files below `folder`. Links are not followed."""
     allocated = files = 0
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             try:
                 status = Path(parent, name).lstat()
-            except FileNotFoundError:
+            except FileNotFoundError:  # removed since the folder was read
                 continue
             allocated += status.st_blocks * 512
             files += 1
@@ -133,7 +133,7 @@ def _share_blocks(reading: int, writing: int) -> bool:
 
 
 def _copy_data(reading: int, writing: int) -> None:
-    """Copy only where there is data: a sparse file stays sparse."""
+    """Copy only where there is data, so that a sparse file stays sparse."""
     size = os.fstat(reading).st_size
     start = 0
     while start < size:
@@ -151,7 +151,7 @@ def _copy_data(reading: int, writing: int) -> None:
 
 
 def _copy_extent(reading: int, writing: int, start: int, end: int) -> bool:
-    """Whether all of it was still there: a file may shrink while it is copied."""
+    """Copy an extent, and return whether all of it was still there. A file may shrink while it is copied."""
     os.lseek(reading, start, os.SEEK_SET)
     os.lseek(writing, start, os.SEEK_SET)
     while start < end:

@@ -1,7 +1,7 @@
-"""Failures on purpose: delays, errors and deaths per RPC, and death at any step of a write.
+"""Inject faults: delays, errors and deaths per RPC, and death at any step of a write.
 
-A rule reads `RPC=WHAT[@after][*TIMES]`, WHAT being seconds (`2.5s`), `hold` (until the file of rules changes), a gRPC
-code (`UNAVAILABLE`) or `die`. Without `@after` it strikes before the RPC has an effect, with it afterwards, when the
+A rule reads `RPC=WHAT[@after][*TIMES]`. WHAT is a delay in seconds (`2.5s`), `hold` (until the file of rules changes),
+a gRPC code (`UNAVAILABLE`) or `die`. Without `@after` it takes effect before the RPC does anything, with it when the
 answer is ready. `*` means every RPC.
 """
 
@@ -39,7 +39,7 @@ _RULE: Final = re.compile(
 
 @dataclass
 class Rule:
-    """One failure; `times` counts down, None is for ever."""
+    """One fault. `times` counts down, and None means every time."""
 
     rpc: str
     after: bool
@@ -51,7 +51,7 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
-        """Raises ValueError, which says how a rule reads, for anything else."""
+        """Parse a rule. Raises ValueError, which says how to write one."""
         found = _RULE.fullmatch(text.strip())
         if found is None:
             raise ValueError(
@@ -86,7 +86,7 @@ class Faults:
     _seen: tuple[int, int] | None = None
 
     def strike(self, rpc: str, *, after: bool) -> None:
-        """Do what the rules say for this moment of `rpc`; raises Refused for an error code."""
+        """Do what the rules say for this moment of `rpc`. Raises Refused for an error code."""
         for rule in self._due(rpc, after=after):
             if rule.die:
                 die()
@@ -99,7 +99,7 @@ class Faults:
                 raise Refused(rule.code, f"failure on purpose, {moment}")
 
     def reach(self, point: str) -> None:
-        """A step of a write is done; ends the process if `die_at` names it."""
+        """Note that a step of a write is done, and end the process if `die_at` names the step."""
         if point == self.die_at:
             die()
 
@@ -117,7 +117,7 @@ class Faults:
             return due
 
     def _stands(self, rule: Rule) -> bool:
-        """Whether the rule is still one: those of the file end when it changes."""
+        """Return whether the rule still applies. The file's rules end when the file changes."""
         with self._lock:
             self._read_file()
             return any(rule is one for one in (*self.rules, *self._from_file))
@@ -138,5 +138,5 @@ class Faults:
 
 
 def die() -> None:
-    """End this process as SIGKILL from outside would: nothing is flushed, nobody is told."""
+    """End this process as SIGKILL from outside would, without flushing anything."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,11 +9,11 @@ from moorage.spec import csi_pb2 as csi
 from moorage_devplugin.plugin import Plugin, timestamp
 from moorage_devplugin.records import Group, Volume
 from moorage_devplugin.refusal import Refused, invalid, missing, required
-from moorage_devplugin.snapshots import Snapshots, described
+from moorage_devplugin.snapshots import Snapshots, csi_snapshot
 
 
 class Groups:
-    """Takes and deletes groups of snapshots. No volume of a group can be changed by this plugin meanwhile."""
+    """Takes and deletes groups of snapshots. This plugin changes no volume of a group meanwhile."""
 
     def __init__(self, plugin: Plugin, snapshots: Snapshots) -> None:
         self._plugin, self._vault, self._holds = plugin, plugin.vault, plugin.holds
@@ -29,23 +29,23 @@ class Groups:
     def create_volume_group_snapshot(
         self, request: csi.CreateVolumeGroupSnapshotRequest
     ) -> csi.CreateVolumeGroupSnapshotResponse:
-        """CSI spec, CreateVolumeGroupSnapshot: idempotent by name; after an error nothing of the group is left."""
+        """CSI spec, CreateVolumeGroupSnapshot. Idempotent by name. After an error, nothing of the group is left."""
         name = required(request.name, "name")
         if not request.source_volume_ids:
             raise invalid("source_volume_ids is missing in the request")
         wanted = sorted(set(request.source_volume_ids))
         with self._holds.change(f"group name {name}"), self._holds.read(*(f"volume {one}" for one in wanted)):
-            group = self._vault.groups.named(name)
+            group = self._vault.groups.by_name(name)
             if group is None:
                 group = self._take(name, [self._volume(one) for one in wanted])
             elif sorted(self._vault.snapshots.records[one].volume for one in group.snapshots) != wanted:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, f'a group "{name}" exists and is of other volumes')
-        return csi.CreateVolumeGroupSnapshotResponse(group_snapshot=self._described(group))
+        return csi.CreateVolumeGroupSnapshotResponse(group_snapshot=self._csi_group(group))
 
     def delete_volume_group_snapshot(
         self, request: csi.DeleteVolumeGroupSnapshotRequest
     ) -> csi.DeleteVolumeGroupSnapshotResponse:
-        """CSI spec, DeleteVolumeGroupSnapshot: OK if it is gone."""
+        """CSI spec, DeleteVolumeGroupSnapshot. OK if it is gone."""
         group_id = required(request.group_snapshot_id, "group_snapshot_id")
         with self._holds.change(f"group {group_id}"):
             group = self._vault.groups.get(group_id)
@@ -63,16 +63,16 @@ class Groups:
         if group is None:
             raise missing(f'there is no group of snapshots "{group_id}"')
         self._check_members(group, request.snapshot_ids)
-        return csi.GetVolumeGroupSnapshotResponse(group_snapshot=self._described(group))
+        return csi.GetVolumeGroupSnapshotResponse(group_snapshot=self._csi_group(group))
 
     def _take(self, name: str, volumes: Sequence[Volume]) -> Group:
         group_id = self._plugin.new_id(name)
-        # A kill between two snapshots leaves some without their group: the repeat of the call takes these over by name.
+        # A kill between two snapshots leaves some without their group. The repeat of the call finds them by name.
         taken = []
         with contextlib.ExitStack() as undo:
             for volume in volumes:
                 snapshot_name = f"{name} of {volume.id}"
-                snapshot = self._vault.snapshots.named(snapshot_name)
+                snapshot = self._vault.snapshots.by_name(snapshot_name)
                 snapshot = snapshot or self._snapshots.take(snapshot_name, volume, group=group_id)
                 undo.callback(self._vault.drop, self._vault.snapshots, snapshot)
                 taken.append(snapshot.id)
@@ -90,7 +90,7 @@ class Groups:
         return group
 
     def _drop(self, group: Group) -> None:
-        """Members first: after a kill the group is still there, and the repeat of the call goes on."""
+        """Drop the members first: after a kill, the group is still there for the repeat of the call."""
         for snapshot_id in group.snapshots:
             snapshot = self._vault.snapshots.records.get(snapshot_id)
             if snapshot is not None:
@@ -107,11 +107,11 @@ class Groups:
             raise missing(f'there is no volume "{volume_id}"')
         return volume
 
-    def _described(self, group: Group) -> csi.VolumeGroupSnapshot:
+    def _csi_group(self, group: Group) -> csi.VolumeGroupSnapshot:
         members = [self._vault.snapshots.get(one) for one in group.snapshots]
         return csi.VolumeGroupSnapshot(
             group_snapshot_id=group.id,
-            snapshots=[described(one) for one in members if one is not None],
+            snapshots=[csi_snapshot(one) for one in members if one is not None],
             creation_time=timestamp(group.created),
             ready_to_use=True,
         )

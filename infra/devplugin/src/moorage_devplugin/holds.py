@@ -1,4 +1,4 @@
-"""One operation at a time on a key, many readers; who comes too late is told ABORTED (CSI spec, Concurrency)."""
+"""Allow one operation at a time on a key, or many readers. Others get ABORTED (CSI spec, Concurrency)."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from moorage_devplugin.refusal import Refused
 
 
 class Holds:
-    """What is being worked on now. Nobody waits: the caller is told to come again."""
+    """The keys that are in use now. Raises Refused (ABORTED) instead of waiting."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class Holds:
 
     @contextmanager
     def change(self, *keys: str) -> Iterator[None]:
-        """Hold `keys` alone."""
+        """Hold `keys` alone in this block."""
         wanted = set(keys)
         with self._lock:
             for key in wanted:
@@ -34,7 +34,7 @@ class Holds:
 
     @contextmanager
     def read(self, *keys: str) -> Iterator[None]:
-        """Hold `keys` together with other readers."""
+        """Hold `keys` in this block, together with other readers."""
         wanted = set(keys)
         with self._lock:
             for key in wanted:

@@ -6,8 +6,8 @@ from moorage.spec import csi_pb2 as csi
 from moorage_devplugin.plugin import Plugin
 
 
-class Identity:
-    """Who the plugin is."""
+class IdentityService:
+    """Serves the plugin's name and capabilities."""
 
     def __init__(self, plugin: Plugin) -> None:
         self._plugin = plugin
@@ -30,5 +30,5 @@ class Identity:
         )
 
     def probe(self, _: csi.ProbeRequest) -> csi.ProbeResponse:
-        """Ready while the root is there."""
+        """CSI spec, Probe. Ready while the root is there."""
         return csi.ProbeResponse(ready=BoolValue(value=self._plugin.vault.root.is_dir()))

@@ -1,4 +1,4 @@
-"""Making a folder or file visible at another path: a bind mount where this process may, else a symbolic link."""
+"""Make a folder or file visible at another path: by a bind mount if this process may, or else a symbolic link."""
 
 import ctypes
 import errno
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final, Literal
 
-How = Literal["bind", "symlink"]
-Wish = Literal["auto", "bind", "symlink"]
+MountKind = Literal["bind", "symlink"]
+MountOption = Literal["auto", "bind", "symlink"]
 MS_RDONLY: Final = 1
 MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
@@ -21,13 +21,16 @@ class ReadOnlyImpossible(Exception):
     """A symbolic link cannot be read-only."""
 
 
-def show(source: Path, target: Path, *, wish: Wish, readonly: bool) -> How:
-    """Make `source` visible at `target`; raises OSError, and ReadOnlyImpossible where only a link can be made."""
-    if wish != "symlink" and sys.platform == "linux":
+def show(source: Path, target: Path, *, option: MountOption, readonly: bool) -> MountKind:
+    """Make `source` visible at `target`, and return how.
+
+    Raises OSError, and ReadOnlyImpossible if it must be read-only and only a link can be made.
+    """
+    if option != "symlink" and sys.platform == "linux":
         try:
             _bind(source, target, readonly=readonly)
         except OSError as exc:
-            if wish == "bind" or exc.errno not in _MAY_NOT:
+            if option == "bind" or exc.errno not in _MAY_NOT:
                 raise
         else:
             return "bind"
@@ -42,7 +45,7 @@ def show(source: Path, target: Path, *, wish: Wish, readonly: bool) -> How:
 
 
 def shows(source: Path, target: Path) -> bool:
-    """Whether `target` shows `source` now, by a mount or by a link."""
+    """Return whether `source` is visible at `target` now, by a mount or by a link."""
     if target.is_symlink():
         return target.readlink() == source
     try:
@@ -52,7 +55,10 @@ def shows(source: Path, target: Path) -> bool:
 
 
 def hide(target: Path) -> None:
-    """Undo `show`, and remove what then remains if it is empty; safe to repeat. Raises OSError (EBUSY: in use)."""
+    """Undo `show`, and remove what is left at `target` if it is empty. Safe to repeat.
+
+    Raises OSError (EBUSY if it is in use).
+    """
     while is_mount(target):
         _call("umount2", str(target).encode(), UMOUNT_NOFOLLOW)
     if target.is_symlink() or (target.is_file() and target.stat().st_size == 0):
@@ -62,7 +68,7 @@ def hide(target: Path) -> None:
 
 
 def is_mount(path: Path) -> bool:
-    """Whether something is mounted exactly there, a bind mount of the same file system too."""
+    """Return whether anything is mounted exactly there, also a bind mount of the same file system."""
     if sys.platform != "linux":
         return path.is_mount()
     wanted = str(path)
@@ -81,6 +87,7 @@ def _bind(source: Path, target: Path, *, readonly: bool) -> None:
     try:
         _call("mount", str(source).encode(), str(target).encode(), None, MS_BIND, None)
         if readonly:
+            # mount(2) ignores MS_RDONLY when it makes a bind mount, so a second call sets it.
             _call("mount", None, str(target).encode(), None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
     except OSError:
         if is_mount(target):

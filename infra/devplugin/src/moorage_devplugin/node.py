@@ -1,7 +1,7 @@
 """The Node service (CSI spec, Node Service RPC).
 
-A use is recorded before anything is done at a path, and forgotten after it was undone: a kill in between leaves a
-record whose path is checked again by the repeat of the call.
+A use is recorded before anything is done at a path, and forgotten after it was undone. A kill in between leaves a
+record, whose path the repeat of the call checks again.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from moorage_devplugin.volumes import BLOCK_FILE, Volumes
 
 
 class Node:
-    """Shows volumes at paths of this machine."""
+    """Publishes volumes at paths of this machine."""
 
-    def __init__(self, plugin: Plugin, volumes: Volumes, *, wish: mounts.Wish, writable_links: bool) -> None:
+    def __init__(self, plugin: Plugin, volumes: Volumes, *, option: mounts.MountOption, writable_links: bool) -> None:
         self._plugin, self._vault, self._holds, self._volumes = plugin, plugin.vault, plugin.holds, volumes
-        self._wish, self._writable_links = wish, writable_links
+        self._wish, self._writable_links = option, writable_links
 
     def node_get_info(self, _: csi.NodeGetInfoRequest) -> csi.NodeGetInfoResponse:
         return csi.NodeGetInfoResponse(node_id=self._plugin.node_id, accessible_topology=self._plugin.topology)
@@ -36,19 +36,19 @@ class Node:
         )
 
     def node_stage_volume(self, request: csi.NodeStageVolumeRequest) -> csi.NodeStageVolumeResponse:
-        """CSI spec, NodeStageVolume: a folder needs no preparation; that it was staged is kept."""
+        """CSI spec, NodeStageVolume. A folder needs no preparation, so it is only recorded as staged."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.staging_target_path, "staging_target_path")
         capability = self._capability(request, "volume_capability")
         with self._holds.change(f"volume {volume_id}"):
-            volume = self._volumes.known(volume_id)
+            volume = self._volumes.require(volume_id)
             use = self._use(volume, path, "staged", capability, readonly=False)
             if not self._is_in_use_already(use):
                 self._vault.uses.put(use)
         return csi.NodeStageVolumeResponse()
 
     def node_unstage_volume(self, request: csi.NodeUnstageVolumeRequest) -> csi.NodeUnstageVolumeResponse:
-        """CSI spec, NodeUnstageVolume: OK if it is not staged."""
+        """CSI spec, NodeUnstageVolume. OK if it is not staged."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.staging_target_path, "staging_target_path")
         with self._holds.change(f"volume {volume_id}"):
@@ -64,22 +64,22 @@ class Node:
         return csi.NodeUnstageVolumeResponse()
 
     def node_publish_volume(self, request: csi.NodePublishVolumeRequest) -> csi.NodePublishVolumeResponse:
-        """CSI spec, NodePublishVolume: by bind mount or link; idempotent per path."""
+        """CSI spec, NodePublishVolume. By bind mount or link, and idempotent per path."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.target_path, "target_path")
         capability = self._capability(request, "volume_capability")
         with self._holds.change(f"volume {volume_id}", f"path {path}"):
-            volume = self._volumes.known(volume_id)
+            volume = self._volumes.require(volume_id)
             self._check_staged(volume_id, request.staging_target_path)
             use = self._use(volume, path, "published", capability, readonly=request.readonly)
-            source = self._shown(volume)
+            source = self._source(volume)
             self._check_single(use)
             if not self._is_in_use_already(use) or not mounts.shows(source, path):
                 self._publish(use, source, path)
         return csi.NodePublishVolumeResponse()
 
     def node_unpublish_volume(self, request: csi.NodeUnpublishVolumeRequest) -> csi.NodeUnpublishVolumeResponse:
-        """CSI spec, NodeUnpublishVolume: OK if it is not published; the target path is removed."""
+        """CSI spec, NodeUnpublishVolume. OK if it is not published. The target path is removed."""
         volume_id = required(request.volume_id, "volume_id")
         path = _absolute(request.target_path, "target_path")
         with self._holds.change(f"volume {volume_id}", f"path {path}"):
@@ -91,12 +91,12 @@ class Node:
         return csi.NodeUnpublishVolumeResponse()
 
     def node_get_volume_stats(self, request: csi.NodeGetVolumeStatsRequest) -> csi.NodeGetVolumeStatsResponse:
-        """CSI spec, NodeGetVolumeStats: what the data takes on the disk, against the volume's size."""
+        """CSI spec, NodeGetVolumeStats. Used is what the data takes on the disk, total the volume's size."""
         volume = self._at_path(request.volume_id, request.volume_path)
         condition = self._volumes.condition(volume)
         usage = []
         if not condition.abnormal:
-            taken, files = disk.used(self._vault.data(volume))
+            taken, files = disk.usage(self._vault.data(volume))
             size = volume.capacity or taken
             usage.append(_usage(csi.VolumeUsage.BYTES, total=size, used=taken))
             if not volume.block:
@@ -105,7 +105,7 @@ class Node:
         return csi.NodeGetVolumeStatsResponse(usage=usage, volume_condition=condition)
 
     def node_expand_volume(self, request: csi.NodeExpandVolumeRequest) -> csi.NodeExpandVolumeResponse:
-        """CSI spec, NodeExpandVolume: the controller did all there is to do."""
+        """CSI spec, NodeExpandVolume. The controller did all there is to do."""
         volume = self._at_path(request.volume_id, request.volume_path)
         wanted = request.capacity_range
         if wanted.required_bytes > volume.capacity or 0 < wanted.limit_bytes < volume.capacity:
@@ -117,7 +117,7 @@ class Node:
         self._vault.uses.put(use)
         readonly = use.readonly and not self._writable_links
         try:
-            how = mounts.show(source, path, wish=self._wish, readonly=readonly)
+            how = mounts.show(source, path, option=self._wish, readonly=readonly)
         except mounts.ReadOnlyImpossible as exc:
             self._vault.uses.forget(use.id)
             text = "read-only needs a bind mount, which this process may not make: run the plugin as root on Linux"
@@ -158,7 +158,7 @@ class Node:
             kind="staged" if kind == "staged" else "published",
             readonly=readonly,
             mode=capability.access_mode.mode,
-            # A digest: mount flags may hold secrets, and only whether they are the same is needed.
+            # A digest, because mount flags may hold secrets and are only compared.
             capability=hashlib.sha256(capability.SerializeToString(deterministic=True)).hexdigest(),
         )
 
@@ -170,7 +170,7 @@ class Node:
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"the volume is not staged at {staging}: stage it first")
 
     def _check_single(self, use: Use) -> None:
-        """One path at a time for a single writer (CSI spec, NodePublishVolume, access mode of the second path)."""
+        """Refuse a second path for a single writer (CSI spec, NodePublishVolume, access mode of the second path)."""
         single = csi.VolumeCapability.AccessMode.SINGLE_NODE_SINGLE_WRITER
         for other in self._vault.uses.ready():
             elsewhere = other.volume == use.volume and other.kind == "published" and other.id != use.id
@@ -179,16 +179,16 @@ class Node:
                 raise Refused(grpc.StatusCode.FAILED_PRECONDITION, text)
 
     def _at_path(self, volume_id: str, path: str) -> Volume:
-        """The volume, if it is staged or published at `path`; else NOT_FOUND."""
+        """Return the volume if it is staged or published at `path`. Raises Refused (NOT_FOUND) if not."""
         required(volume_id, "volume_id")
         required(path, "volume_path")
-        volume = self._volumes.known(volume_id)
+        volume = self._volumes.require(volume_id)
         use = self._vault.uses.get(_use_id(volume.id, Path(os.path.normpath(path))))
         if use is None or (use.kind == "published" and not os.path.lexists(path)):
             raise missing(f'volume "{volume.id}" is not at {path}')
         return volume
 
-    def _shown(self, volume: Volume) -> Path:
+    def _source(self, volume: Volume) -> Path:
         condition = self._volumes.condition(volume)
         if condition.abnormal:
             raise Refused(grpc.StatusCode.INTERNAL, condition.message)

@@ -1,4 +1,4 @@
-"""What the services share: the profile, the vault, this node's name, and what is being worked on."""
+"""What the services share: the profile, the vault, this node's name, and the keys in use."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ T = TypeVar("T", bound="InOrder")
 
 
 class InOrder(Protocol):
-    """A thing with a place in a list."""
+    """An item with a place in a list."""
 
     @property
     def seq(self) -> int: ...
@@ -37,7 +37,7 @@ class Plugin:
     nodes: frozenset[str]
     """Every node that volumes can be published to, this one included."""
     capacity: int = 0
-    """Bytes that all volumes together may have; zero: as much as the disk has free."""
+    """Bytes that all volumes together may have, or 0 for as much as the disk has free."""
     holds: Holds = field(default_factory=Holds)
 
     @property
@@ -45,7 +45,7 @@ class Plugin:
         return csi.Topology(segments={self.profile.topology_key: self.node_id})
 
     def new_id(self, name: str) -> str:
-        """ID of a new object; the "named" scheme gives the same name the same ID, readable in a listing."""
+        """Return the ID of a new object. The "named" scheme gives the same name the same readable ID."""
         if self.profile.ids == "uuid":
             return str(uuid.uuid1())
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:LONGEST_SLUG].strip("._-")
@@ -53,9 +53,9 @@ class Plugin:
 
 
 def page(items: Sequence[T], *, token: str, size: int) -> tuple[Sequence[T], str]:
-    """One page of `items` and the token of the next; tokens stay right while things come and go.
+    """Return one page of `items` and the token of the next. Tokens stay valid while items come and go.
 
-    ABORTED for a token that was never given out (CSI spec, ListVolumes errors).
+    Raises Refused (ABORTED) for a token that was never given out (CSI spec, ListVolumes errors).
     """
     if size < 0:
         raise invalid("max_entries cannot be negative")
@@ -70,12 +70,15 @@ def page(items: Sequence[T], *, token: str, size: int) -> tuple[Sequence[T], str
 
 
 def timestamp(seconds: float) -> Timestamp:
-    """A protobuf Timestamp."""
+    """Return seconds since the epoch as a protobuf Timestamp."""
     return Timestamp(seconds=int(seconds), nanos=int(seconds % 1 * 1_000_000) * 1000)
 
 
 def is_block(capabilities: Iterable[csi.VolumeCapability], mixed: str) -> bool:
-    """Whether all ask for a block device; INVALID_ARGUMENT if one is incomplete, or if they differ (`mixed`)."""
+    """Return whether all ask for a block device.
+
+    Raises Refused (INVALID_ARGUMENT) if one is incomplete, or, with the text `mixed`, if they differ.
+    """
     kinds = set()
     for capability in capabilities:
         kind = capability.WhichOneof("access_type")

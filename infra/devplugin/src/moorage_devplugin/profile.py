@@ -1,4 +1,4 @@
-"""How the plugin presents itself: its own way, or another plugin's (`--like`)."""
+"""How the plugin behaves: in its own way, or like another plugin (`--like`)."""
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -15,7 +15,7 @@ TEBIBYTE: Final = 1 << 40
 
 @dataclass(frozen=True)
 class Wording:
-    """Texts of refusals that callers have been seen to depend on."""
+    """Texts of refusals that clients are known to depend on."""
 
     no_volume: str = 'there is no volume "{id}"'
     no_snapshot: str = 'there is no snapshot "{id}"'
@@ -28,7 +28,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything about the plugin that does not depend on its root."""
+    """All of the plugin that does not depend on its root."""
 
     name: str = "directory.csi.moorage"
     version: str = __version__
@@ -39,13 +39,13 @@ class Profile:
     echo_parameters: bool = False
     """Whether CreateVolume answers with the parameters as volume context."""
     strict: bool = True
-    """Whether parameters and access type of a repeated name, topology, and what is to be validated are compared."""
+    """Whether it compares parameters and access type of a repeated name, topology, and capabilities to validate."""
     list_positions: bool = False
-    """Whether list tokens are positions and volumes are listed bare, as csi-driver-host-path does."""
+    """Whether list tokens are positions and lists have bare volumes, as csi-driver-host-path does."""
     node_expansion: bool = False
     groups: bool = True
     mutable: frozenset[str] = frozenset({"note"})
-    """Mutable parameters that volumes take; they are kept, a folder has no other use for them."""
+    """Mutable parameters that volumes take. They are only stored, since a folder has no use for them."""
     wording: Wording = Wording()
     controller: tuple["Controls.Type", ...] = (
         Controls.CREATE_DELETE_VOLUME,

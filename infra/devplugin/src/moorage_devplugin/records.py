@@ -1,4 +1,4 @@
-"""What the plugin remembers of each volume, snapshot and use of a volume; one small JSON file each."""
+"""Records of volumes, snapshots, groups and uses of volumes, one small JSON file each."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ State = Literal["making", "ready", "dropping"]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What all records share: an ID that is also the file's name, and a place in the order of creation."""
+    """What all records share: an ID, which is also the file's name, and a place in the order of creation."""
 
     id: str
     name: str
@@ -23,14 +23,14 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError, KeyError or TypeError for anything `to_json` did not write."""
+        """Parse what `to_json` wrote. Raises ValueError, KeyError or TypeError for other text."""
         data: dict[str, Any] = json.loads(text)
         if data.pop("format") != 1:
             raise ValueError("the record is of a later version of moorage-devplugin")
-        return cls(**cls._decoded(data))
+        return cls(**cls._decode(data))
 
     @classmethod
-    def _decoded(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _decode(cls, data: dict[str, Any]) -> dict[str, Any]:
         return data
 
 
@@ -45,7 +45,7 @@ class Attachment:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume(Record):
-    """A volume; its data lies in volumes/<id>, a block volume's in the file volumes/<id>/block."""
+    """A volume. Its data is in volumes/<id>, a block volume's in the file volumes/<id>/block."""
 
     capacity: int
     block: bool
@@ -57,13 +57,13 @@ class Volume(Record):
     attachments: dict[str, Attachment] = field(default_factory=dict)
 
     @classmethod
-    def _decoded(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _decode(cls, data: dict[str, Any]) -> dict[str, Any]:
         return data | {"attachments": {node: Attachment(**one) for node, one in data["attachments"].items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(Record):
-    """A copy of a volume's data, below snapshots/<id>; it does not need the volume any more."""
+    """A copy of a volume's data, in snapshots/<id>. It does not need the volume."""
 
     volume: str
     size: int
@@ -80,7 +80,7 @@ class Group(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Use(Record):
-    """A path of this node at which a volume is staged or published; `name` is the path, `id` its hash."""
+    """A path of this node at which a volume is staged or published. `name` is the path, `id` its hash."""
 
     volume: str
     kind: Literal["staged", "published"]

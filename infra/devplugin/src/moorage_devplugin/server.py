@@ -1,4 +1,4 @@
-"""Serves the services on a socket: one generic handler per RPC of csi.proto, faults and log lines around each."""
+"""Serve the services on a socket: one generic handler per RPC of csi.proto, with faults and log lines around each."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ log: Final = logging.getLogger("moorage_devplugin")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line; never anything of a request but the names that are passed on purpose."""
+    """Format a record as one line of JSON. Of a request, it has only the fields in FIELDS."""
 
     FIELDS: Final = ("rpc", "code", "milliseconds", "volume", "text", "id", "was", "endpoint", "root")
 
@@ -45,14 +45,14 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Write structured lines to standard error."""
+    """Write structured log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def serve(endpoint: str, services: Mapping[str, tuple[object, ...]], faults: Faults) -> grpc.Server:
-    """Start to serve `services` (name in csi.proto -> who implements it); raises Unusable for a bad endpoint."""
+    """Serve `services`, each name in csi.proto with its implementations. Raises Unusable for a bad endpoint."""
     server = grpc.server(
         ThreadPoolExecutor(THREADS, thread_name_prefix="rpc"),
         options=(
@@ -64,15 +64,15 @@ def serve(endpoint: str, services: Mapping[str, tuple[object, ...]], faults: Fau
     for name, implementations in services.items():
         server.add_generic_rpc_handlers((_handlers(name, implementations, faults),))
     try:
-        server.add_insecure_port(_free(endpoint))
+        server.add_insecure_port(_free_endpoint(endpoint))
     except RuntimeError as exc:
         raise Unusable(f"{endpoint} cannot be listened on: {exc}") from exc
     server.start()
     return server
 
 
-def _free(endpoint: str) -> str:
-    """The endpoint, after a socket that a dead process left behind was removed."""
+def _free_endpoint(endpoint: str) -> str:
+    """Remove a socket that a dead process left, and return the endpoint. Raises Unusable."""
     scheme, _, rest = endpoint.partition("://")
     if scheme != "unix" or not rest.startswith("/"):
         raise Unusable(f"{endpoint} is no endpoint: write unix:///absolute/path")
@@ -93,18 +93,18 @@ def _handlers(service: str, implementations: tuple[object, ...], faults: Faults)
         rpc: Rpc | None = next((getattr(one, name) for one in implementations if hasattr(one, name)), None)
         if rpc is not None:
             methods[method.name] = grpc.unary_unary_rpc_method_handler(
-                _wrapped(method.name, rpc, faults),
+                _handler(method.name, rpc, faults),
                 request_deserializer=GetMessageClass(method.input_type).FromString,
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
     return grpc.method_handlers_generic_handler(f"csi.v1.{service}", methods)
 
 
-def _wrapped(name: str, rpc: Rpc, faults: Faults) -> Callable[[Any, grpc.ServicerContext], Message]:
+def _handler(name: str, rpc: Rpc, faults: Faults) -> Callable[[Any, grpc.ServicerContext], Message]:
     def call(request: Any, context: grpc.ServicerContext) -> Message:
         started = time.monotonic()
         try:
-            response = _struck(name, rpc, request, faults)
+            response = _call_with_faults(name, rpc, request, faults)
         except Refused as exc:
             _report(name, request, exc.code, started, exc.text)
             context.abort(exc.code, exc.text)
@@ -114,15 +114,15 @@ def _wrapped(name: str, rpc: Rpc, faults: Faults) -> Callable[[Any, grpc.Service
     return call
 
 
-def _struck(name: str, rpc: Rpc, request: Any, faults: Faults) -> Message:
-    """The RPC between its faults; whatever goes wrong becomes Refused."""
+def _call_with_faults(name: str, rpc: Rpc, request: Any, faults: Faults) -> Message:
+    """Call the RPC with its faults before and after. Every exception becomes Refused."""
     try:
         faults.strike(name, after=False)
         response = rpc(request)
         faults.strike(name, after=True)
     except Refused:
         raise
-    except Exception as exc:  # the edge of the process: told to the caller and to the log, never lost
+    except Exception as exc:  # the edge of the process: the caller and the log get it
         log.exception("failed", extra={"rpc": name})
         raise Refused(grpc.StatusCode.INTERNAL, f"{type(exc).__name__}: {exc}") from exc
     return response
@@ -140,5 +140,5 @@ def _report(name: str, request: Any, code: grpc.StatusCode, started: float, text
 
 
 def snake(name: str) -> str:
-    """CreateVolume -> create_volume."""
+    """Return `create_volume` for `CreateVolume`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

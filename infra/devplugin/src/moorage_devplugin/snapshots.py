@@ -13,26 +13,26 @@ from moorage_devplugin.refusal import Refused, invalid, missing, required
 
 
 class Snapshots:
-    """Takes, deletes and lists snapshots: whole copies, so that the volume may go."""
+    """Takes, deletes and lists snapshots. They are whole copies, so that the volume may be deleted."""
 
     def __init__(self, plugin: Plugin) -> None:
         self._plugin, self._vault, self._holds = plugin, plugin.vault, plugin.holds
         self._profile, self._words = plugin.profile, plugin.profile.wording
 
     def create_snapshot(self, request: csi.CreateSnapshotRequest) -> csi.CreateSnapshotResponse:
-        """CSI spec, CreateSnapshot: idempotent by name; ready when it answers."""
+        """CSI spec, CreateSnapshot. Idempotent by name. The snapshot is ready when it answers."""
         volume_id = required(request.source_volume_id, "source_volume_id")
         required(request.name, "name")
         with self._holds.change(f"snapshot name {request.name}"), self._holds.read(f"volume {volume_id}"):
-            snapshot = self._vault.snapshots.named(request.name)
+            snapshot = self._vault.snapshots.by_name(request.name)
             if snapshot is None:
                 snapshot = self.take(request.name, self._source(volume_id))
             elif snapshot.volume != volume_id:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, self._words.other_snapshot.format(name=request.name))
-        return csi.CreateSnapshotResponse(snapshot=described(snapshot))
+        return csi.CreateSnapshotResponse(snapshot=csi_snapshot(snapshot))
 
     def delete_snapshot(self, request: csi.DeleteSnapshotRequest) -> csi.DeleteSnapshotResponse:
-        """CSI spec, DeleteSnapshot: OK if it is gone; one of a group goes with the group only."""
+        """CSI spec, DeleteSnapshot. OK if it is gone. A snapshot of a group is deleted with the group only."""
         snapshot_id = required(request.snapshot_id, "snapshot_id")
         with self._holds.change(f"snapshot {snapshot_id}"):
             snapshot = self._vault.snapshots.records.get(snapshot_id)
@@ -44,7 +44,7 @@ class Snapshots:
         return csi.DeleteSnapshotResponse()
 
     def list_snapshots(self, request: csi.ListSnapshotsRequest) -> csi.ListSnapshotsResponse:
-        """CSI spec, ListSnapshots: in order of creation, filtered by volume or snapshot; unknown ones give nothing."""
+        """CSI spec, ListSnapshots. In order of creation, filtered by volume or snapshot. None for an unknown one."""
         found = [
             one
             for one in self._vault.snapshots.ready()
@@ -55,7 +55,7 @@ class Snapshots:
         else:
             shown, token = page(found, token=request.starting_token, size=request.max_entries)
         entry = csi.ListSnapshotsResponse.Entry
-        return csi.ListSnapshotsResponse(entries=[entry(snapshot=described(one)) for one in shown], next_token=token)
+        return csi.ListSnapshotsResponse(entries=[entry(snapshot=csi_snapshot(one)) for one in shown], next_token=token)
 
     def get_snapshot(self, request: csi.GetSnapshotRequest) -> csi.GetSnapshotResponse:
         """CSI spec, GetSnapshot."""
@@ -63,10 +63,10 @@ class Snapshots:
         snapshot = self._vault.snapshots.get(snapshot_id)
         if snapshot is None:
             raise missing(self._words.no_snapshot.format(id=snapshot_id))
-        return csi.GetSnapshotResponse(snapshot=described(snapshot))
+        return csi.GetSnapshotResponse(snapshot=csi_snapshot(snapshot))
 
     def take(self, name: str, volume: Volume, *, group: str = "") -> Snapshot:
-        """Copy the data of `volume`; the caller holds it."""
+        """Copy the data of `volume`, which the caller must hold, and return the snapshot."""
         snapshot = Snapshot(
             id=self._plugin.new_id(name),
             name=name,
@@ -87,8 +87,8 @@ class Snapshots:
         return volume
 
 
-def described(snapshot: Snapshot) -> csi.Snapshot:
-    """The snapshot as CSI shows it."""
+def csi_snapshot(snapshot: Snapshot) -> csi.Snapshot:
+    """Return the snapshot as CSI has it."""
     return csi.Snapshot(
         size_bytes=snapshot.size,
         snapshot_id=snapshot.id,
@@ -100,7 +100,7 @@ def described(snapshot: Snapshot) -> csi.Snapshot:
 
 
 def _as_hostpath_pages(found: Sequence[Snapshot], *, token: str, size: int) -> tuple[Sequence[Snapshot], str]:
-    """Tokens are positions from 0 (as recorded of csi-driver-host-path 1.17, its odd text included)."""
+    """Return a page whose tokens are positions from 0 (as recorded of csi-driver-host-path 1.17, with its texts)."""
     if size < 0:
         raise invalid("max_entries cannot be negative")
     if token and not re.fullmatch(r"[0-9]{1,9}", token):

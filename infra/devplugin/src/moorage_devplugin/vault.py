@@ -1,13 +1,13 @@
-"""The root folder: records, data, and what a start after a kill has to put right.
+"""The root folder: records, data, and the repair at a start after a kill.
 
-    ROOT/volumes/<id>/     the data of a volume; anyone may look
+    ROOT/volumes/<id>/     the data of a volume
     ROOT/snapshots/<id>/   the data of a snapshot
     ROOT/state/<kind>/     one record per object: volumes, snapshots, groups, uses
     ROOT/making, trash     data on its way in or out
 
 The order of steps decides what a kill leaves. Making: record "making", data in `making`, moved into place, record
 "ready". Dropping: record "dropping", data moved to `trash`, record removed, trash emptied. At a start, "making" is
-undone (nobody was told the ID) and "dropping" is finished (it was asked for).
+undone, since no caller got the ID, and "dropping" is finished, since a caller asked for it.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ log: Final = logging.getLogger(__name__)
 
 
 class Unusable(Exception):
-    """The root cannot be served; the text says what to do."""
+    """The root cannot be served. The text says what to do."""
 
 
 @dataclass
-class Shelf(Generic[R]):
-    """All records of one kind, in memory and on disk; disk first."""
+class RecordStore(Generic[R]):
+    """All records of one kind, in memory and on disk. The disk is written first."""
 
     folder: Path
     kind: type[R]
@@ -47,7 +47,7 @@ class Shelf(Generic[R]):
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self) -> None:
-        """Read all records; raises Unusable for one that cannot be read."""
+        """Read all records. Raises Unusable for one that cannot be read."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self.folder.iterdir()):
             if path.name.endswith(".tmp"):
@@ -60,14 +60,14 @@ class Shelf(Generic[R]):
             self.records[record.id] = record
 
     def put(self, record: R) -> R:
-        """Remember `record` durably."""
+        """Write `record` durably, and return it."""
         with self._lock:
             disk.write_whole(self._path(record.id), record.to_json(), self.reached)
             self.records[record.id] = record
         return record
 
     def forget(self, record_id: str) -> None:
-        """Forget it durably; safe to repeat."""
+        """Remove a record durably. Safe to repeat."""
         with self._lock:
             self._path(record_id).unlink(missing_ok=True)
             disk.sync_folder(self.folder)
@@ -75,15 +75,15 @@ class Shelf(Generic[R]):
         self.reached("forgot-record")
 
     def get(self, record_id: str) -> R | None:
-        """The record, once it is ready."""
+        """Return the record if it is ready, or else None."""
         record = self.records.get(record_id)
         return record if record is not None and record.state == "ready" else None
 
-    def named(self, name: str) -> R | None:
+    def by_name(self, name: str) -> R | None:
         return next((record for record in self.ready() if record.name == name), None)
 
     def ready(self) -> list[R]:
-        """All that are ready, in order of creation."""
+        """Return all records that are ready, in order of creation."""
         with self._lock:
             found = [record for record in self.records.values() if record.state == "ready"]
         return sorted(found, key=lambda record: record.seq)
@@ -101,15 +101,15 @@ class Vault:
         self.root = root.resolve()
         self.reached, self.now = reached, now
         state = self.root / "state"
-        self.volumes = Shelf(state / "volumes", Volume, reached)
-        self.snapshots = Shelf(state / "snapshots", Snapshot, reached)
-        self.groups = Shelf(state / "groups", Group, reached)
-        self.uses = Shelf(state / "uses", Use, reached)
+        self.volumes = RecordStore(state / "volumes", Volume, reached)
+        self.snapshots = RecordStore(state / "snapshots", Snapshot, reached)
+        self.groups = RecordStore(state / "groups", Group, reached)
+        self.uses = RecordStore(state / "uses", Use, reached)
         self._seq = 0
         self._seq_lock = threading.Lock()
 
     def open(self) -> None:
-        """Take the root and put right what a kill left; raises Unusable."""
+        """Lock the root, and repair what a kill left. Raises Unusable."""
         try:
             for name in ("volumes", "snapshots", "state", "making", "trash"):
                 (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -119,8 +119,8 @@ class Vault:
             raise Unusable(f"another moorage-devplugin serves {self.root}: stop it, or choose another --root") from exc
         except OSError as exc:
             raise Unusable(f"{self.root} cannot be used as root: {exc.strerror}") from exc
-        for shelf in (self.volumes, self.snapshots, self.groups, self.uses):
-            shelf.load()
+        for store in (self.volumes, self.snapshots, self.groups, self.uses):
+            store.load()
         self._repair()
         every: list[Record] = [*self.volumes.ready(), *self.snapshots.ready(), *self.groups.ready(), *self.uses.ready()]
         self._seq = max((record.seq for record in every), default=0)
@@ -131,21 +131,21 @@ class Vault:
             return self._seq
 
     def data(self, record: Volume | Snapshot) -> Path:
-        """The folder of a volume or snapshot; never outside the root, since IDs are checked when they are made."""
+        """Return the folder of a volume or snapshot. It is in the root, since IDs are checked when they are made."""
         return self.root / ("volumes" if isinstance(record, Volume) else "snapshots") / record.id
 
-    def make(self, shelf: Shelf[D], record: D, fill: Callable[[Path], None]) -> D:
-        """Bring a volume or snapshot into being; `fill` gets the path at which it makes the folder.
+    def make(self, store: RecordStore[D], record: D, fill: Callable[[Path], None]) -> D:
+        """Make a volume or snapshot, and return its record. `fill` gets the path at which it makes the folder.
 
-        Raises what `fill` raises, and OSError (FileExistsError: a folder that is not ours is in the way); then nothing
-        of it is left.
+        Raises what `fill` raises, and OSError (FileExistsError if a folder that is not ours is in the way). Nothing of
+        the object is left then.
         """
-        left = shelf.records.get(record.id)
+        left = store.records.get(record.id)
         if left is not None:
-            self._finish_drop(shelf, left)
+            self._finish_drop(store, left)
         data, making = self.data(record), self.root / "making" / record.id
-        disk.require_absent(data)  # so that "making" at a start means that the data is ours to remove
-        shelf.put(record)
+        disk.require_absent(data)  # so that a repair of "making" removes nothing that is not ours
+        store.put(record)
         placed = False
         try:
             disk.remove(making)
@@ -154,37 +154,37 @@ class Vault:
             disk.move(making, data)
             placed = True
             self.reached("placed-data")
-            return shelf.put(dataclasses.replace(record, state="ready"))
+            return store.put(dataclasses.replace(record, state="ready"))
         except BaseException:
             disk.remove(making)
             if placed:
                 disk.remove(data)
-            shelf.forget(record.id)
+            store.forget(record.id)
             raise
 
-    def drop(self, shelf: Shelf[R], record: R) -> None:
-        """Remove a record and its data; safe to repeat, finished at the next start if it is interrupted."""
-        dropping = shelf.put(dataclasses.replace(record, state="dropping"))
-        self._finish_drop(shelf, dropping)
+    def drop(self, store: RecordStore[R], record: R) -> None:
+        """Remove a record and its data. Safe to repeat. The next start finishes what was interrupted."""
+        dropping = store.put(dataclasses.replace(record, state="dropping"))
+        self._finish_drop(store, dropping)
 
-    def _finish_drop(self, shelf: Shelf[R], record: R) -> None:
+    def _finish_drop(self, store: RecordStore[R], record: R) -> None:
         trash = self.root / "trash" / f"{record.id}.{uuid.uuid4().hex}"
         if isinstance(record, Volume | Snapshot) and os.path.lexists(self.data(record)):
             disk.move(self.data(record), trash)
             self.reached("trashed-data")
-        shelf.forget(record.id)
+        store.forget(record.id)
         disk.remove(trash)
 
     def _repair(self) -> None:
         for folder in ("making", "trash"):
             for path in (self.root / folder).iterdir():
                 disk.remove(path)
-        self._repair_shelf(self.volumes)
-        self._repair_shelf(self.snapshots)
-        self._repair_shelf(self.groups)
-        self._repair_shelf(self.uses)
+        self._repair_records(self.volumes)
+        self._repair_records(self.snapshots)
+        self._repair_records(self.groups)
+        self._repair_records(self.uses)
 
-    def _repair_shelf(self, shelf: Shelf[R]) -> None:
-        for record in [one for one in shelf.records.values() if one.state != "ready"]:
+    def _repair_records(self, store: RecordStore[R]) -> None:
+        for record in [one for one in store.records.values() if one.state != "ready"]:
             log.info("finishing what was interrupted", extra={"id": record.id, "was": record.state})
-            self._finish_drop(shelf, record)
+            self._finish_drop(store, record)

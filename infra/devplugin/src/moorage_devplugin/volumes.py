@@ -41,23 +41,23 @@ class Volumes:
         )
 
     def create_volume(self, request: csi.CreateVolumeRequest) -> csi.CreateVolumeResponse:
-        """CSI spec, CreateVolume: idempotent by name."""
+        """CSI spec, CreateVolume. Idempotent by name."""
         required(request.name, "name")
         block = is_block(request.volume_capabilities, self._words.mixed_access)
         self._check_range(request.capacity_range)
         self._check_mutable(request.mutable_parameters)
         sources = [key for key in (_source_key(request.volume_content_source),) if key]
         with self._holds.change(f"volume name {request.name}"), self._holds.read(*sources):
-            existing = self._vault.volumes.named(request.name)
+            existing = self._vault.volumes.by_name(request.name)
             if existing is None:
                 self._check_topology(request.accessibility_requirements)
                 existing = self._make(request, block)
             else:
                 self._check_same(existing, request, block)
-        return csi.CreateVolumeResponse(volume=self.described(existing))
+        return csi.CreateVolumeResponse(volume=self.csi_volume(existing))
 
     def delete_volume(self, request: csi.DeleteVolumeRequest) -> csi.DeleteVolumeResponse:
-        """CSI spec, DeleteVolume: OK if it is gone; FAILED_PRECONDITION while a node uses it."""
+        """CSI spec, DeleteVolume. OK if it is gone, FAILED_PRECONDITION while a node uses it."""
         volume_id = required(request.volume_id, "volume_id")
         with self._holds.change(f"volume {volume_id}"):
             volume = self._vault.volumes.records.get(volume_id)
@@ -69,14 +69,14 @@ class Volumes:
     def controller_publish_volume(
         self, request: csi.ControllerPublishVolumeRequest
     ) -> csi.ControllerPublishVolumeResponse:
-        """CSI spec, ControllerPublishVolume: idempotent per volume and node."""
+        """CSI spec, ControllerPublishVolume. Idempotent per volume and node."""
         volume_id, node_id = required(request.volume_id, "volume_id"), required(request.node_id, "node_id")
         if not request.HasField("volume_capability"):
             raise invalid("volume_capability is missing in the request")
         block = is_block([request.volume_capability], self._words.mixed_access)
         wanted = Attachment(readonly=request.readonly, mode=request.volume_capability.access_mode.mode, block=block)
         with self._holds.change(f"volume {volume_id}"):
-            volume = self.known(volume_id)
+            volume = self.require(volume_id)
             if node_id not in self._plugin.nodes:
                 raise missing(f'there is no node "{node_id}"')
             existing = volume.attachments.get(node_id)
@@ -94,7 +94,7 @@ class Volumes:
     def controller_unpublish_volume(
         self, request: csi.ControllerUnpublishVolumeRequest
     ) -> csi.ControllerUnpublishVolumeResponse:
-        """CSI spec, ControllerUnpublishVolume: OK if there is no such volume or attachment; no node means all nodes."""
+        """CSI spec, ControllerUnpublishVolume. OK without such a volume or attachment. No node means all nodes."""
         volume_id = required(request.volume_id, "volume_id")
         with self._holds.change(f"volume {volume_id}"):
             volume = self._vault.volumes.get(volume_id)
@@ -107,13 +107,13 @@ class Volumes:
     def validate_volume_capabilities(
         self, request: csi.ValidateVolumeCapabilitiesRequest
     ) -> csi.ValidateVolumeCapabilitiesResponse:
-        """CSI spec, ValidateVolumeCapabilities: everything that is asked is confirmed, or nothing, with the reason."""
+        """CSI spec, ValidateVolumeCapabilities. Confirms all that is asked, or nothing and says why."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.volume_capabilities:
             raise invalid("volume_capabilities is missing in the request")
-        volume = self.known(volume_id)
+        volume = self.require(volume_id)
         blocks = {is_block([one], self._words.mixed_access) for one in request.volume_capabilities}
-        reason = self._unfit(volume, blocks, request) if self._profile.strict else ""
+        reason = self._mismatch(volume, blocks, request) if self._profile.strict else ""
         if reason:
             return csi.ValidateVolumeCapabilitiesResponse(message=reason)
         return csi.ValidateVolumeCapabilitiesResponse(
@@ -126,7 +126,7 @@ class Volumes:
         )
 
     def list_volumes(self, request: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
-        """CSI spec, ListVolumes: in order of creation."""
+        """CSI spec, ListVolumes. In order of creation."""
         every = self._vault.volumes.ready()
         if self._profile.list_positions:
             return _as_hostpath_lists(every, request, self)
@@ -136,7 +136,7 @@ class Volumes:
         return csi.ListVolumesResponse(
             entries=[
                 entry(
-                    volume=self.described(one),
+                    volume=self.csi_volume(one),
                     status=status(published_node_ids=sorted(one.attachments), volume_condition=self.condition(one)),
                 )
                 for one in shown
@@ -146,14 +146,14 @@ class Volumes:
 
     def controller_get_volume(self, request: csi.ControllerGetVolumeRequest) -> csi.ControllerGetVolumeResponse:
         """CSI spec, ControllerGetVolume."""
-        volume = self.known(required(request.volume_id, "volume_id"))
+        volume = self.require(required(request.volume_id, "volume_id"))
         status = csi.ControllerGetVolumeResponse.VolumeStatus(
             published_node_ids=sorted(volume.attachments), volume_condition=self.condition(volume)
         )
-        return csi.ControllerGetVolumeResponse(volume=self.described(volume), status=status)
+        return csi.ControllerGetVolumeResponse(volume=self.csi_volume(volume), status=status)
 
     def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
-        """CSI spec, GetCapacity: nothing for a place that is not here."""
+        """CSI spec, GetCapacity. 0 for another topology than this node's."""
         segments = request.accessible_topology.segments
         if request.HasField("accessible_topology") and not self._is_here(segments):
             return csi.GetCapacityResponse(available_capacity=0)
@@ -166,13 +166,13 @@ class Volumes:
     def controller_expand_volume(
         self, request: csi.ControllerExpandVolumeRequest
     ) -> csi.ControllerExpandVolumeResponse:
-        """CSI spec, ControllerExpandVolume: OK with the present size if that is large enough."""
+        """CSI spec, ControllerExpandVolume. OK with the present size if that is large enough."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.HasField("capacity_range"):
             raise invalid("capacity_range is missing in the request")
         self._check_range(request.capacity_range)
         with self._holds.change(f"volume {volume_id}"):
-            volume = self.known(volume_id)
+            volume = self.require(volume_id)
             limit = request.capacity_range.limit_bytes
             if limit and volume.capacity > limit:
                 raise Refused(
@@ -191,27 +191,27 @@ class Volumes:
     def controller_modify_volume(
         self, request: csi.ControllerModifyVolumeRequest
     ) -> csi.ControllerModifyVolumeResponse:
-        """CSI spec, ControllerModifyVolume: INVALID_ARGUMENT for a parameter that volumes here do not take."""
+        """CSI spec, ControllerModifyVolume. INVALID_ARGUMENT for a parameter that volumes here do not take."""
         volume_id = required(request.volume_id, "volume_id")
         if not request.mutable_parameters:
             raise invalid("mutable_parameters is missing in the request")
         self._check_mutable(request.mutable_parameters)
         with self._holds.change(f"volume {volume_id}"):
-            volume = self.known(volume_id)
+            volume = self.require(volume_id)
             mutable = volume.mutable | dict(request.mutable_parameters)
             if mutable != volume.mutable:
                 self._vault.volumes.put(dataclasses.replace(volume, mutable=mutable))
         return csi.ControllerModifyVolumeResponse()
 
-    def known(self, volume_id: str) -> Volume:
-        """The volume, or NOT_FOUND."""
+    def require(self, volume_id: str) -> Volume:
+        """Return the volume. Raises Refused (NOT_FOUND) if there is none."""
         volume = self._vault.volumes.get(volume_id)
         if volume is None:
             raise missing(self._words.no_volume.format(id=volume_id))
         return volume
 
-    def described(self, volume: Volume, *, bare: bool = False) -> csi.Volume:
-        """The volume as CSI shows it."""
+    def csi_volume(self, volume: Volume, *, bare: bool = False) -> csi.Volume:
+        """Return the volume as CSI has it."""
         source = None
         if volume.source_snapshot:
             source = csi.VolumeContentSource(
@@ -230,7 +230,7 @@ class Volumes:
         )
 
     def condition(self, volume: Volume) -> csi.VolumeCondition:
-        """Abnormal when the data is not where it was put."""
+        """Return the volume's condition. It is abnormal when its data is missing."""
         data = self._vault.data(volume)
         if not disk.is_plain_folder(data):
             return csi.VolumeCondition(abnormal=True, message=f"the folder volumes/{volume.id} is missing")
@@ -277,7 +277,7 @@ class Volumes:
             disk.copy_tree(self._vault.data(source), path)
         else:
             path.mkdir()
-            path.chmod(0o755)  # programs of any user reach it where it is mounted, whatever this process's umask is
+            path.chmod(0o755)  # independent of the umask: programs of any user reach it where it is mounted
         if volume.block:
             block = path / BLOCK_FILE
             block.touch(mode=0o600)
@@ -287,7 +287,7 @@ class Volumes:
     def _source(self, content: csi.VolumeContentSource) -> Volume | Snapshot | None:
         kind = content.WhichOneof("type")
         if kind == "volume":
-            return self.known(required(content.volume.volume_id, "volume_id of the source"))
+            return self.require(required(content.volume.volume_id, "volume_id of the source"))
         if kind == "snapshot":
             snapshot_id = required(content.snapshot.snapshot_id, "snapshot_id of the source")
             snapshot = self._vault.snapshots.get(snapshot_id)
@@ -373,7 +373,7 @@ class Volumes:
         if volume.block != wanted.block and self._profile.strict:
             raise invalid(f'volume "{volume.id}" is {"a block device" if volume.block else "mounted, no block device"}')
 
-    def _unfit(self, volume: Volume, blocks: set[bool], request: csi.ValidateVolumeCapabilitiesRequest) -> str:
+    def _mismatch(self, volume: Volume, blocks: set[bool], request: csi.ValidateVolumeCapabilitiesRequest) -> str:
         if blocks != {volume.block}:
             return "the volume is a block device" if volume.block else "the volume is mounted and no block device"
         if any(volume.parameters.get(key) != value for key, value in request.parameters.items()):
@@ -399,7 +399,7 @@ def _source_key(content: csi.VolumeContentSource) -> str:
 def _as_hostpath_lists(
     every: list[Volume], request: csi.ListVolumesRequest, volumes: Volumes
 ) -> csi.ListVolumesResponse:
-    """One page only, no next token, tokens are positions from 1 (as recorded of csi-driver-host-path 1.17)."""
+    """Return one page without a next token. Tokens are positions from 1 (as recorded of csi-driver-host-path 1.17)."""
     token = request.starting_token
     if token and not re.fullmatch(r"[0-9]{1,9}", token):
         raise Refused(grpc.StatusCode.ABORTED, "The type of startingToken should be integer")
@@ -409,7 +409,7 @@ def _as_hostpath_lists(
     return csi.ListVolumesResponse(
         entries=[
             entry(
-                volume=volumes.described(one, bare=True),
+                volume=volumes.csi_volume(one, bare=True),
                 status=status(
                     published_node_ids=["".join(sorted(one.attachments)[:1])], volume_condition=volumes.condition(one)
                 ),

@@ -1,9 +1,9 @@
-"""Keeps the claims of what is mounted here, and unmounts what is no longer ours, in time.
+"""Renew the claims of what is mounted here, and unmount in time what this node may no longer use.
 
 The control plane gives a volume to another node when its lease has ended, or when this node proved that it unmounted
-(docs/mount.md). So a lease is counted from the moment at which the request that renewed it was sent, on a clock that
-runs while the machine sleeps, and the unmount begins a margin before its end, by the plugin's own socket: it needs
-nobody else.
+(docs/mount.md). So the bridge counts a lease from the moment at which it sent the renewal, on a clock that also runs
+while the machine sleeps, and begins to unmount a margin before the end. It unmounts by the plugin's own socket, which
+works without the control plane.
 """
 
 import asyncio
@@ -21,21 +21,23 @@ import grpc
 
 from moorage.bridge.watch import Watch
 from moorage.mounts import paths
-from moorage.mounts.api import ApiTrouble, Conflict, ControlPlane, Missing, live
+from moorage.mounts.api import ApiTrouble, Conflict, ControlPlane, Missing, is_taken
 from moorage.mounts.journal import Entry, Journal, JournalTrouble, Stage
 from moorage.spec import csi_pb2 as csi
 
 LOOK_SECONDS: Final = 0.5
-"""How soon a change of the journal is seen."""
+"""Seconds between two reads of the journal."""
 RENEW_SHARE: Final = 1 / 3
+"""Share of a lease after which it is renewed."""
 MARGIN_SHARE: Final = 1 / 4
+"""Share of a lease before whose end the unmount begins, but LONGEST_MARGIN at most."""
 LONGEST_MARGIN: Final = 30.0
 UNLEASED_SECONDS: Final = 30.0
-"""How often a claim without a lease is looked at."""
+"""Seconds between two looks at a claim without a lease."""
 CLEAN_UP_SECONDS: Final = 2.0
-"""How often a half-done entry is looked at."""
+"""Seconds between two looks at a half-done entry."""
 EXPAND_SECONDS: Final = 60.0
-"""How often the volume is looked at for an expansion."""
+"""Seconds between two looks at a volume for an expansion."""
 ANSWER_SECONDS: Final = 10.0
 CALL_SECONDS: Final = 30.0
 _UNSTAGES: Final = "STAGE_UNSTAGE_VOLUME"
@@ -44,11 +46,11 @@ log: Final = logging.getLogger(__name__)
 
 
 def running_time() -> float:
-    """Seconds that pass also while the machine sleeps, and that nobody sets."""
+    """Return seconds of a clock that also runs while the machine sleeps and that cannot be set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
-class Standing(Enum):
+class ClaimState(Enum):
     """What is known about a claim."""
 
     OURS = "ours"
@@ -57,20 +59,49 @@ class Standing(Enum):
 
 
 @dataclass
-class _Kept:
-    """One entry, as this process knows it; times by `running_time`."""
+class _EntryState:
+    """What this process knows about one entry. Times are `running_time`."""
 
     allocation: str
     stage: Stage
     renewed_at: float
-    """The journal's time from which `until` was reckoned."""
+    """The journal's `renewed_at` from which `until` was computed."""
     until: float
-    """When the lease ends, at the earliest; infinity without one."""
+    """Earliest end of the lease, or infinity without one."""
     due: float = 0.0
+    """When the entry is looked at next."""
     expand_due: float = 0.0
-    swept: bool = False
-    """Whether nothing of it is mounted or staged here any more."""
+    clean: bool = False
+    """Whether nothing of the entry is mounted or staged here any more."""
     trouble: str = ""
+    """The last trouble that was logged, so that it is not logged again."""
+
+    @classmethod
+    def of(cls, entry: Entry) -> "_EntryState":
+        """Return the state of an entry that this process sees for the first time."""
+        state = cls(entry.allocation, entry.stage, entry.renewed_at, _lease_end(entry))
+        # A lease that was renewed just now (by `moorage mount`, or before a restart of the bridge) can wait a little.
+        if state.until - running_time() > entry.lease * (1 - RENEW_SHARE):
+            state.due = running_time() + entry.lease * RENEW_SHARE / 2
+        return state
+
+    def follow(self, entry: Entry) -> None:
+        """Take over what another process changed in the journal, and make the entry due."""
+        if self.renewed_at != entry.renewed_at:
+            self.renewed_at = entry.renewed_at
+            self.until = _lease_end(entry)
+            self.due = 0.0
+            self.clean = False
+        if self.stage is not entry.stage:
+            self.stage = entry.stage
+            self.due = 0.0
+            self.clean = False
+            self.trouble = ""
+
+    def left(self) -> float | None:
+        """Return the seconds until the lease ends, for the log, or None without a lease."""
+        left = self.until - running_time()
+        return round(left, 1) if left < float("inf") else None
 
 
 @dataclass
@@ -81,19 +112,19 @@ class Leases:
     api: ControlPlane
     watches: Mapping[str, Watch]
     jitter: Callable[[], float] = field(default=random.SystemRandom().random)
-    _kept: dict[str, _Kept] = field(default_factory=dict)
+    _states: dict[str, _EntryState] = field(default_factory=dict)
     _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     _trouble: str = ""
 
     async def run(self) -> None:
-        """Look after all entries until cancelled, each by itself: a plugin that hangs holds up none but its own."""
+        """Watch all entries until cancelled. Each has a task of its own, so a plugin that hangs delays no other."""
         try:
             while True:
                 for entry in self._entries():
                     if entry.key not in self._tasks:
-                        self._tasks[entry.key] = asyncio.create_task(self._look_after(entry.key))
+                        self._tasks[entry.key] = asyncio.create_task(self._watch_entry(entry.key))
                 for key in [key for key, task in self._tasks.items() if task.done()]:
-                    self._tasks.pop(key).result()  # a fault of ours ends the bridge with its traceback
+                    self._tasks.pop(key).result()  # a bug of ours ends the bridge with its traceback
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             for task in self._tasks.values():
@@ -102,160 +133,165 @@ class Leases:
 
     def _entries(self) -> list[Entry]:
         try:
-            found = self.journal.entries()
+            entries = self.journal.entries()
         except JournalTrouble as exc:
             if str(exc) != self._trouble:
                 log.error("journal of mounts cannot be read", extra={"reason": str(exc)})  # noqa: TRY400 - for a person
             self._trouble = str(exc)
             return []
         self._trouble = ""
-        return found
+        return entries
 
-    async def _look_after(self, key: str) -> None:
-        """Until the entry is gone."""
+    async def _watch_entry(self, key: str) -> None:
+        """Look at the entry whenever it is due, until it is removed from the journal."""
         while True:
             try:
                 entry = self.journal.get(key)
                 if entry is None:
-                    self._kept.pop(key, None)
+                    self._states.pop(key, None)
                     return
-                kept = self._known(entry)
-                if running_time() >= kept.due:
-                    kept.due = running_time() + await self._turn(entry, kept)
+                state = self._state(entry)
+                if running_time() >= state.due:
+                    state.due = running_time() + await self._handle(entry, state)
             except JournalTrouble as exc:
-                log.error("journal of mounts cannot be used", extra={"reason": str(exc)})  # noqa: TRY400 - likewise
+                log.error("journal of mounts cannot be used", extra={"reason": str(exc)})  # noqa: TRY400 - for a person
                 await asyncio.sleep(UNLEASED_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _known(self, entry: Entry) -> _Kept:
-        """What is known of the entry; after a change by somebody else it is its turn at once."""
-        kept = self._kept.get(entry.key)
-        if kept is None or kept.allocation != entry.allocation:
-            kept = _Kept(entry.allocation, entry.stage, entry.renewed_at, _until(entry))
-            if kept.until - running_time() > entry.lease * (1 - RENEW_SHARE):
-                kept.due = running_time() + entry.lease * RENEW_SHARE / 2
-            self._kept[entry.key] = kept
-        if kept.renewed_at != entry.renewed_at:
-            kept.renewed_at, kept.until, kept.due, kept.swept = entry.renewed_at, _until(entry), 0.0, False
-        if kept.stage is not entry.stage:
-            kept.stage, kept.due, kept.swept, kept.trouble = entry.stage, 0.0, False, ""
-        return kept
+    def _state(self, entry: Entry) -> _EntryState:
+        state = self._states.get(entry.key)
+        # Another allocation means another mount at the same target.
+        if state is None or state.allocation != entry.allocation:
+            state = self._states[entry.key] = _EntryState.of(entry)
+        state.follow(entry)
+        return state
 
-    async def _turn(self, entry: Entry, kept: _Kept) -> float:
-        """What is to be done about the entry now; seconds until its next turn."""
+    async def _handle(self, entry: Entry, state: _EntryState) -> float:
+        """Do what is due for the entry, and return the seconds until it is due again."""
         if entry.stage is Stage.MOUNTED:
-            return await self._keep(entry, kept)
+            return await self._keep(entry, state)
         if entry.stage is Stage.LOSING:
-            return await self._lose(entry, kept, entry.reason)
-        if entry.stage is Stage.LOST or kept.swept:
+            return await self._lose(entry, state, entry.reason)
+        if entry.stage is Stage.LOST or state.clean:
             return UNLEASED_SECONDS
-        return await self._clean_up(entry, kept)
+        return await self._clean_up(entry, state)
 
-    async def _keep(self, entry: Entry, kept: _Kept) -> float:
+    async def _keep(self, entry: Entry, state: _EntryState) -> float:
+        """Renew the lease of a mounted volume, or unmount it before the lease ends."""
         margin = min(LONGEST_MARGIN, entry.lease * MARGIN_SHARE)
-        left = kept.until - margin - running_time()
-        standing = await self._renew(entry, kept, seconds=max(1.0, min(ANSWER_SECONDS, left)))
-        if standing is Standing.GONE:
-            return await self._lose(entry, kept, "its claim is no longer ours")
-        left = kept.until - margin - running_time()
+        left = state.until - margin - running_time()
+        claim = await self._renew(entry, state, seconds=max(1.0, min(ANSWER_SECONDS, left)))
+        if claim is ClaimState.GONE:
+            return await self._lose(entry, state, "its claim is no longer ours")
+        # Computed again: the request took time, and a renewal moved the end.
+        left = state.until - margin - running_time()
         if left <= 0:
-            return await self._lose(entry, kept, f"its lease could not be renewed in time: {kept.trouble}")
-        if standing is Standing.UNKNOWN:
+            return await self._lose(entry, state, f"its lease could not be renewed in time: {state.trouble}")
+        if claim is ClaimState.UNKNOWN:
             return min(left, max(LOOK_SECONDS, entry.lease / 10), ANSWER_SECONDS)
-        if running_time() >= kept.expand_due:
+        if running_time() >= state.expand_due:
             await self._expand(entry)
-            kept.expand_due = running_time() + EXPAND_SECONDS
+            state.expand_due = running_time() + EXPAND_SECONDS
         return (entry.lease * RENEW_SHARE if entry.lease else UNLEASED_SECONDS) * (0.8 + 0.4 * self.jitter())
 
-    async def _renew(self, entry: Entry, kept: _Kept, *, seconds: float) -> Standing:
-        """Renew the lease, or look whether a claim without one stands."""
+    async def _renew(self, entry: Entry, state: _EntryState, *, seconds: float) -> ClaimState:
+        """Renew the lease, or check that a claim without one stands. Waits `seconds` for each answer."""
+        # Both clocks are read before the request is sent. The control plane counts the lease from a later moment, so it
+        # cannot end there before it ends here.
         sent, sent_at = running_time(), time.time()
         try:
             if not entry.lease:
-                standing = await self._standing(entry, seconds=seconds)
+                claim = await self._claim_state(entry, seconds=seconds)
             else:
                 await self.api.renew(entry, seconds=seconds)
-                standing = Standing.OURS
+                claim = ClaimState.OURS
         except (Missing, Conflict):
-            # One answer is not enough to take a volume from under its users: a wrong address answers 404, too.
-            standing = await self._standing(entry, seconds=seconds)
-            kept.trouble = "the control plane refused to renew it"
-            return Standing.UNKNOWN if standing is Standing.OURS else standing
+            # One answer is not enough to unmount a volume that is in use: a wrong address answers 404 as well.
+            claim = await self._claim_state(entry, seconds=seconds)
+            state.trouble = "the control plane refused to renew it"
+            return ClaimState.UNKNOWN if claim is ClaimState.OURS else claim
         except ApiTrouble as exc:
-            if not kept.trouble:
-                log.warning("lease not renewed", extra=_extra(entry, reason=str(exc), seconds=_left(kept)))
-            kept.trouble = str(exc)
-            return Standing.UNKNOWN
-        if standing is Standing.OURS:
-            if kept.trouble:
+            if not state.trouble:
+                log.warning("lease not renewed", extra=_extra(entry, reason=str(exc), seconds=state.left()))
+            state.trouble = str(exc)
+            return ClaimState.UNKNOWN
+        if claim is ClaimState.OURS:
+            if state.trouble:
                 log.info("lease renewed again", extra=_extra(entry))
-            kept.trouble = ""
+            state.trouble = ""
             if entry.lease:
-                kept.until = sent + entry.lease
-                kept.renewed_at = self._remembered(entry, sent_at)
-        return standing
+                state.until = sent + entry.lease
+                state.renewed_at = self._record_renewal(entry, sent_at)
+        return claim
 
-    async def _standing(self, entry: Entry, *, seconds: float) -> Standing:
+    async def _claim_state(self, entry: Entry, *, seconds: float) -> ClaimState:
         try:
-            return Standing.OURS if live(await self.api.claim_of(entry, seconds=seconds)) else Standing.GONE
+            claim = await self.api.claim_of(entry, seconds=seconds)
         except ApiTrouble:
-            return Standing.UNKNOWN
+            return ClaimState.UNKNOWN
+        return ClaimState.OURS if is_taken(claim) else ClaimState.GONE
 
     async def _has_claim(self, entry: Entry) -> bool:
-        """Whether the control plane has a claim, one on its way out too: then it is the one who unmounts."""
+        """Return whether the control plane has a claim, also one that is being released: then it unmounts, not we."""
         try:
             return await self.api.claim_of(entry, seconds=ANSWER_SECONDS) is not None
         except ApiTrouble:
             return True
 
-    def _remembered(self, entry: Entry, sent_at: float) -> float:
-        """Write down when the lease was renewed, for the next start of the bridge; what the journal then says."""
-        with self._held(entry) as now:
+    def _record_renewal(self, entry: Entry, sent_at: float) -> float:
+        """Write the time of a renewal to the journal, for the next start, and return the time that it has now."""
+        with self._hold(entry) as now:
             if now is not None and now.stage is Stage.MOUNTED:
                 return self.journal.put(now.at(now.stage, renewed_at=sent_at)).renewed_at
+        # A command holds the entry. The journal's older time is on the safe side: the lease seems to end earlier.
         return entry.renewed_at
 
-    async def _lose(self, entry: Entry, kept: _Kept, reason: str) -> float:
-        """Unmount it here; again until it is done."""
-        with self._held(entry) as now:
+    async def _lose(self, entry: Entry, state: _EntryState, reason: str) -> float:
+        """Unmount what is no longer ours, by the plugin's socket. Called again until it is done."""
+        with self._hold(entry) as now:
             if now is None or now.stage not in (Stage.MOUNTED, Stage.LOSING):
                 return LOOK_SECONDS
             if now.stage is Stage.MOUNTED:
-                extra = _extra(entry, reason=reason, seconds=_left(kept))
+                extra = _extra(entry, reason=reason, seconds=state.left())
                 log.warning("unmounting what is no longer ours", extra=extra)
+            # Written before the unmount: a bridge that dies in between goes on with it at its next start.
             losing = self.journal.put(now.at(Stage.LOSING, reason=reason))
-            kept.stage = Stage.LOSING
+            state.stage = Stage.LOSING
             trouble = await self._unmount(losing)
             if trouble:
-                self._complain(entry, kept, trouble)
+                self._log_trouble(entry, state, trouble)
                 return LOOK_SECONDS * 2
             self.journal.put(losing.at(Stage.LOST))
             log.warning("unmounted; moorage reconcile mounts it again", extra=_extra(entry, reason=reason))
         return UNLEASED_SECONDS
 
-    async def _clean_up(self, entry: Entry, kept: _Kept) -> float:
-        """A mount or unmount is under way; if its command died and no claim is left, nothing may stay mounted."""
-        with self._held(entry) as now:
+    async def _clean_up(self, entry: Entry, state: _EntryState) -> float:
+        """Unmount a half-done entry whose command died and whose claim is gone.
+
+        While the claim is there, the entry is left to a repeat of the command or to `moorage reconcile`.
+        """
+        with self._hold(entry) as now:
             if now is not None and now.stage is entry.stage:
-                over = entry.stage is Stage.WANTED and running_time() > kept.until
+                over = entry.stage is Stage.WANTED and running_time() > state.until
                 if not over and await self._has_claim(entry):
                     return CLEAN_UP_SECONDS
                 trouble = await self._unmount(now)
                 if trouble:
-                    self._complain(entry, kept, trouble)
+                    self._log_trouble(entry, state, trouble)
                     return LOOK_SECONDS * 2
                 log.info("nothing of it is left here", extra=_extra(entry))
-                kept.swept = True
+                state.clean = True
                 return UNLEASED_SECONDS
         if entry.stage is Stage.WANTED and entry.lease:
-            # Its command waits for the plugin, perhaps for longer than the lease: there may be no claim yet.
+            # Its command is waiting for the plugin, perhaps for longer than the lease. There may be no claim yet, so
+            # the answer does not matter.
             with contextlib.suppress(ApiTrouble):
                 await self.api.renew(entry, seconds=ANSWER_SECONDS)
             return entry.lease * RENEW_SHARE
         return LOOK_SECONDS
 
     async def _unmount(self, entry: Entry) -> str:
-        """NodeUnpublishVolume and, for its last target, NodeUnstageVolume; "" or what is in the way."""
+        """Call NodeUnpublishVolume and, for the volume's last target, NodeUnstageVolume. Return "" or the trouble."""
         watch = self.watches.get(entry.plugin)
         if watch is None:
             return f"plugin {entry.plugin} is not behind this bridge"
@@ -270,10 +306,11 @@ class Leases:
             except grpc.aio.AioRpcError as exc:
                 if exc.code() is not grpc.StatusCode.NOT_FOUND:  # the volume is gone, and its mount with it
                     return f"{rpc}: {exc.code().name}: {exc.details()}"
-        return f"the plugin unpublished it and {entry.target} is still mounted" if paths.sight(entry.target) else ""
+        # A plugin's OK is not believed without a look: the next node writes to the volume as soon as we say LOST.
+        return f"the plugin unpublished it and {entry.target} is still mounted" if paths.mount_at(entry.target) else ""
 
     def _others_stage(self, entry: Entry) -> bool:
-        """Whether the volume is, or is about to be, used at another target here (CSI spec, NodeUnstageVolume)."""
+        """Return whether another target here uses the volume or is about to (CSI spec, NodeUnstageVolume)."""
         using = (Stage.WANTED, Stage.MOUNTED)
         return any(
             other.staging == entry.staging and other.key != entry.key and other.stage in using
@@ -281,7 +318,7 @@ class Leases:
         )
 
     async def _expand(self, entry: Entry) -> None:
-        """NodeExpandVolume after the volume grew, where the plugin has it (CSI spec, NodeExpandVolume)."""
+        """Call NodeExpandVolume if the volume grew and the plugin has the call (CSI spec, NodeExpandVolume)."""
         watch = self.watches.get(entry.plugin)
         if watch is None or _EXPANDS not in watch.health.fingerprint.node_capabilities:
             return
@@ -297,27 +334,30 @@ class Leases:
             )
             await _call(watch, "NodeExpandVolume", request)
         except ApiTrouble:
-            return  # the next look is soon
+            return  # it is looked at again soon
         except grpc.aio.AioRpcError as exc:
             text = f"NodeExpandVolume: {exc.code().name}: {exc.details()}"
             log.warning("file system not expanded", extra=_extra(entry, reason=text))
             return
-        with self._held(entry) as now:
+        with self._hold(entry) as now:
             if now is not None and now.stage is Stage.MOUNTED:
                 self.journal.put(now.at(now.stage, capacity=volume["Capacity"]))
         log.info("file system expanded", extra=_extra(entry))
 
     @contextlib.contextmanager
-    def _held(self, entry: Entry) -> Iterator[Entry | None]:
-        """The entry as it is now, held alone; None when a command works at it, or it is another mount by now."""
-        with self.journal.held(entry.key) as ours:
-            now = self.journal.get(entry.key) if ours else None
+    def _hold(self, entry: Entry) -> Iterator[Entry | None]:
+        """Hold the entry's lock in this block, and yield the entry as it is now.
+
+        Yields None when a command holds the lock, or when the target has another mount by now.
+        """
+        with self.journal.try_lock(entry.key) as locked:
+            now = self.journal.get(entry.key) if locked else None
             yield now if now is not None and now.allocation == entry.allocation else None
 
-    def _complain(self, entry: Entry, kept: _Kept, trouble: str) -> None:
-        if trouble != kept.trouble:
-            log.error("not unmounted yet", extra=_extra(entry, reason=trouble, seconds=_left(kept)))
-        kept.trouble = trouble
+    def _log_trouble(self, entry: Entry, state: _EntryState, trouble: str) -> None:
+        if trouble != state.trouble:
+            log.error("not unmounted yet", extra=_extra(entry, reason=trouble, seconds=state.left()))
+        state.trouble = trouble
 
 
 async def _call(watch: Watch, rpc: str, request: Any) -> None:
@@ -329,17 +369,16 @@ async def _call(watch: Watch, rpc: str, request: Any) -> None:
     await call(request, timeout=CALL_SECONDS)
 
 
-def _until(entry: Entry) -> float:
-    """When the lease ends, as far as the journal tells; a clock that was set back makes it end now."""
+def _lease_end(entry: Entry) -> float:
+    """Return the `running_time` at which the lease ends as the journal has it, or infinity without one.
+
+    The journal has times of day, since they survive a reboot. If the clock was set back since, the age cannot be
+    trusted, and the lease ends now.
+    """
     if not entry.lease:
         return float("inf")
     age = time.time() - entry.renewed_at
     return running_time() + (entry.lease - age if 0 <= age <= entry.lease else 0.0)
-
-
-def _left(kept: _Kept) -> float | None:
-    left = kept.until - running_time()
-    return round(left, 1) if left < float("inf") else None
 
 
 def _extra(entry: Entry, **more: Any) -> dict[str, Any]:

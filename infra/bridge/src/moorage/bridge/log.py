@@ -1,4 +1,7 @@
-"""Structured log lines on standard error, those of gRPC's own library too; never a request's bytes or secrets."""
+"""Structured log lines on standard error, including those of gRPC's C library.
+
+They never hold the bytes of a request or secrets.
+"""
 
 import json
 import logging
@@ -39,11 +42,11 @@ _HANDSHAKE: Final = (
     ("HTTP_REQUEST", "the client does not speak TLS"),
     ("UNKNOWN_CA", "the client does not trust our certificate"),
 )
-"""What the TLS library says about a handshake that failed -> what a person should read."""
+"""What the TLS library says about a failed handshake, and what a person should read instead."""
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line, of the fields in FIELDS only."""
+    """Format a record as one line of JSON with the fields in FIELDS only."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -60,8 +63,8 @@ class JsonLines(logging.Formatter):
 def start(level: str) -> None:
     """Write log lines to standard error from now on, and turn what gRPC's C library prints there into such lines.
 
-    The C library reports failed handshakes nowhere else. It writes to descriptor 2, so that becomes a pipe which a
-    thread reads; our own lines go to a copy of the real one.
+    The C library reports failed handshakes nowhere else. It writes to descriptor 2, so that becomes a pipe, which a
+    thread reads. Our own lines go to a copy of the real standard error.
     """
     real: TextIO = os.fdopen(os.dup(2), "w", buffering=1)
     handler = logging.StreamHandler(real)
@@ -75,7 +78,7 @@ def start(level: str) -> None:
 
 
 def explain(line: str) -> tuple[int, str, str]:
-    """Level, message and text for a line of gRPC's C library."""
+    """Return level, message and text for a line of gRPC's C library."""
     if "andshake" in line or "SSL_ERROR" in line:
         for sign, reason in _HANDSHAKE:
             if sign in line:

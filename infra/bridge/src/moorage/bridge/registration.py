@@ -1,6 +1,7 @@
-"""Tells the control plane what runs here: once at the start, at every heartbeat, and at once when health changes.
+"""Register this bridge and its plugins: at the start, at every heartbeat, and at once when health changes.
 
-docs/interfaces.md, section 4. The control plane being away is waited out with growing, jittered pauses.
+The messages are in docs/interfaces.md, section 4. While the control plane does not answer, the pauses grow, with
+jitter.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ import aiohttp
 
 from moorage import __version__
 from moorage.bridge.relay import PROTOCOL, understands
-from moorage.bridge.tls import Identity
+from moorage.bridge.tls import BridgeTls
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -29,7 +30,7 @@ ANSWER_SECONDS: Final = 10.0
 FAREWELL_SECONDS: Final = 3.0
 LEAST_BETWEEN: Final = 0.2
 TOO_FAR_APART: Final = 426
-"""What the control plane answers to a bridge whose protocol it does not know any more."""
+"""Status for a bridge whose protocol the control plane no longer knows."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -41,7 +42,7 @@ class Registration:
     node_id: str
     node_name: str
     address: str
-    identity: Callable[[], Identity]
+    tls: Callable[[], BridgeTls]
     plugins: Callable[[], Sequence[dict[str, Any]]]
     refuse: Callable[[Sequence[str]], None]
     jitter: Callable[[], float] = field(default=random.SystemRandom().random)
@@ -53,7 +54,7 @@ class Registration:
     _last_trouble: str = ""
 
     def changed(self) -> None:
-        """Something that the control plane should know changed: tell it now."""
+        """Send a heartbeat now, because something changed that the control plane should know."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -61,14 +62,14 @@ class Registration:
         async with self._session(ANSWER_SECONDS) as session:
             while True:
                 self._changed.clear()
-                pause = await self._tell(session)
+                pause = await self._send(session)
                 await asyncio.sleep(LEAST_BETWEEN)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._changed.wait()
 
     async def farewell(self) -> None:
-        """Deregister; a control plane that is away will see the heartbeats end."""
+        """Deregister. A control plane that does not answer will notice that the heartbeats end."""
         self._sequence += 1
         body = json.dumps(
             {"Protocol": PROTOCOL, "NodeID": self.node_id, "InstanceID": self.instance_id, "Sequence": self._sequence}
@@ -83,26 +84,26 @@ class Registration:
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             log.warning("not deregistered, the control plane is away", extra={"reason": _words(exc)})
 
-    async def _tell(self, session: aiohttp.ClientSession) -> float:
-        """One message; the pause until the next."""
+    async def _send(self, session: aiohttp.ClientSession) -> float:
+        """Send one message, and return the seconds until the next."""
         body = self._body()
         try:
             async with session.put(self._url, data=body, headers=self._signed("PUT", body)) as answer:
                 if answer.status == 200:
-                    return self._heard(json.loads(await answer.text()))
-                return self._not_heard(f"{answer.status}: {(await answer.text())[:500].strip()}", answer.status)
+                    return self._handle_answer(json.loads(await answer.text()))
+                return self._handle_trouble(f"{answer.status}: {(await answer.text())[:500].strip()}", answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            return self._not_heard(_words(exc), None)
+            return self._handle_trouble(_words(exc), None)
         except ValueError as exc:
-            return self._not_heard(f"the answer is no JSON object as agreed: {exc}", None)
+            return self._handle_trouble(f"the answer is no JSON object as agreed: {exc}", None)
 
-    def _heard(self, answer: dict[str, Any]) -> float:
+    def _handle_answer(self, answer: dict[str, Any]) -> float:
         if not isinstance(answer, dict):
             raise ValueError("not an object")  # noqa: TRY004 - what json.loads raises for the other broken answers
         theirs = answer.get("Protocol", PROTOCOL)
         if not understands(str(theirs)):
             text = f"the control plane speaks protocol {theirs}, this bridge {PROTOCOL}: update the older of the two"
-            return self._not_heard(text, TOO_FAR_APART)
+            return self._handle_trouble(text, TOO_FAR_APART)
         if self._failures or not self.registered.is_set():
             log.info("registered", extra={"node": self.node_id, "address": self.address})
         self._failures, self._last_trouble = 0, ""
@@ -117,8 +118,11 @@ class Registration:
             raise ValueError("HeartbeatSeconds is no number")  # noqa: TRY004 - as above
         return max(SHORTEST_HEARTBEAT, seconds) * (0.8 + 0.2 * self.jitter())
 
-    def _not_heard(self, trouble: str, status: int | None) -> float:
-        """Log what is wrong, each thing once; answers that only a person can change are asked for less often."""
+    def _handle_trouble(self, trouble: str, status: int | None) -> float:
+        """Log each trouble once, and return the seconds until the next try.
+
+        A 4xx that only a person can put right is asked for again at the longest pause only.
+        """
         self._failures += 1
         for_a_person = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
         longest = LONGEST_PAUSE if for_a_person else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
@@ -140,7 +144,7 @@ class Registration:
                 "Sequence": self._sequence,
                 "Address": self.address,
                 "BridgeVersion": __version__,
-                "CertificatePEM": self.identity().certificate.decode(),
+                "CertificatePEM": self.tls().certificate.decode(),
                 "Plugins": list(self.plugins()),
             }
         ).encode()
@@ -150,9 +154,9 @@ class Registration:
         return f"{self.api}/v1/bridge/{self.node_id}"
 
     def _signed(self, method: str, body: bytes) -> dict[str, str]:
-        identity = self.identity()
+        tls = self.tls()
         text = f"{method}\n/v1/bridge/{self.node_id}\n{hashlib.sha256(body).hexdigest()}"
-        signature = base64.b64encode(identity.sign(text.encode())).decode()
+        signature = base64.b64encode(tls.sign(text.encode())).decode()
         return {"X-Moorage-Signature": f"v1 {signature}", "Content-Type": "application/json"}
 
     def _session(self, seconds: float) -> aiohttp.ClientSession:

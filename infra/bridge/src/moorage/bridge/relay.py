@@ -1,7 +1,7 @@
-"""Forwards calls byte for byte to the plugin that the metadata names (docs/interfaces.md, section 3).
+"""Forward calls byte for byte to the plugin that the metadata names (docs/interfaces.md, section 3).
 
-A refusal by the bridge itself carries the trailing metadata `moorage-refused: 1`, and nothing was forwarded. Its code
-is one that the control plane never takes for the plugin's final word.
+A refusal by the bridge itself carries the trailing metadata `moorage-refused: 1` and says that nothing was forwarded.
+Its code is one that the control plane never takes for the plugin's final answer.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ STREAMS: Final = frozenset(
     for method in service.methods
     if method.server_streaming
 )
-"""Methods that answer with a stream. All others, also ones that CSI has yet to name, are unary."""
+"""Methods that answer with a stream. All others are unary, including those that a later CSI may add."""
 _OURS: Final = ("moorage-", "grpc-", ":")
 _TRANSPORT: Final = frozenset({"user-agent", "te", "content-type", "accept-encoding"})
 _DETAILS: Final = "grpc-status-details-bin"
@@ -52,7 +52,7 @@ class Route:
     plugin_id: str
     channel: grpc.aio.Channel
     trouble: Callable[[], None]
-    """Called when the plugin's socket did not answer: look at it now."""
+    """Called when the plugin's socket did not answer, so that its health is checked now."""
 
 
 @dataclass
@@ -73,96 +73,100 @@ class Relay(grpc.GenericRpcHandler):
 
     def _unary(self, method: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(request: bytes, context: Context) -> bytes:
-            note = _Note(method, context)
-            route, metadata, remaining = await self._admitted(note, context)
+            call_log = _CallLog(method, context)
+            route, metadata, remaining = await self._admit_or_refuse(call_log, context)
             multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = route.channel.unary_unary(method)
             forward = multi(request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
             try:
                 await _pass_initial(forward, context)
                 response: bytes = await forward
-                context.set_trailing_metadata(forwarded(await forward.trailing_metadata()))
+                context.set_trailing_metadata(strip_metadata(await forward.trailing_metadata()))
             except grpc.aio.AioRpcError as exc:
-                await note.pass_error(exc, route)
+                await call_log.pass_error(exc, route)
             except asyncio.CancelledError:
-                note.done("CANCELLED", "")
+                call_log.write("CANCELLED", "")
                 raise
             finally:
                 forward.cancel()  # of no effect when it is over
-            note.done("OK", "")
+            call_log.write("OK", "")
             return response
 
         return call
 
     def _streamer(self, method: str) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         async def call(request: bytes, context: Context) -> AsyncIterator[bytes]:
-            note = _Note(method, context)
-            route, metadata, remaining = await self._admitted(note, context)
+            call_log = _CallLog(method, context)
+            route, metadata, remaining = await self._admit_or_refuse(call_log, context)
             multi: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = route.channel.unary_stream(method)
             forward = multi(request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
             try:
                 await _pass_initial(forward, context)
                 async for item in forward:
                     yield item
-                context.set_trailing_metadata(forwarded(await forward.trailing_metadata()))
+                context.set_trailing_metadata(strip_metadata(await forward.trailing_metadata()))
             except grpc.aio.AioRpcError as exc:
-                await note.pass_error(exc, route)
+                await call_log.pass_error(exc, route)
             except asyncio.CancelledError:
-                note.done("CANCELLED", "")
+                call_log.write("CANCELLED", "")
                 raise
             finally:
                 forward.cancel()  # of no effect when it is over
-            note.done("OK", "")
+            call_log.write("OK", "")
 
         return call
 
-    async def _admitted(self, note: "_Note", context: Context) -> tuple[Route, Metadata, float | None]:
-        """`_admit`, its refusal told to the caller."""
+    async def _admit_or_refuse(self, call_log: "_CallLog", context: Context) -> tuple[Route, Metadata, float | None]:
+        """Run `_admit` and answer its refusal to the caller."""
         try:
-            return self._admit(note, context)
+            return self._admit(call_log, context)
         except Refusal as exc:
-            await note.refuse(exc)
+            await call_log.refuse(exc)
 
-    def _admit(self, note: "_Note", context: Context) -> tuple[Route, Metadata, float | None]:
-        """Everything that is checked before a call is forwarded; nothing waits between this and forwarding."""
+    def _admit(self, call_log: "_CallLog", context: Context) -> tuple[Route, Metadata, float | None]:
+        """Check a call, and return its route, metadata and remaining seconds. Raises Refusal.
+
+        Nothing may wait between this and forwarding: else a later attempt could pass the fence in between.
+        """
         metadata: Metadata = tuple(context.invocation_metadata() or ())
         ours = {key: _text(value) for key, value in metadata if key.startswith("moorage-")}
-        note.serial, reason = self.admission.reason_to_refuse(context.auth_context())
+        call_log.serial, reason = self.admission.reason_to_refuse(context.auth_context())
         if reason:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{reason}: this bridge takes calls from the worker only")
         if not understands(ours.get("moorage-protocol", "")):
             text = f"this bridge speaks protocol {PROTOCOL}, the call {ours.get('moorage-protocol') or 'none'}: update"
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
-        note.plugin = ours.get("moorage-plugin", "")
-        route = self.routes.get(note.plugin)
+        call_log.plugin = ours.get("moorage-plugin", "")
+        route = self.routes.get(call_log.plugin)
         if route is None:
-            text = f'no plugin "{note.plugin}" is behind this bridge: it has {", ".join(sorted(self.routes)) or "none"}'
+            known = ", ".join(sorted(self.routes)) or "none"
+            text = f'no plugin "{call_log.plugin}" is behind this bridge: it has {known}'
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
-        remaining: float | None = context.time_remaining()  # None without a deadline, whatever the type stubs say
+        remaining: float | None = context.time_remaining()  # None without a deadline, which the type stubs deny
         if remaining is not None and remaining <= 0:
             raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the call was forwarded")
-        self._check_attempt(note, ours)
-        return route, forwarded(metadata), remaining
+        self._check_attempt(call_log, ours)
+        return route, strip_metadata(metadata), remaining
 
-    def _check_attempt(self, note: "_Note", ours: Mapping[str, str]) -> None:
-        note.operation, note.attempt = ours.get("moorage-operation", ""), ours.get("moorage-attempt", "")
-        if not note.operation and not note.attempt:
+    def _check_attempt(self, call_log: "_CallLog", ours: Mapping[str, str]) -> None:
+        call_log.operation, call_log.attempt = ours.get("moorage-operation", ""), ours.get("moorage-attempt", "")
+        if not call_log.operation and not call_log.attempt:
             return
-        if not note.operation or re.fullmatch("[0-9]{1,18}", note.attempt) is None:
+        if not call_log.operation or re.fullmatch("[0-9]{1,18}", call_log.attempt) is None:
             text = "moorage-operation and moorage-attempt belong together, and an attempt is a whole number"
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
-        later = self.fence.pass_(note.operation, int(note.attempt))
+        later = self.fence.admit(call_log.operation, int(call_log.attempt))
         if later is not None:
-            text = f"attempt {note.attempt} of operation {note.operation} is over: attempt {later} was seen"
+            text = f"attempt {call_log.attempt} of operation {call_log.operation} is over: attempt {later} was seen"
             raise Refusal(grpc.StatusCode.ABORTED, text)
 
 
 def understands(protocol: str) -> bool:
-    """Whether a worker of that protocol may call: this one, the one before, and the next, which knows this one."""
+    """Return whether a worker of that protocol may call: this version, the one before, and the next, which knows it."""
     return re.fullmatch("[1-9][0-9]{0,8}", protocol) is not None and abs(int(protocol) - PROTOCOL) <= 1
 
 
-def forwarded(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
-    """Metadata without our own and the transport's keys."""
+def strip_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
+    """Return the metadata without our own keys and the transport's."""
     return tuple(
         (key, value)
         for key, value in metadata or ()
@@ -175,11 +179,11 @@ def _text(value: str | bytes) -> str:
 
 
 async def _pass_initial(forward: Any, context: Context) -> None:
-    await context.send_initial_metadata(forwarded(await forward.initial_metadata()))
+    await context.send_initial_metadata(strip_metadata(await forward.initial_metadata()))
 
 
-class _Note:
-    """One line of the log about one call."""
+class _CallLog:
+    """The log line about one call."""
 
     def __init__(self, method: str, context: Context) -> None:
         self.rpc = method.rpartition("/")[2]
@@ -188,7 +192,7 @@ class _Note:
         self._started = time.monotonic()
 
     async def refuse(self, refusal: Refusal) -> NoReturn:
-        self.done(refusal.code.name, refusal.text, message="refused")
+        self.write(refusal.code.name, refusal.text, message="refused")
         await self._context.abort(refusal.code, refusal.text, REFUSED)
         raise AssertionError("abort raises")
 
@@ -196,11 +200,11 @@ class _Note:
         code, text = error.code(), error.details() or ""
         if code is grpc.StatusCode.UNAVAILABLE:
             route.trouble()
-        self.done(code.name, text)
-        await self._context.abort(code, text, forwarded(error.trailing_metadata()))
+        self.write(code.name, text)
+        await self._context.abort(code, text, strip_metadata(error.trailing_metadata()))
         raise AssertionError("abort raises")
 
-    def done(self, code: str, text: str, message: str = "forwarded") -> None:
+    def write(self, code: str, text: str, message: str = "forwarded") -> None:
         extra = {"rpc": self.rpc, "code": code, "peer": self._context.peer()}
         extra["milliseconds"] = round((time.monotonic() - self._started) * 1000, 1)  # type: ignore[assignment]
         for name in ("plugin", "operation", "attempt"):

@@ -1,4 +1,4 @@
-"""Puts the parts together, runs them until a signal, and takes them apart in order."""
+"""Put the parts of a bridge together, run them until a signal, and stop them in order."""
 
 import asyncio
 import datetime as dt
@@ -19,7 +19,7 @@ from moorage.bridge.relay import LARGEST_MESSAGE, Relay, Route
 from moorage.bridge.settings import BadSetting, Settings, parse_address
 from moorage.bridge.state import State
 from moorage.bridge.tls import OwnCertificate
-from moorage.bridge.watch import Watch, described
+from moorage.bridge.watch import Watch, plugin_json
 from moorage.certificates import CertificateTrouble
 from moorage.mounts.api import TOKEN_FILE, connected
 from moorage.mounts.journal import Journal
@@ -28,7 +28,7 @@ SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
     ("grpc.so_reuseport", 0),
-    # Connections end now and then, so that new certificates and a new CA come to bear; calls in flight may end first.
+    # Connections end once an hour, so that new certificates and a new CA are used. Calls in flight may end first.
     ("grpc.max_connection_age_ms", 3_600_000),
     ("grpc.max_connection_age_grace_ms", 400_000),
     # Workers ping during long calls; the default would take more than one ping in five minutes for an attack.
@@ -53,7 +53,7 @@ class Bridge:
 
     @classmethod
     async def start(cls, settings: Settings) -> "Bridge":
-        """Listen and look at every plugin once; raises BadSetting and CertificateTrouble."""
+        """Listen, and look at every plugin once. Raises BadSetting and CertificateTrouble."""
         certificate = OwnCertificate(settings.certs)
         state = State(settings.state, certificate.current().issued.node_id or "")
         try:
@@ -69,14 +69,14 @@ class Bridge:
         admission = Admission(certificate.refused)
         watches: list[Watch] = []
         server = grpc.aio.server(options=SERVER_OPTIONS)
-        address = _advertised(settings, _listen(server, settings.listen, certificate))
+        address = _advertised_address(settings, _listen(server, settings.listen, certificate))
         registration = Registration(
             api=settings.api,
             node_id=issued.node_id or "",
             node_name=socket.gethostname(),
             address=address,
-            identity=certificate.current,
-            plugins=lambda: [described(watch) for watch in watches],
+            tls=certificate.current,
+            plugins=lambda: [plugin_json(watch) for watch in watches],
             refuse=admission.refuse,
         )
         for one in settings.plugins:
@@ -90,7 +90,7 @@ class Bridge:
         return cls(settings, certificate, state, server, address, registration, watches)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`, then end in order: deregister, let calls end, close."""
+        """Serve until `stop` is set, then deregister, let calls end, and close."""
         tasks = [asyncio.create_task(watch.run()) for watch in self.watches]
         tasks += [asyncio.create_task(self.registration.run()), asyncio.create_task(self._look_after_certificate())]
         tasks.append(asyncio.create_task(self._look_after_mounts()))
@@ -101,11 +101,11 @@ class Bridge:
             task.cancel()
         await asyncio.gather(stopping, *tasks, return_exceptions=True)
         await self.close()
-        for task in done - {stopping}:  # a part that ended by itself is a fault of ours: end with its traceback
+        for task in done - {stopping}:  # a part that ended by itself is a bug of ours: end with its traceback
             task.result()
 
     async def close(self) -> None:
-        """Deregister, let calls in flight end (`drain_seconds` at most), close."""
+        """Deregister, let calls in flight end within `drain_seconds`, and close."""
         await self.registration.farewell()
         await self.server.stop(self.settings.drain_seconds)
         await asyncio.gather(*(watch.channel.close() for watch in self.watches))
@@ -121,14 +121,14 @@ class Bridge:
             await Leases(journal, api, watches).run()
 
     async def _look_after_certificate(self) -> None:
-        """Renew it where the CA is at hand, else warn in time."""
+        """Renew the certificate in time if the CA is on this machine, or else warn."""
         while True:
             issued = self.certificate.current().issued
             if issued.is_due(dt.datetime.now(dt.UTC)):
                 await asyncio.to_thread(self._renew_or_warn, issued)
             await asyncio.sleep(CERTIFICATE_SECONDS)
 
-    def _renew_or_warn(self, issued: certificates.Issued) -> None:
+    def _renew_or_warn(self, issued: certificates.Certificate) -> None:
         if self.settings.renew_from is None:
             log.warning("certificate ends soon: renew it (moorage certs renew)", extra={"until": issued.ends})
             return
@@ -143,7 +143,7 @@ class Bridge:
 
 
 async def run(settings: Settings) -> None:
-    """Run a bridge until SIGTERM or SIGINT; raises BadSetting and CertificateTrouble."""
+    """Run a bridge until SIGTERM or SIGINT. Raises BadSetting and CertificateTrouble."""
     bridge = await Bridge.start(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -154,18 +154,18 @@ async def run(settings: Settings) -> None:
 
 
 def _listen(server: grpc.aio.Server, listen: str, certificate: OwnCertificate) -> str:
-    """Host and port that were taken; port 0 takes any."""
+    """Listen, and return host and port. Port 0 takes any free one. Raises BadSetting."""
     host, port = parse_address(listen, "--listen")
     try:
         taken = server.add_secure_port(f"{host}:{port}", certificate.server_credentials())
     except RuntimeError as exc:
         raise BadSetting(
-            f"--listen {listen} cannot be listened on: is the port in use, the address of this host?"
+            f"--listen {listen} cannot be listened on: is the port in use, and is the address one of this host?"
         ) from exc
     return f"{host}:{taken}"
 
 
-def _advertised(settings: Settings, taken: str) -> str:
+def _advertised_address(settings: Settings, taken: str) -> str:
     if settings.advertise is not None:
         parse_address(settings.advertise, "--advertise")
         return settings.advertise
@@ -175,7 +175,7 @@ def _advertised(settings: Settings, taken: str) -> str:
 
 
 def _tell_systemd(state: str) -> None:
-    """sd_notify(3), where systemd asked for it."""
+    """Tell systemd the state if it asked for it (sd_notify(3))."""
     path = os.environ.get("NOTIFY_SOCKET")
     if path:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

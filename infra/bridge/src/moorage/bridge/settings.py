@@ -1,4 +1,4 @@
-"""What the bridge is told on its command line, checked."""
+"""Parse and check the options of `moorage bridge`."""
 
 import re
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ RPCS: Final = frozenset(
 
 
 class BadSetting(Exception):
-    """An option is wrong; the text says how it should be."""
+    """An option is wrong. The text says how to write it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PluginSettings:
 
     plugin_id: str
     target: str
-    """gRPC target of its socket."""
+    """The socket as a gRPC target."""
     serialize: str = ""
     deadlines: dict[str, int] = field(default_factory=dict)
     grace_seconds: int | None = None
@@ -50,7 +50,7 @@ class Settings:
 def parse_plugins(
     plugins: tuple[str, ...], serialize: tuple[str, ...], deadlines: tuple[str, ...], graces: tuple[str, ...]
 ) -> tuple[PluginSettings, ...]:
-    """The plugins from the repeated options; raises BadSetting."""
+    """Return the plugins that the repeated options describe. Raises BadSetting."""
     targets = _targets(plugins)
     chosen = dict(_pair(one, "--serialize", "ID=node or ID=plugin") for one in serialize)
     waits = {
@@ -72,7 +72,10 @@ def parse_plugins(
 
 
 def parse_api(url: str) -> str:
-    """The API's address without a slash at its end; raises BadSetting. Plain HTTP only to this machine."""
+    """Return the API's address without a slash at its end. Raises BadSetting.
+
+    Plain HTTP is allowed to this machine only.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise BadSetting(f"--api {url}: write https://host or https://host/stage")
@@ -82,7 +85,7 @@ def parse_api(url: str) -> str:
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:
-    """Host and port; raises BadSetting."""
+    """Return host and port. Raises BadSetting."""
     host, separator, port = text.rpartition(":")
     if not separator or not host or not port.isdigit() or int(port) > 65535:
         raise BadSetting(f"{option} {text}: write HOST:PORT, an IPv6 address in brackets")

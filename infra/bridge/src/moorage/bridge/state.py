@@ -1,4 +1,4 @@
-"""The bridge's state folder: the node's ID and the API's address, kept, and the proof that one bridge runs on it."""
+"""The bridge's state folder: the node's ID, the API's address, and a lock so that only one bridge uses it."""
 
 import fcntl
 from pathlib import Path
@@ -9,28 +9,28 @@ from moorage.files import write_whole
 
 
 class State:
-    """One state folder, taken."""
+    """One state folder, locked for this bridge."""
 
     def __init__(self, folder: Path, node_id: str) -> None:
-        """Take the folder for `node_id`, the one of the certificate. Raises BadSetting, which says what to do."""
+        """Lock the folder for `node_id`, which the certificate names. Raises BadSetting."""
         self._folder = folder
         self._lock = self._take()
         try:
-            self._keep(node_id)
+            self._check_node_id(node_id)
         except BaseException:
             self.release()
             raise
 
     def keep_api(self, url: str) -> None:
-        """Where the control plane is, for the commands on this machine (`moorage mount`)."""
+        """Write the control plane's address, for the commands on this machine (`moorage mount`)."""
         write_whole(self._folder / "api", f"{url}\n".encode(), mode=0o600)
 
     def release(self) -> None:
-        """Let another bridge have the folder."""
+        """Unlock the folder for another bridge."""
         self._lock.close()
 
-    def _keep(self, node_id: str) -> None:
-        kept = self._kept()
+    def _check_node_id(self, node_id: str) -> None:
+        kept = self._read_node_id()
         if kept is None:
             write_whole(self._folder / "node-id", f"{node_id}\n".encode(), mode=0o600)
         elif kept != node_id:
@@ -52,7 +52,7 @@ class State:
             raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state") from exc
         return handle
 
-    def _kept(self) -> str | None:
+    def _read_node_id(self) -> str | None:
         try:
             return (self._folder / "node-id").read_text().strip() or None
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Keeps an eye on each plugin: whether it answers, and what it can do."""
+"""Check each plugin: whether it answers, and what it can do."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Health:
-    """A plugin now; the fingerprint is the last one, also while it does not answer."""
+    """A plugin's health now. The fingerprint is its last one, also while it does not answer."""
 
     healthy: bool = False
     description: str = "has not answered yet"
@@ -52,7 +52,7 @@ class Health:
 
 
 class Watch:
-    """One plugin's channel and health; `changed` is called after each change."""
+    """One plugin's channel and health. `changed` is called after each change that the control plane should know."""
 
     def __init__(self, settings: PluginSettings, changed: Callable[[], None], *, every: float) -> None:
         self.settings = settings
@@ -62,11 +62,11 @@ class Watch:
         self._look_now = asyncio.Event()
 
     def look_now(self) -> None:
-        """Do not wait for the next turn."""
+        """Ask the plugin now instead of after the interval."""
         self._look_now.set()
 
     async def run(self) -> None:
-        """Watch until cancelled: at intervals, when the connection changes, and when asked to."""
+        """Ask the plugin until cancelled: at intervals, when the connection changes, and after `look_now`."""
         connection = asyncio.create_task(self._follow_connection())
         try:
             while True:
@@ -80,7 +80,7 @@ class Watch:
             await asyncio.gather(connection, return_exceptions=True)
 
     async def look(self) -> Health:
-        """Ask the plugin everything once."""
+        """Ask the plugin for its health and fingerprint, and return them."""
         try:
             found = Health(True, "", await self._fingerprint())
         except grpc.aio.AioRpcError as exc:
@@ -161,8 +161,8 @@ class _NotReady(Exception):
         self.fingerprint = fingerprint
 
 
-def described(watch: Watch) -> dict[str, Any]:
-    """The plugin as `PUT /v1/bridge/:node_id` says it."""
+def plugin_json(watch: Watch) -> dict[str, Any]:
+    """Return the plugin's JSON for `PUT /v1/bridge/:node_id` (docs/interfaces.md, section 4)."""
     settings, health, found = watch.settings, watch.health, watch.health.fingerprint
     body: dict[str, Any] = {
         "ID": settings.plugin_id,
@@ -196,5 +196,5 @@ def _plugin_capability(one: csi.PluginCapability) -> str:
 
 
 def _name(enum: Any, number: int) -> str:
-    """The capability's name; a later CSI's capability has none here, and its number serves."""
+    """Return the name of a capability, or its number if a later CSI added it."""
     return str(enum.Name(number)) if number in enum.values() else str(number)

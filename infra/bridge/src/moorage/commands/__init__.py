@@ -1,1 +1,1 @@
-"""The subcommands: parsing and printing only; what they do is elsewhere."""
+"""The subcommands. They parse and print only."""

@@ -1,4 +1,4 @@
-"""moorage audit: what the providers have against what is registered."""
+"""moorage audit: compare what the providers have with what is registered."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def audit(  # noqa: PLR0913, PLR0917 - an option each
     access_mode: str,
     attachment_mode: str,
 ) -> None:
-    """Compare what plugins have with what is registered; changes nothing.
+    """Compare what plugins have with what is registered, and change nothing.
 
     Exit code 0: nothing is wrong; 2: there are orphans (made for this control plane, and nothing names them) or missing
-    storage (registered, and the plugin does not have it); 1: it could not be done. What others made at a provider is
+    storage (registered, and the plugin does not have it); 1: the audit failed. What others made at a provider is
     shown as unknown and is not wrong.
 
     With --adopt, a volume that the plugin has becomes a registered one: --adopt vol-1 --as default/data --plugin ID.
@@ -81,7 +81,10 @@ def _adopt(
 
 
 async def _reports(api: str, plugins: tuple[str, ...], wait: float) -> list[dict[str, Any]]:
-    """A report of each plugin; of one that cannot be audited, why, unless it was asked for by name."""
+    """Return a report of each plugin, or of those that are named.
+
+    Raises AuditTrouble for a named plugin that cannot be audited. Of others, the report says why.
+    """
     from moorage import auditing
 
     async with auditing.connected(api) as connected:

@@ -23,7 +23,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--grace", "graces", multiple=True, metavar="ID=SECONDS", help="How long a call may land late.")
 @click.option("--probe-every", type=click.FloatRange(min=0.1), default=10.0, help="Seconds between looks at a plugin.")
 @click.option("--drain", type=click.FloatRange(min=0), default=30.0, help="Seconds that calls have to end at a stop.")
-@click.option("--renew-from", type=FOLDER, default=None, help="Folder of the CA, to renew the own certificate from.")
+@click.option("--renew-from", type=FOLDER, default=None, help="CA folder to renew the bridge's certificate from.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info")
 @unit_option("moorage-bridge.service")
 def bridge(  # noqa: PLR0913 - one parameter per option

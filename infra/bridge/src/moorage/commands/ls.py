@@ -1,4 +1,4 @@
-"""moorage ls: what is mounted on this machine."""
+"""moorage ls: show what is mounted on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorage.mounts.place import Place, place_options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moorage.mounts.mounting import Mounts, Seen
+    from moorage.mounts.mounting import Mounts, MountStatus
 
 
 @click.command("ls")
@@ -20,32 +20,39 @@ if TYPE_CHECKING:
 def ls(*, json_wanted: bool, state: Path, api_url: str | None, node: str | None, wait: float) -> None:
     """Show what is mounted here, and whether the claim behind it still stands.
 
-    Exit code 0: shown, well or not (--json says OK for each); 1: it could not be shown.
+    Exit code 0: shown, in order or not (--json says OK for each); 1: it could not be shown.
     """
-    from moorage.mounts.terminal import as_json, run, shown
+    from moorage.mounts.terminal import as_json, run, status_json
 
-    async def work(mounts: Mounts) -> list[Seen]:
+    async def work(mounts: Mounts) -> list[MountStatus]:
         mounts.say("asking for the claims")
-        return await mounts.seen()
+        return await mounts.statuses()
 
-    found = run(Place(state, api_url, node, wait), work)
+    statuses = run(Place(state, api_url, node, wait), work)
     if json_wanted:
-        click.echo(as_json([shown(one) for one in found]))
+        click.echo(as_json([status_json(status) for status in statuses]))
         return
     rows = [("TARGET", "VOLUME", "MODE", "STATE", "CLAIM", "ALLOCATION")]
     rows += [
-        (one.entry.target, one.entry.name, one.entry.mode, _state(one), one.claim, one.entry.allocation)
-        for one in found
+        (
+            status.entry.target,
+            status.entry.name,
+            status.entry.mode,
+            _state(status),
+            status.claim,
+            status.entry.allocation,
+        )
+        for status in statuses
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for one in found:
-        if one.entry.reason:
-            click.echo(f"{one.entry.target}: {one.entry.reason}")
-    if not all(one.well for one in found):
-        click.echo("moorage reconcile finishes, undoes or mounts again what is not well", err=True)
+    for status in statuses:
+        if status.entry.reason:
+            click.echo(f"{status.entry.target}: {status.entry.reason}")
+    if not all(status.ok for status in statuses):
+        click.echo("moorage reconcile finishes, undoes or mounts again what is not in order", err=True)
 
 
-def _state(seen: Seen) -> str:
-    return seen.entry.stage.value if seen.shown or seen.entry.stage != "mounted" else "not there"
+def _state(status: MountStatus) -> str:
+    return status.entry.stage.value if status.shown or status.entry.stage != "mounted" else "not there"

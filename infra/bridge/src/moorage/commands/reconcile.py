@@ -1,4 +1,4 @@
-"""moorage reconcile: after a crash or a reboot."""
+"""moorage reconcile: finish and mount again after a crash or a reboot."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def reconcile(*, json_wanted: bool, state: Path, api_url: str | None, node: str 
     Exit code 0: everything is as it should be; 1: something failed; 3: something is not over yet, do it again.
     """
     from moorage.mounts.mounting import StillRunning
-    from moorage.mounts.terminal import FAILED, STILL_RUNNING, as_json, described, run
+    from moorage.mounts.terminal import FAILED, STILL_RUNNING, as_json, entry_json, run
 
     async def work(mounts: Mounts) -> list[tuple[Entry, Exception | None]]:
         return await mounts.reconcile()
 
     done = run(Place(state, api_url, node, wait), work)
     if json_wanted:
-        click.echo(as_json([described(e) | {"Error": "" if trouble is None else str(trouble)} for e, trouble in done]))
+        click.echo(as_json([entry_json(e) | {"Error": "" if trouble is None else str(trouble)} for e, trouble in done]))
     else:
         for entry, trouble in done:
             what = "unmounted" if entry.stage is Stage.UNMOUNTING else "mounted"

@@ -1,4 +1,4 @@
-"""moorage umount: a volume off this machine."""
+"""moorage umount: unmount a volume of this machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def umount(
 
     Exit code 0: unmounted and released; 1: refused or failed; 2: wrong usage; 3: not over yet, do it again.
     """
-    from moorage.mounts.terminal import as_json, described, run
+    from moorage.mounts.terminal import as_json, entry_json, run
 
     async def work(mounts: Mounts) -> Entry:
         mounts.say(f"unmounting {name}")
@@ -42,4 +42,4 @@ def umount(
 
     entry = run(Place(state, api_url, node, wait), work)
     if json_wanted:
-        click.echo(as_json(described(entry)))
+        click.echo(as_json(entry_json(entry)))

@@ -1,4 +1,4 @@
-"""The option --unit: a systemd unit for the program that runs."""
+"""The option --unit, which prints a systemd unit for the program that runs."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ UNIT_PROGRAM: Final = "/opt/moorage/bin/moorage"
 
 
 def unit_option(name: str) -> Callable[[F], F]:
-    """--unit prints `name` of moorage/systemd with the path of this program, and ends."""
+    """Return the option --unit, which prints moorage/systemd/`name` with the path of this program, and ends."""
 
     def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         if not wanted or context.resilient_parsing:

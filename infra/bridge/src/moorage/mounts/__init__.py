@@ -1,1 +1,1 @@
-"""Volumes mounted on this machine without an orchestrator: the journal, the claims behind it, what shows at a path."""
+"""Volumes mounted on this machine without an orchestrator: journal, claims, and what is at a path."""

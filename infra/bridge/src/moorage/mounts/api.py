@@ -1,6 +1,6 @@
-"""The control plane's side of a mount: claims with a target path, which its worker publishes through the bridge here.
+"""The control plane's side of a mount: claims with a target path, which its worker publishes through this bridge.
 
-Secrets and contexts never come to this machine's users: the worker makes the node's calls (docs/mount.md).
+Secrets and contexts never reach the users of this machine, because the worker makes the node's calls (docs/mount.md).
 """
 
 import json
@@ -15,23 +15,23 @@ import aiohttp
 from moorage.mounts.journal import Entry
 
 ANSWER_SECONDS: Final = 40.0
+"""Seconds to wait for an answer. The control plane answers within 30 s."""
 LONGEST_WAIT: Final = 25.0
-"""Seconds the control plane keeps a request waiting at most."""
-"""The control plane answers within 30 s, whatever goes on."""
+"""Seconds that the control plane may be asked to keep a request waiting (`Prefer: wait`)."""
 TOKEN_FILE: Final = "token"  # noqa: S105 - a file's name
-"""In the bridge's state folder; the operator puts it there where the control plane asks for ACL tokens."""
+"""Name of the ACL token's file in the bridge's state folder. The operator puts it there if ACLs are on."""
 NO_VOLUME: Final = "volume not found"
-"""The control plane's word, as Nomad's: with the volume all its claims are gone."""
+"""Body of the 404 for a volume that does not exist, as Nomad's. Its claims are gone with it."""
 _BUSY: Final = (408, 425, 429, 502, 503)
 _PENDING: Final = (202, 504)
 
 
 class ApiTrouble(Exception):
-    """What was asked for was not done, or not yet."""
+    """The control plane did not do what was asked, or not yet."""
 
 
-class Away(ApiTrouble):
-    """No answer, or one that says to come again: whether it was done is not known."""
+class Unavailable(ApiTrouble):
+    """The control plane gave no answer, or asked to come again. Whether the request took effect is unknown."""
 
     def __init__(self, text: str, *, retry_after: float = 1.0) -> None:
         super().__init__(text)
@@ -39,7 +39,7 @@ class Away(ApiTrouble):
 
 
 class Pending(ApiTrouble):
-    """It is being done; the same request goes on waiting."""
+    """The operation is running. Repeating the request continues to wait for it."""
 
 
 class Missing(ApiTrouble):
@@ -47,15 +47,15 @@ class Missing(ApiTrouble):
 
 
 class Conflict(ApiTrouble):
-    """409: something is in the way that may pass."""
+    """409: something is in the way, which may pass."""
 
 
 class Refused(ApiTrouble):
-    """Any other answer; the text is the control plane's."""
+    """Any other status. The text is the control plane's."""
 
 
 class ControlPlane:
-    """One control plane's claims."""
+    """The claims of one control plane. Every method raises ApiTrouble."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession, token_file: Path | None = None) -> None:
         self._url, self._session, self._token_file = url.rstrip("/"), session, token_file
@@ -65,14 +65,14 @@ class ControlPlane:
         return self._url
 
     async def volume(self, namespace: str, volume: str) -> dict[str, Any]:
-        """GET /v1/volume/csi/:id. Raises ApiTrouble, as all of these do."""
-        found: dict[str, Any] = await self._ask("GET", _path(namespace, volume))
-        return found
+        """Return the volume (GET /v1/volume/csi/:id)."""
+        body: dict[str, Any] = await self._ask("GET", _path(namespace, volume))
+        return body
 
     async def claim(self, entry: Entry, *, wait: float = LONGEST_WAIT) -> dict[str, Any]:
-        """Take the entry's claim and have it mounted at its target; the same claim taken again is the same claim.
+        """Take the entry's claim, have it published at its target, and return it. Taking it again is safe.
 
-        After `wait` seconds that it is not over is an answer, too: Pending.
+        Raises Pending when it is not published after `wait` seconds.
         """
         body = {
             "AllocationID": entry.allocation,
@@ -89,26 +89,30 @@ class ControlPlane:
         return taken
 
     async def renew(self, entry: Entry, *, seconds: float = ANSWER_SECONDS) -> None:
-        """The claim lasts its lease from now on; waits `seconds` for the answer. Conflict: it has run out."""
+        """Start the claim's lease anew. Waits `seconds` for the answer. Raises Conflict if the lease has run out."""
         path = _path(entry.namespace, entry.volume, f"/claim/{quote(entry.allocation, safe='')}/renew")
         await self._ask("PUT", path, {"LeaseSeconds": entry.lease}, seconds=seconds)
 
     async def claim_of(self, entry: Entry, *, seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
-        """The allocation's claim on the volume, also one that is on its way out; None when there is none."""
+        """Return the allocation's claim on the volume, including one that is being released, or None."""
         try:
             claims = await self._ask("GET", _path(entry.namespace, entry.volume, "/claims"), seconds=seconds)
         except Missing as exc:
-            if str(exc) != NO_VOLUME:  # a wrong address answers 404, too, and knows nothing of claims
+            if str(exc) != NO_VOLUME:  # a wrong address answers 404 as well, and knows nothing of claims
                 raise Refused(f"404: {exc}") from exc
             return None
-        return next((one for one in claims if one["AllocationID"] == entry.allocation), None)
+        return next((claim for claim in claims if claim["AllocationID"] == entry.allocation), None)
 
     async def release(self, entry: Entry, *, wait: float = LONGEST_WAIT) -> None:
-        """Unmount, detach and free: all done, or nothing was there, when this returns; Pending after `wait` seconds."""
+        """Have the claim unpublished, detached and freed. Succeeds if there is none.
+
+        Raises Pending when it is not free after `wait` seconds.
+        """
         path = _path(entry.namespace, entry.volume, f"/claim/{quote(entry.allocation, safe='')}")
         try:
             await self._ask("DELETE", path, wait=wait)
         except Missing as exc:
+            # "No claim" and "no such page" are both 404: only the list of claims proves that there is none.
             if await self.claim_of(entry) is not None:
                 raise Refused(f"404: {exc}") from exc
 
@@ -123,12 +127,13 @@ class ControlPlane:
             async with self._session.request(
                 method, self._url + path, json=body, headers=headers, timeout=timeout
             ) as answer:
-                status, text, said = answer.status, (await answer.text()).strip(), answer.headers
+                status, text, answered = answer.status, (await answer.text()).strip(), answer.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise Away(f"{self._url} does not answer: {_words(exc)}") from exc
+            raise Unavailable(f"{self._url} does not answer: {_words(exc)}") from exc
         if status in _BUSY:
-            after = said.get("Retry-After", "")
-            raise Away(f"{status}: {text[:500]}", retry_after=min(float(after), 30.0) if after.isdecimal() else 1.0)
+            after = answered.get("Retry-After", "")
+            pause = min(float(after), 30.0) if after.isdecimal() else 1.0
+            raise Unavailable(f"{status}: {text[:500]}", retry_after=pause)
         if status in _PENDING:
             raise Pending(text[:500])
         if status >= 300:
@@ -141,25 +146,28 @@ class ControlPlane:
             raise Refused(f"{method} {path}: the answer is no JSON: is {self._url} a Moorage?") from exc
 
     def _headers(self) -> dict[str, str]:
-        """The ACL token is read for each request: a file that was replaced counts at once."""
+        """Return the header with the ACL token, if there is one.
+
+        The file is read for each request, so that a new token counts at once.
+        """
         try:
             token = self._token_file.read_text().strip() if self._token_file else ""
         except FileNotFoundError:
             token = ""
         except OSError as exc:
-            raise Away(f"{self._token_file} cannot be read: {exc.strerror}") from exc
+            raise Unavailable(f"{self._token_file} cannot be read: {exc.strerror}") from exc
         return {"X-Nomad-Token": token} if token else {}
 
 
 @asynccontextmanager
 async def connected(url: str, token_file: Path | None = None) -> AsyncIterator[ControlPlane]:
-    """The control plane at `url`; `token_file` holds an ACL token, if it is there."""
+    """Connect to the control plane at `url` in this block. `token_file` may hold an ACL token."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield ControlPlane(url, session, token_file)
 
 
-def live(claim: dict[str, Any] | None) -> bool:
-    """Whether the claim counts for its allocation, and is not on its way out."""
+def is_taken(claim: dict[str, Any] | None) -> bool:
+    """Return whether there is a claim that its allocation holds. One that is being released does not count."""
     return claim is not None and claim["State"] == "taken"
 
 

@@ -1,8 +1,8 @@
 """What is to be mounted on this machine, one file per target in the bridge's state folder.
 
-An entry is written, whole and durably, before the step that it names: so a claim's allocation ID is known here before
-the claim is taken, and no crash leaves something that nobody can finish. Commands and the bridge change an entry only
-while they hold its lock.
+An entry is written, whole and durably, before the step that it names. So the allocation ID of a claim is known here
+before the claim is taken, and every crash leaves something that a later command can finish. Commands and the bridge
+change an entry only while they hold its lock.
 """
 
 import dataclasses
@@ -24,27 +24,27 @@ STAGING: Final = "staging"
 
 
 class JournalTrouble(Exception):
-    """The journal cannot be used; the text says what to do."""
+    """The journal cannot be used. The text says what to do."""
 
 
 class Stage(StrEnum):
     """How far a mount is."""
 
     WANTED = "wanted"
-    """To be claimed and mounted; either may have happened already."""
+    """To be claimed and mounted. Either may have happened already."""
     MOUNTED = "mounted"
-    """The control plane said that it is published, and the target showed it."""
+    """The control plane said that it is published, and it was at the target."""
     LOSING = "losing"
-    """Its claim is no longer ours: the bridge is unmounting it."""
+    """Its claim is no longer ours, and the bridge is unmounting it."""
     LOST = "lost"
-    """Unmounted because its claim was no longer ours, or not mounted again; still wanted here."""
+    """Unmounted because its claim was no longer ours. It is still wanted here, and `moorage reconcile` mounts it."""
     UNMOUNTING = "unmounting"
-    """To be unmounted and released; either may have happened already."""
+    """To be unmounted and released. Either may have happened already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One mount; times in seconds since the epoch."""
+    """One mount. Times are in seconds since the epoch."""
 
     target: str
     namespace: str
@@ -55,19 +55,19 @@ class Entry:
     """`read` or `write`."""
     access_mode: str
     attachment_mode: str
-    """Both are what the claim has; empty until it is taken, if the command did not name them."""
+    """Both are the claim's. They are empty until it is taken, unless the command named them."""
     staging: str
     lease: int
-    """Seconds; 0 for a claim that lasts until it is released."""
+    """Seconds, or 0 for a claim that lasts until it is released."""
     plugin: str
     external_id: str
     stage: Stage
     settled: bool = False
-    """Whether it was mounted before: then a mount that fails is tried again by the next reconcile, not forgotten."""
+    """Whether it was ever mounted. If so, a mount that fails is tried again by the next reconcile, not undone."""
     folder_mode: int | None = None
-    """Permissions of the empty folder that was at the target, made again when it is unmounted; None if none was."""
+    """Permissions of the empty folder that was at the target, to make it again. None if none was."""
     shows: str = ""
-    """What was at the target when it was mounted (moorage.mounts.paths.sight)."""
+    """What was at the target when it was mounted (moorage.mounts.paths.mount_at)."""
     capacity: int = 0
     """Bytes that the file system was last told to fill."""
     renewed_at: float = 0.0
@@ -84,21 +84,21 @@ class Entry:
         return f"{self.namespace}/{self.volume}"
 
     def at(self, stage: Stage, **fields: object) -> "Entry":
-        """This entry at another stage."""
+        """Return a copy of this entry at another stage, with other `fields`."""
         return dataclasses.replace(self, stage=stage, **fields)  # type: ignore[arg-type]
 
 
 class Journal:
-    """The entries of one state folder."""
+    """The entries of one state folder. Methods that touch files raise JournalTrouble."""
 
     def __init__(self, state: Path) -> None:
-        # One spelling, whatever the folder was called: staging paths are made of it, and plugins want them absolute.
+        # Staging paths are made of it. Plugins want them absolute, and one volume must have one spelling of its path.
         self._state = state.resolve()
         self._folder = self._state / FOLDER
 
     def open(self) -> None:
-        """Make the folder, the bridge's own as the state folder is. Raises JournalTrouble."""
-        with _told(self._folder):
+        """Make the folder, with the owner of the state folder, and remove locks that dead commands left."""
+        with _journal_errors(self._folder):
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 self._belongs_to_bridge(self._folder)
@@ -106,60 +106,60 @@ class Journal:
                 raise JournalTrouble(f"{self._folder} is not yours to write: run this as the bridge's user, or as root")
             left = [path for path in self._folder.glob("*.lock") if not path.with_suffix(".json").exists()]
         for path in left:
-            with self.held(path.stem):  # of a command that died: holding it once removes it
+            with self.try_lock(path.stem):  # releasing a lock removes its file
                 pass
 
     def entries(self) -> list[Entry]:
-        """All of them, in order of their targets. Raises JournalTrouble."""
-        with _told(self._folder):
+        """Return all entries, in order of their targets."""
+        with _journal_errors(self._folder):
             found = [self._read(path) for path in self._folder.glob("*.json")]
         return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.target)
 
     def get(self, key: str) -> Entry | None:
-        """The entry as it is now. Raises JournalTrouble."""
-        with _told(self._folder):
+        """Return the entry as it is now, or None."""
+        with _journal_errors(self._folder):
             return self._read(self._folder / f"{key}.json")
 
     def put(self, entry: Entry) -> Entry:
-        """Write it; on the disk when this returns. Raises JournalTrouble."""
+        """Write the entry durably, and return it."""
         path = self._folder / f"{entry.key}.json"
-        with _told(path):
+        with _journal_errors(path):
             write_whole(path, json.dumps(dataclasses.asdict(entry), indent=1).encode(), mode=0o600)
             self._belongs_to_bridge(path)
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """Remove it. Raises JournalTrouble."""
-        with _told(self._folder):
+        """Remove the entry."""
+        with _journal_errors(self._folder):
             (self._folder / f"{entry.key}.json").unlink(missing_ok=True)
 
     def staging_of(self, namespace: str, volume: str) -> Path:
-        """Where a volume is staged on this node, whatever number of targets it has (CSI spec, NodeStageVolume)."""
+        """Return where a volume is staged on this node: one path for all its targets (CSI spec, NodeStageVolume)."""
         return self._state / STAGING / hashlib.sha256(f"{namespace}\n{volume}".encode()).hexdigest()[:32]
 
     def make_staging(self, entry: Entry) -> None:
-        """The staging folder, which is ours to make (CSI spec, NodeStageVolume, staging_target_path)."""
+        """Make the staging folder, as the caller must (CSI spec, NodeStageVolume, staging_target_path)."""
         path = Path(entry.staging)
-        with _told(path):
+        with _journal_errors(path):
             for folder in (path.parent, path):
                 if not folder.is_dir():
                     folder.mkdir(exist_ok=True)
                     self._belongs_to_bridge(folder)
 
     def drop_staging(self, entry: Entry) -> None:
-        """Remove it if no other entry has it; what a plugin left in it is the plugin's, and stays."""
+        """Remove the staging folder if no other entry uses it and the plugin left nothing in it."""
         path = Path(entry.staging)
         if any(other.staging == entry.staging for other in self.entries() if other.key != entry.key):
             return
-        with _told(path):
+        with _journal_errors(path):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
     @contextmanager
-    def held(self, key: str) -> Iterator[bool]:
-        """Try to hold the entry's lock in this block; False when another process has it. Never waits."""
+    def try_lock(self, key: str) -> Iterator[bool]:
+        """Hold the entry's lock in this block if it is free, and yield whether it was. Does not wait."""
         path = self._folder / f"{key}.lock"
-        with _told(path):
+        with _journal_errors(path):
             lock = _lock(path)
             if lock is not None:
                 self._belongs_to_bridge(path)
@@ -183,24 +183,24 @@ class Journal:
             ) from exc
 
     def _belongs_to_bridge(self, path: Path) -> None:
-        """What root makes is given to the owner of the state folder: the bridge reads it."""
+        """Give what root made to the owner of the state folder, whose bridge has to read it."""
         if os.geteuid() == 0:
             owner = self._state.stat()
             os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def key_of(target: str) -> str:
-    """The name of a target's entry."""
+    """Return the key of a target's entry, which is its file's name."""
     return hashlib.sha256(target.encode()).hexdigest()[:32]
 
 
 def _lock(path: Path) -> IO[bytes] | None:
-    """The lock file, held; None when somebody else holds it."""
+    """Open and lock the lock file. Return None when another process has it."""
     while True:
         handle = path.open("ab")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before removed its file when it was done: a lock on a removed file keeps nobody out.
+            # The holder before removes the file when it is done. A lock on a removed file excludes no other process.
             if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
                 return handle
         except BlockingIOError:
@@ -213,7 +213,7 @@ def _lock(path: Path) -> IO[bytes] | None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _journal_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:

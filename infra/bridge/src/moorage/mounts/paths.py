@@ -1,6 +1,6 @@
 """What is at a target path now, and whether a volume may be mounted there (CSI spec, NodePublishVolume, target_path).
 
-The directory above must exist, the plugin makes the target itself; data that lies at the target is never covered.
+The directory above must exist, and the plugin makes the target itself. A mount never hides data at the target.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 class BadTarget(Exception):
-    """Nothing can be mounted there; the text says why and what to do."""
+    """Nothing can be mounted there. The text says why and what to do."""
 
 
-def resolved(target: str) -> str:
-    """The target as an absolute path without links above it; a link at its end stays. Raises BadTarget."""
+def resolve_target(target: str) -> str:
+    """Return the target as an absolute path without links above it. A link at its end stays. Raises BadTarget."""
     path = Path(os.path.abspath(target))  # noqa: PTH100 - resolve() would follow a link at the end
     if path == path.parent:
         raise BadTarget(f"{target} is the root directory: give a directory of its own")
@@ -31,17 +31,20 @@ def resolved(target: str) -> str:
 
 
 def spellings(name: str) -> set[str]:
-    """How a target that a person names may stand in the journal; the directories above it may be gone by now."""
-    path = Path(os.path.abspath(name))  # noqa: PTH100 - as in resolved()
+    """Return the ways in which the journal may spell a target that a person names.
+
+    It need not exist, nor the directories above it.
+    """
+    path = Path(os.path.abspath(name))  # noqa: PTH100 - as in resolve_target()
     return {str(path), str(path.parent.resolve() / path.name)}
 
 
-def sight(target: str) -> str:
-    """What the target shows: `link …`, `mount …`, `device …`; "" when nothing is mounted or linked there."""
+def mount_at(target: str) -> str:
+    """Return what is at the target: `link …`, `mount …`, `device …`, or "" when nothing is mounted or linked there."""
     path = Path(target)
     if path.is_symlink():
         return f"link {path.readlink()}"
-    found = _mounted_at(target)
+    found = _mount_entry(target)
     if found:
         return f"mount {found}"
     try:
@@ -52,11 +55,11 @@ def sight(target: str) -> str:
 
 
 def obstacle(target: str, *, ours: bool) -> str:
-    """Why nothing may be mounted there, and what to do; "" when it may.
+    """Return why nothing may be mounted there and what to do about it, or "" if it may.
 
-    `ours`: the journal says that this target was free and is being mounted; what shows there is then our own mount.
+    `ours` says that the journal has the target: it was free then, so what is mounted there now is our own.
     """
-    if sight(target):
+    if mount_at(target):
         return "" if ours else f"something is mounted or linked at {target} already: unmount it, or use another target"
     path = Path(target)
     try:
@@ -76,7 +79,7 @@ def obstacle(target: str, *, ours: bool) -> str:
 
 
 def folder_mode(target: str) -> int | None:
-    """Permissions of the folder at the target, None when there is none."""
+    """Return the permissions of the folder at the target, or None if there is none."""
     try:
         status = Path(target).lstat()
     except OSError:
@@ -85,7 +88,7 @@ def folder_mode(target: str) -> int | None:
 
 
 def restore_folder(target: str, mode: int | None) -> None:
-    """Make the empty folder again that was at the target: the plugin removed it (CSI spec, NodeUnpublishVolume)."""
+    """Make the empty folder at the target again, which the plugin removed (CSI spec, NodeUnpublishVolume)."""
     if mode is None or os.path.lexists(target):
         return
     path = Path(target)
@@ -93,8 +96,11 @@ def restore_folder(target: str, mode: int | None) -> None:
     path.chmod(mode)
 
 
-def _mounted_at(target: str) -> str:
-    """Device and root of what is mounted exactly there, a bind mount of the same file system too; "" if nothing is."""
+def _mount_entry(target: str) -> str:
+    """Return device and root of what is mounted exactly there, bind mounts included, or "".
+
+    os.path.ismount() does not see a bind mount of the same file system.
+    """
     if sys.platform != "linux":
         return target if os.path.ismount(target) else ""
     found = ""

@@ -1,4 +1,4 @@
-"""The options of the commands about mounts: which bridge's machine this is. Imports only what help needs."""
+"""Options that the commands about mounts share. Imports only what their help needs."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ DEFAULT_WAIT: Final = 300.0
 
 @dataclass(frozen=True)
 class Place:
-    """Which bridge's machine this is; None: as its state folder says."""
+    """The bridge of this machine. None stands for what its state folder says."""
 
     state: Path
     api_url: str | None = None
@@ -27,7 +27,7 @@ class Place:
 
 
 def place_options(command: F) -> F:
-    """--state, --api, --node and --wait."""
+    """Add --state, --api, --node and --wait to a command."""
     options = (
         click.option(
             "--state",
@@ -53,7 +53,7 @@ def place_options(command: F) -> F:
 
 
 def complete_mounted(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Targets and volumes of the journal that begin like this; nothing when it cannot be read."""
+    """Return the targets and volumes in the journal that begin with `incomplete`, or none if it cannot be read."""
     state = context.params.get("state") or Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)
     try:
         entries = Journal(state).entries()

@@ -1,4 +1,4 @@
-"""What the work of the commands about mounts shares: progress on standard error, exit codes, JSON."""
+"""What the commands about mounts share: progress on standard error, exit codes, JSON."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import click
 from moorage.bridge.settings import BadSetting, parse_api
 from moorage.mounts import api, paths
 from moorage.mounts.journal import Entry, Journal, JournalTrouble
-from moorage.mounts.mounting import Mounts, MountTrouble, Seen, StillRunning
+from moorage.mounts.mounting import Mounts, MountStatus, MountTrouble, StillRunning
 from moorage.mounts.place import Place
 
 T = TypeVar("T")
@@ -24,29 +24,29 @@ QUIET_SECONDS: Final = 1.0
 AGAIN_SECONDS: Final = 10.0
 
 
-class NotOver(click.ClickException):
-    """It goes on; the exit code says so."""
+class StillRunningExit(click.ClickException):
+    """The work is not over, which the exit code says."""
 
     exit_code = STILL_RUNNING
 
 
 def run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
-    """What `work` answers; its errors become text for a person, and exit codes."""
+    """Return what `work` returns. Its errors become text for a person and an exit code."""
     try:
         return asyncio.run(_run(place, work))
     except (MountTrouble, JournalTrouble, BadSetting, paths.BadTarget) as exc:
         raise click.ClickException(str(exc)) from exc
     except StillRunning as exc:
-        raise NotOver(str(exc)) from exc
+        raise StillRunningExit(str(exc)) from exc
 
 
-def shown(seen: Seen) -> dict[str, Any]:
-    """A mount for scripts."""
-    return described(seen.entry) | {"Claim": seen.claim, "Shown": seen.shown, "OK": seen.well}
+def status_json(status: MountStatus) -> dict[str, Any]:
+    """Return a mount's status as JSON for scripts."""
+    return entry_json(status.entry) | {"Claim": status.claim, "Shown": status.shown, "OK": status.ok}
 
 
-def described(entry: Entry) -> dict[str, Any]:
-    """An entry for scripts."""
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """Return a journal entry as JSON for scripts."""
     return {
         "Target": entry.target,
         "Namespace": entry.namespace,
@@ -64,38 +64,38 @@ def described(entry: Entry) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> str:
-    """JSON as these commands print it."""
+    """Return the JSON text that these commands print."""
     return json.dumps(value, indent=2)
 
 
 class Progress:
-    """Lines on standard error about what takes more than a second; nothing about what is done at once."""
+    """Lines on standard error about work that takes more than a second."""
 
     def __init__(self) -> None:
-        self._text, self._told, self._told_at = "working", "", 0.0
+        self._text, self._printed, self._printed_at = "working", "", 0.0
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
-        """What is being done, or waited for, now."""
+        """Set what is being done or waited for now."""
         self._text = text
 
     async def run(self) -> None:
-        """Tell it until cancelled."""
+        """Print the text when it changes, and every ten seconds, until cancelled."""
         while True:
             await asyncio.sleep(0.1)
             now = time.monotonic()
             if now - self._began < QUIET_SECONDS:
                 continue
-            if self._text != self._told or now - self._told_at > AGAIN_SECONDS:
+            if self._text != self._printed or now - self._printed_at > AGAIN_SECONDS:
                 click.echo(f"moorage: {now - self._began:.0f} s: {self._text}", err=True)
-                self._told, self._told_at = self._text, now
+                self._printed, self._printed_at = self._text, now
 
 
 async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
     journal = Journal(place.state)
     journal.open()
-    url = parse_api(place.api_url or _kept(place.state, "api", "--api URL"))
-    node = place.node or _kept(place.state, "node-id", "--node ID")
+    url = parse_api(place.api_url or _read_setting(place.state, "api", "--api URL"))
+    node = place.node or _read_setting(place.state, "node-id", "--node ID")
     progress = Progress()
     async with api.connected(url, place.state / api.TOKEN_FILE) as connected:
         telling = asyncio.create_task(progress.run())
@@ -108,11 +108,11 @@ async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
             sys.stderr.flush()
 
 
-def _kept(state: Path, name: str, option: str) -> str:
+def _read_setting(state: Path, name: str, option: str) -> str:
     try:
         return (state / name).read_text().strip()
     except OSError as exc:
         raise BadSetting(
-            f"{state / name} cannot be read ({exc.strerror}): --state names the folder of the bridge on this machine; "
-            f"or give {option}"
+            f"{state / name} cannot be read ({exc.strerror}): name the state folder of the bridge on this machine with "
+            f"--state, or give {option}"
         ) from exc

@@ -1,4 +1,4 @@
-"""The application between door and MiniStack that has the state written: from start to end, and by what passes."""
+"""ASGI middleware between Door and MiniStack that has the state written when a call may have changed it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ logger = logging.getLogger("moorage.emulator")
 
 
 @dataclass
-class Keeping:
-    """An ASGI application that has the state of the one behind it written, and refuses calls while that fails."""
+class PersistenceMiddleware:
+    """Has the state of the application behind it written, and refuses calls while that fails."""
 
     app: App
     storage: Storage
     _writing: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an event on, and note what it may change."""
+        """Pass an event on, and note which state it may change."""
         if scope["type"] == "lifespan":
             try:
-                await self.app(scope, receive, self._while_it_lives(send))
-            except UnreadableError as exc:  # hypercorn would serve all the same after any other end of the application
+                await self.app(scope, receive, self._follow_lifespan(send))
+            except UnreadableError as exc:  # after any other error, hypercorn would serve without a lifespan
                 await send({"type": "lifespan.startup.failed", "message": str(exc)})
             return
         call: Call | None = scope.get(CALL)
@@ -41,33 +41,33 @@ class Keeping:
         elif self.storage.trouble:
             await refuse(send, 503, "ServiceUnavailable", self.storage.trouble)
         elif call.changes_items:
-            await self._when_kept(scope, receive, send)
+            await self._answer_when_written(scope, receive, send)
         else:
             await self.app(scope, receive, send)
             changed = call.changes()
             if changed is not None:
-                self.storage.touched(*changed)
+                self.storage.mark_changed(*changed)
 
-    async def _when_kept(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a call that changes items when they are on disk."""
+    async def _answer_when_written(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold the answer to a call that changes items until they are on disk."""
         answer: list[Message] = []
 
         async def hold(message: Message) -> None:
             answer.append(message)
 
         await self.app(scope, receive, hold)
-        await self.storage.kept()
+        await self.storage.wait_until_written()
         if self.storage.trouble:
             await refuse(send, 503, "ServiceUnavailable", self.storage.trouble)
             return
         for message in answer:
             await send(message)
 
-    def _while_it_lives(self, send: Send) -> Send:
+    def _follow_lifespan(self, send: Send) -> Send:
         async def sent(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._writing = asyncio.create_task(self.storage.write_until_ended())
-                self._writing.add_done_callback(_end_where_it_failed)
+                self._writing.add_done_callback(_exit_if_failed)
             elif message["type"] == "lifespan.shutdown.complete" and self._writing is not None:
                 self.storage.end()
                 await self._writing
@@ -78,8 +78,8 @@ class Keeping:
         return sent
 
 
-def _end_where_it_failed(writing: asyncio.Task[None]) -> None:
-    """End the process when nothing is written any more: the supervisor starts it again, from what is on disk."""
+def _exit_if_failed(writing: asyncio.Task[None]) -> None:
+    """End the process when writing has failed for good. The supervisor starts it again, from what is on disk."""
     failure = None if writing.cancelled() else writing.exception()
     if failure is not None:
         logger.critical("the state is not written any more", exc_info=failure)
