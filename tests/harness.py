@@ -27,10 +27,13 @@ from chalicelib.store.turns import TurnStore
 from chalicelib.store.waits import WaitStore
 from tests.emulated import STAGE, Place
 from tests.fakes.clock import FakeClock
+from tests.fakes.csi_server import FakeChannels
 from tests.fakes.provider import FakeProvider
 
 REGION = "us-east-1"
 CAPABILITIES = frozenset({"CREATE_DELETE_VOLUME", "LIST_VOLUMES", "CREATE_DELETE_SNAPSHOT", "EXPAND_VOLUME"})
+
+NODE_CAPABILITIES = frozenset({"STAGE_UNSTAGE_VOLUME"})
 
 
 class Died(BaseException):
@@ -154,6 +157,7 @@ class System:
             "controller": True,
             "node": True,
             "controller_capabilities": CAPABILITIES,
+            "node_capabilities": NODE_CAPABILITIES,
             "grace": 5.0,
         } | fields
         instance = Instance(plugin_id=plugin_id, **given)
@@ -198,10 +202,16 @@ CACHED = (
 )  # fmt: skip
 
 
+CHANNELS: list[FakeChannels] = []
+"""Of the systems that were made since the last `forget`."""
+
+
 def forget() -> None:
-    """Forget what wiring built, so that the next test builds its own."""
+    """Forget what wiring built, so that the next test builds its own, and stop the plugin."""
     for cached in CACHED:
         cached.cache_clear()
+    while CHANNELS:
+        CHANNELS.pop().close()
 
 
 def make_system(
@@ -213,6 +223,8 @@ def make_system(
     monkeypatch.setattr(wiring, "settings", lambda: settings)
     clock = clock or FakeClock()
     queue, provider, asker = FakeQueue(), FakeProvider(), NoAsker()
+    channels = FakeChannels(provider, clock.monotonic)
+    CHANNELS.append(channels)
     monkeypatch.setattr(wiring, "clock", lambda: clock)
     stores = wiring.stores()
     make_tables(settings, place.tables)
@@ -225,7 +237,8 @@ def make_system(
         waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
     )
-    context = Context.on(stores, secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))  # type: ignore[arg-type]
+    calls = CsiCalls(stores.plugins.instances, stores.plugins.instance, channels, clock.jitter)
+    context = Context.on(stores, secrets=sealer, calls=calls, turns=TurnStore(stores.dynamo))
 
     def rewire(built: Deps) -> None:
         monkeypatch.setattr(wiring, "deps", lambda: built)

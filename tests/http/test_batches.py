@@ -53,7 +53,11 @@ def test_different_troubles_are_told_in_one_text_in_order(system: System) -> Non
 
     system.provider.before.append(refuse)
     reply = create(system, "bad", "busy", "good")
-    assert (reply.status, reply.body) == (500, f"2 errors occurred:\n\t* no room\n\t* {BUSY}\n\n")
+    no_room = (
+        'controller create volume: CSI.ControllerCreateVolume: unsupported capacity_range for volume "bad": '
+        "rpc error: code = OutOfRange desc = no room"
+    )
+    assert (reply.status, reply.body) == (500, f"2 errors occurred:\n\t* {no_room}\n\t* {BUSY}\n\n")
     assert names(system) == ["good"]
 
 
