@@ -42,11 +42,11 @@ def run_operation(event: Any) -> None:
 
 @workers.lambda_function(name="ask_plugin")
 def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Answer one question to a plugin (chalicelib/ask.py)."""
-    from chalicelib import questions
+    """Answer one query to a plugin (chalicelib/plugin_queries)."""
+    from chalicelib.plugin_queries import server
 
     started = time.monotonic()
-    answer = questions.answer(wiring.csi_calls(), wiring.sealer(), event)
+    answer = server.answer(wiring.csi_calls(), wiring.sealer(), event)
     log.line(
         "question",
         question=event.get("ask"),

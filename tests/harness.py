@@ -13,12 +13,12 @@ from urllib.parse import parse_qs, unquote
 import boto3
 
 from chalicelib import wiring
-from chalicelib.ask import Asker
 from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
 from chalicelib.operations.context import Context
 from chalicelib.operations.sweep import Swept, sweep
+from chalicelib.plugin_queries.client import PluginQueries
 from chalicelib.routes import endpoint
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.settings import Settings
@@ -75,8 +75,11 @@ class FakeQueue:
             self.tap.tap.done()
 
 
-class NoAsker(Asker):
-    """Plugins that agree with everything they are asked, unless a test says otherwise."""
+class AgreeablePlugins(PluginQueries):
+    """Plugins that confirm each volume they are asked about, unless a test gives them other `answers`.
+
+    An answer is given what was asked, and returns its JSON or raises.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[..., Any]] = {}
@@ -86,10 +89,11 @@ class NoAsker(Asker):
     def start_audit(self, plugin_id: str, run: str) -> None:
         self.audits.append((plugin_id, run))
 
-    def ask(self, question: str, *, seconds: float = 20.0, **arguments: Any) -> Any:
-        self.asked.append((question, arguments))
-        found = self.answers.get(question)
-        return found(**arguments) if found else None
+    def send(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        query = {name: value for name, value in event.items() if name not in ("ask", "deadline")}
+        self.asked.append((event["ask"], query))
+        answer = self.answers.get(event["ask"])
+        return {"ok": answer(**query) if answer else None}
 
 
 @dataclass
@@ -99,18 +103,18 @@ class System:
     clock: FakeClock
     queue: FakeQueue
     provider: FakeProvider
-    asker: NoAsker
+    plugin_queries: AgreeablePlugins
     deps: Deps
     context: Context
     rewire: Callable[[Deps], None]
     pumping: bool = field(default=True)
 
     def use(self, calls: CsiCalls) -> None:
-        """Call plugins through this client, in operations and in questions."""
-        from tests.plugin import DirectAsker
+        """Call plugins through this client, in operations and in queries."""
+        from tests.plugin import DirectQueries
 
         self.context = replace(self.context, calls=calls)
-        self.deps = replace(self.deps, asker=DirectAsker(calls, self.deps.sealer))
+        self.deps = replace(self.deps, plugin_queries=DirectQueries(calls, self.deps.sealer))
         self.rewire(self.deps)
 
     def pump(self) -> None:
@@ -222,7 +226,7 @@ def make_system(
     settings = Settings(stage=STAGE, key_arn=place.key_arn)
     monkeypatch.setattr(wiring, "settings", lambda: settings)
     clock = clock or FakeClock()
-    queue, provider, asker = FakeQueue(), FakeProvider(), NoAsker()
+    queue, provider, plugin_queries = FakeQueue(), FakeProvider(), AgreeablePlugins()
     channels = FakeChannels(provider, clock.monotonic)
     CHANNELS.append(channels)
     monkeypatch.setattr(wiring, "clock", lambda: clock)
@@ -233,7 +237,7 @@ def make_system(
         stores,
         sealer=sealer,
         queue=queue,  # type: ignore[arg-type]
-        asker=asker,
+        plugin_queries=plugin_queries,
         waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
     )
@@ -244,6 +248,6 @@ def make_system(
         monkeypatch.setattr(wiring, "deps", lambda: built)
 
     rewire(deps)
-    system = System(clock, queue, provider, asker, deps, context, rewire)
+    system = System(clock, queue, provider, plugin_queries, deps, context, rewire)
     clock.on_sleep.append(system.pump)
     return system

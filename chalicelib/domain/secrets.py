@@ -5,6 +5,15 @@ A stored ciphertext opens under its own context alone, so a context may not chan
 with it can still run.
 """
 
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Opener(Protocol):
+    """Opens sealed secrets; only the worker can."""
+
+    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
+
 
 def encryption_context(namespace: str, volume_id: str) -> dict[str, str]:
     """Return the context of a volume's secrets, and of those of a request about it."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.call import Attempt, CallOptions
 from chalicelib.domain.operation import TRY_LIMIT, Operation, retry_delay
-from chalicelib.domain.secrets import encryption_context
+from chalicelib.domain.secrets import Opener, encryption_context
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, StoreError
 from chalicelib.store import operations, volumes
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
 class ClaimLost(Exception):
     """The claim is gone, or another operation has it: this one has nothing left to do."""
-
-
-class Opener(Protocol):
-    """Opens sealed secrets; only the worker can."""
-
-    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)

@@ -266,12 +266,9 @@ def _question(deps: Deps, item: Wanted, seconds: float) -> Callable[[], None] | 
     asked = replace(volume.definition, external_id=volume.definition.external_id or volume.id)
     sealed = deps.sealer.seal_secrets(item.secrets, encryption_context(volume.namespace, volume.id))
     return partial(
-        deps.asker.validate_volume,
-        plugin.id,
-        namespace=volume.namespace,
-        volume_id=volume.id,
-        definition=volume_store.encode(asked),
-        secrets=waiting.text(sealed or volume.sealed_secrets),
+        deps.plugin_queries.validate_volume,
+        replace(volume, definition=asked),
+        sealed_secrets=sealed or volume.sealed_secrets,
         seconds=seconds,
     )
 

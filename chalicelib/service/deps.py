@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from chalicelib.ask import Asker
 from chalicelib.domain.plugin import USUAL_PATIENCE, Patience
+from chalicelib.plugin_queries.client import PluginQueries
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
 from chalicelib.store.stores import Stores
@@ -16,7 +16,7 @@ class Deps(Stores):
 
     sealer: Sealer
     queue: OperationQueue
-    asker: Asker
+    plugin_queries: PluginQueries
     waits: WaitStore
     wait_seconds: float
     """The longest that any request may wait."""
@@ -29,7 +29,7 @@ class Deps(Stores):
         *,
         sealer: Sealer,
         queue: OperationQueue,
-        asker: Asker,
+        plugin_queries: PluginQueries,
         waits: WaitStore,
         wait_seconds: float,
         patience: Patience = USUAL_PATIENCE,
@@ -47,7 +47,7 @@ class Deps(Stores):
             namespaces=stores.namespaces,
             sealer=sealer,
             queue=queue,
-            asker=asker,
+            plugin_queries=plugin_queries,
             waits=waits,
             wait_seconds=wait_seconds,
             patience=patience,
