@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chalicelib.csi.channel import rpc_of
 from chalicelib.csi.spec import csi_pb2 as csi
-from chalicelib.errors import PluginRejected
+from chalicelib.errors import PluginInDoubt, PluginRejected
 
 T = TypeVar("T")
 _MODE: Final = csi.VolumeCapability.AccessMode
@@ -298,7 +298,7 @@ def _page(entries: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str
     if size < 0:
         raise _invalid("max_entries is negative")
     if token and not token.isdecimal():
-        raise PluginRejected(f"{token} is no token of this plugin", code="ABORTED")
+        raise PluginInDoubt(f"{token} is no token of this plugin", code="ABORTED")
     start = int(token or 0)
     end = start + size if size else len(entries)
     return entries[start:end], str(end) if end < len(entries) else ""
