@@ -45,11 +45,11 @@ def run_operation(event: Any) -> None:
 
 @functions.lambda_function(name="ask_plugin")
 def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Return a plugin's answer to one question of the API (chalicelib/ask.py)."""
-    from chalicelib import questions
+    """Return a plugin's answer to one question of the API (chalicelib/plugin_queries)."""
+    from chalicelib.plugin_queries import server
 
     started = time.monotonic()
-    answer = questions.answer(wiring.csi_calls(), wiring.sealer(), event)
+    answer = server.answer(wiring.csi_calls(), wiring.sealer(), event)
     log.line(
         "question",
         question=event.get("ask"),

@@ -62,7 +62,7 @@ def sealer() -> "Sealer":
 @cache
 def deps() -> "Deps":
     """What the API's services are given."""
-    from chalicelib.ask import Asker
+    from chalicelib.plugin_queries.client import PluginQueries
     from chalicelib.service.deps import Deps
     from chalicelib.store.waits import WaitStore
 
@@ -70,7 +70,7 @@ def deps() -> "Deps":
         **stores().parts(),
         sealer=sealer(),
         queue=queue(),
-        asker=Asker(
+        plugin_queries=PluginQueries(
             settings().ask_function,
             settings().audit_function,
             region=settings().region,

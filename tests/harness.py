@@ -13,11 +13,11 @@ from urllib.parse import parse_qs, unquote
 import boto3
 
 from chalicelib import wiring
-from chalicelib.ask import Asker
 from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.operations import engine
 from chalicelib.operations.context import StepContext
+from chalicelib.plugin_queries.client import PluginQueries
 from chalicelib.routes import endpoint
 from chalicelib.sealing import Sealer
 from chalicelib.service.deps import Budget, Deps
@@ -28,10 +28,13 @@ from chalicelib.store.waits import WaitStore
 from chalicelib.sweeps import index, operations
 from tests.emulated import STAGE, Place
 from tests.fakes.clock import FakeClock
+from tests.fakes.csi_server import FakeChannels
 from tests.fakes.provider import FakeProvider
 
 REGION = "us-east-1"
 CAPABILITIES = frozenset({"CREATE_DELETE_VOLUME", "LIST_VOLUMES", "CREATE_DELETE_SNAPSHOT", "EXPAND_VOLUME"})
+
+NODE_CAPABILITIES = frozenset({"STAGE_UNSTAGE_VOLUME"})
 
 
 class Died(BaseException):
@@ -73,8 +76,11 @@ class FakeQueue:
             self.tap.tap.done()
 
 
-class NoAsker(Asker):
-    """Plugins that agree with everything they are asked, unless a test says otherwise."""
+class AgreeablePlugins(PluginQueries):
+    """Plugins that confirm each volume they are asked about, unless a test gives them other `answers`.
+
+    An answer is given what was asked, and returns its JSON or raises.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[..., Any]] = {}
@@ -84,10 +90,11 @@ class NoAsker(Asker):
     def start_audit(self, plugin_id: str, run: str) -> None:
         self.audits.append((plugin_id, run))
 
-    def ask(self, question: str, *, seconds: float = 20.0, **arguments: Any) -> Any:
-        self.asked.append((question, arguments))
-        found = self.answers.get(question)
-        return found(**arguments) if found else None
+    def send(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        query = {name: value for name, value in event.items() if name not in ("ask", "deadline")}
+        self.asked.append((event["ask"], query))
+        answer = self.answers.get(event["ask"])
+        return {"ok": answer(**query) if answer else None}
 
 
 @dataclass
@@ -97,7 +104,7 @@ class System:
     clock: FakeClock
     queue: FakeQueue
     provider: FakeProvider
-    asker: NoAsker
+    plugin_queries: AgreeablePlugins
     sealer: Sealer
     deps: Deps
     context: StepContext
@@ -105,11 +112,11 @@ class System:
     pumping: bool = field(default=True)
 
     def use(self, calls: CsiCalls) -> None:
-        """Call plugins through this client, in operations and in questions."""
-        from tests.plugin import DirectAsker
+        """Call plugins through this client, in operations and in queries."""
+        from tests.plugin import DirectQueries
 
         self.context = replace(self.context, calls=calls)
-        self.deps = replace(self.deps, asker=DirectAsker(calls, self.sealer))
+        self.deps = replace(self.deps, plugin_queries=DirectQueries(calls, self.sealer))
         self.rewire(self.deps)
 
     def pump(self) -> None:
@@ -159,6 +166,7 @@ class System:
             "controller": True,
             "node": True,
             "controller_capabilities": CAPABILITIES,
+            "node_capabilities": NODE_CAPABILITIES,
             "grace": 5.0,
         } | fields
         instance = Instance(plugin_id=plugin_id, **given)
@@ -203,10 +211,16 @@ CACHED = (
 )  # fmt: skip
 
 
+CHANNELS: list[FakeChannels] = []
+"""Of the systems that were made since the last `forget`."""
+
+
 def forget() -> None:
-    """Forget what wiring built, so that the next test builds its own."""
+    """Forget what wiring built, so that the next test builds its own, and stop the plugin."""
     for cached in CACHED:
         cached.cache_clear()
+    while CHANNELS:
+        CHANNELS.pop().close()
 
 
 def make_system(
@@ -217,7 +231,9 @@ def make_system(
     settings = Settings(stage=STAGE, key_arn=place.key_arn)
     monkeypatch.setattr(wiring, "settings", lambda: settings)
     clock = clock or FakeClock()
-    queue, provider, asker = FakeQueue(), FakeProvider(), NoAsker()
+    queue, provider, plugin_queries = FakeQueue(), FakeProvider(), AgreeablePlugins()
+    channels = FakeChannels(provider, clock.monotonic)
+    CHANNELS.append(channels)
     monkeypatch.setattr(wiring, "clock", lambda: clock)
     stores = wiring.stores()
     make_tables(settings, place.tables)
@@ -226,16 +242,17 @@ def make_system(
         **stores.parts(),
         sealer=sealer,
         queue=queue,
-        asker=asker,
+        plugin_queries=plugin_queries,
         waits=WaitStore(stores.dynamo, limit=settings.max_waits),
         wait_seconds=wait_seconds,
     )
-    context = StepContext(**stores.parts(), secrets=sealer, calls=provider, turns=TurnStore(stores.dynamo))  # type: ignore[arg-type]
+    calls = CsiCalls(stores.plugins.instances, stores.plugins.instance, channels, clock.jitter)
+    context = StepContext(**stores.parts(), secrets=sealer, calls=calls, turns=TurnStore(stores.dynamo))
 
     def rewire(built: Deps) -> None:
         monkeypatch.setattr(wiring, "deps", lambda: built)
 
     rewire(deps)
-    system = System(clock, queue, provider, asker, sealer, deps, context, rewire)
+    system = System(clock, queue, provider, plugin_queries, sealer, deps, context, rewire)
     clock.on_sleep.append(system.pump)
     return system

@@ -6,18 +6,18 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from chalicelib import questions
-from chalicelib.ask import Asker, read_answer
 from chalicelib.clock import Clock
 from chalicelib.csi.calls import CsiCalls
 from chalicelib.domain.plugin import Instance
+from chalicelib.plugin_queries import server
+from chalicelib.plugin_queries.client import PluginQueries
 from chalicelib.sealing import Sealer
 from chalicelib.store.plugins import PluginStore
 
@@ -45,8 +45,8 @@ class SocketChannels:
         self._channel.close()
 
 
-class DirectAsker(Asker):
-    """Asks the worker in this process what the API asks by invoking its function, JSON and all."""
+class DirectQueries(PluginQueries):
+    """Has queries answered in this process as the worker's function would answer them, JSON and all."""
 
     def __init__(self, calls: CsiCalls, sealer: Sealer) -> None:
         self._calls, self._sealer = calls, sealer
@@ -55,9 +55,11 @@ class DirectAsker(Asker):
     def start_audit(self, plugin_id: str, run: str) -> None:
         self.audits.append((plugin_id, run))
 
-    def ask(self, question: str, *, seconds: float = 20.0, **arguments: Any) -> Any:
-        event = json.loads(json.dumps({"ask": question, **arguments}))
-        return read_answer(json.loads(json.dumps(questions.answer(self._calls, self._sealer, event))))
+    def send(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        body: Mapping[str, Any] = json.loads(
+            json.dumps(server.answer(self._calls, self._sealer, json.loads(json.dumps(event))))
+        )
+        return body
 
 
 @contextmanager

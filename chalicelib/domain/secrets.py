@@ -6,6 +6,14 @@ with it can still run.
 """
 
 import base64
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Opener(Protocol):
+    """Decrypts sealed secrets, which only the worker may do."""
+
+    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
 def encryption_context(namespace: str, volume_id: str) -> dict[str, str]:

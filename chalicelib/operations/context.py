@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from chalicelib.domain.call import Attempt, CallOptions
 from chalicelib.domain.operation import TRY_LIMIT, JsonObject, Operation, retry_delay
-from chalicelib.domain.secrets import encryption_context
+from chalicelib.domain.secrets import Opener, encryption_context
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import LeaseLost, PluginUnreachable, StoreError
 from chalicelib.store import operations, volumes
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 class ClaimLost(Exception):
     """The claim is gone, or belongs to another operation. This operation has nothing left to do."""
-
-
-class Opener(Protocol):
-    """Decrypts sealed secrets, which only the worker may do."""
-
-    def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def start(deps: Deps, plugin_id: str) -> Report:
         return last
     report = audits.write(Report(deps.clock.new_id(), plugin_id, AuditStatus.RUNNING, now), now=now)
     try:
-        deps.asker.start_audit(plugin_id, report.run)
+        deps.plugin_queries.start_audit(plugin_id, report.run)
     except VolumesError as exc:
         # No function runs this audit, so it must not keep others from starting one.
         audits.write(replace(report, status=AuditStatus.FAILED, error=exc.text, ended=now), now=now)
@@ -195,13 +195,13 @@ def _page(deps: Deps, plugin_id: str, what: StorageKind, token: str) -> Page[Ent
 
 
 def _volumes(deps: Deps, plugin_id: str, token: str) -> Page[Entry]:
-    page = deps.asker.list_volumes(plugin_id, per_page=PER_PAGE, next_token=token)
+    page = deps.plugin_queries.list_volumes(plugin_id, per_page=PER_PAGE, next_token=token)
     entries = [Entry(StorageKind.VOLUME, v.external_id, words=tuple((v.context or {}).values())) for v in page.entries]
     return Page(entries, page.next_token)
 
 
 def _snapshots(deps: Deps, plugin_id: str, token: str) -> Page[Entry]:
-    page = deps.asker.list_snapshots(plugin_id, per_page=PER_PAGE, next_token=token)
+    page = deps.plugin_queries.list_snapshots(plugin_id, per_page=PER_PAGE, next_token=token)
     return Page([Entry(StorageKind.SNAPSHOT, s.id, source=s.source) for s in page.entries], page.next_token)
 
 

@@ -13,7 +13,6 @@ from typing import Final
 from chalicelib.domain.merge import merge
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.secrets import to_base64
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
 from chalicelib.errors import Refused, RequestError, VolumesError, joined
 from chalicelib.operations import create_volume, expand_volume, starting
@@ -245,12 +244,9 @@ def _question(deps: Deps, item: VolumeRequest, seconds: float) -> Callable[[], N
     asked = replace(volume.definition, external_id=volume.definition.external_id or volume.id)
     sealed = deps.seal(item.secrets, volume.namespace, volume.id)
     return partial(
-        deps.asker.validate_volume,
-        plugin.id,
-        namespace=volume.namespace,
-        volume_id=volume.id,
-        definition=volume_store.encode(asked),
-        secrets=to_base64(sealed or volume.sealed_secrets),
+        deps.plugin_queries.validate_volume,
+        replace(volume, definition=asked),
+        sealed_secrets=sealed or volume.sealed_secrets,
         seconds=seconds,
     )
 

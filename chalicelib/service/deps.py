@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from chalicelib.ask import Asker
 from chalicelib.domain.plugin import DEFAULT_LIVENESS, LivenessPolicy
 from chalicelib.operations.starting import Api
+from chalicelib.plugin_queries.client import PluginQueries
 from chalicelib.store.waits import WaitStore
 
 
@@ -12,7 +12,7 @@ from chalicelib.store.waits import WaitStore
 class Deps(Api):
     """What every request shares: stores, key, queue, plugins, and how long a request may wait."""
 
-    asker: Asker
+    plugin_queries: PluginQueries
     waits: WaitStore
     wait_seconds: float
     """Seconds that any request may wait at most."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from chalicelib.domain.external import ExternalVolume, Page, Snapshot
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.secrets import plugin_encryption_context, to_base64
+from chalicelib.domain.secrets import plugin_encryption_context
 from chalicelib.errors import Refused, joined
 from chalicelib.operations import create_snapshot, delete_snapshot
 from chalicelib.service import waiting
@@ -82,7 +82,9 @@ def list_snapshots(
     if per_page < 0:
         raise Refused("controller list snapshots: CSI.ControllerListSnapshots: MaxEntries cannot be negative")
     sealed = deps.sealer.seal_secrets(secrets, plugin_encryption_context(plugin_id))
-    return deps.asker.list_snapshots(plugin_id, per_page=per_page, next_token=next_token, secrets=to_base64(sealed))
+    return deps.plugin_queries.list_snapshots(
+        plugin_id, per_page=per_page, next_token=next_token, sealed_secrets=sealed
+    )
 
 
 def list_external(deps: Deps, plugin_id: str, *, per_page: int, next_token: str) -> Page[ExternalVolume]:
@@ -92,7 +94,7 @@ def list_external(deps: Deps, plugin_id: str, *, per_page: int, next_token: str)
         raise Refused("unimplemented for this plugin")
     if per_page < 0:
         raise Refused("controller list volumes: CSI.ControllerListVolumes: MaxEntries cannot be negative")
-    return deps.asker.list_volumes(plugin_id, per_page=per_page, next_token=next_token)
+    return deps.plugin_queries.list_volumes(plugin_id, per_page=per_page, next_token=next_token)
 
 
 def _start_create(deps: Deps, namespace: str, item: SnapshotRequest) -> Operation:

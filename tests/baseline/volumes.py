@@ -139,24 +139,24 @@ def tell_audits(story: Story) -> None:
     held = story.begin("PUT", "/v1/volume/csi/files-held/create", definition("files-held", PluginID="files"))
     story.work(held, Strike("CreateVolume", doubt, after=True))
     orphan = next(one.id for one in system.provider.volumes.values() if one.name.startswith("files-orphan"))
-    system.asker.answers["list_volumes"] = _listing(
+    system.plugin_queries.answers["list_volumes"] = _listing(
         {"external_id": one, "context": None} for one in (orphan, story.operation(held).storage_name, "of-nobody")
     )
-    system.asker.answers["list_snapshots"] = _listing(
+    system.plugin_queries.answers["list_snapshots"] = _listing(
         [{"id": snapshot.id, "source": snapshot.source}, {"id": "of-nobody", "source": "of-nobody"}]
     )
     system.call("PUT", "/v1/audit/files")
     with _small_parts():
-        audit.run(system.deps, *system.asker.audits.pop())
+        audit.run(system.deps, *system.plugin_queries.audits.pop())
     story.remove("files-orphan", "files-snapped")
 
     def refuse(**_: Any) -> Any:
         raise PluginRejected("the plugin has no list today", code="INTERNAL")
 
-    system.asker.answers["list_volumes"] = refuse
+    system.plugin_queries.answers["list_volumes"] = refuse
     system.call("PUT", "/v1/audit/split")
-    audit.run(system.deps, *system.asker.audits.pop())
-    system.asker.answers.clear()
+    audit.run(system.deps, *system.plugin_queries.audits.pop())
+    system.plugin_queries.answers.clear()
     system.call("PUT", "/v1/audit/ebs")
 
 

@@ -20,7 +20,7 @@ from chalicelib.store.stores import open_stores
 from chalicelib.store.tables import MemberRow
 from chalicelib.store.waits import WaitStore
 from tests.fakes.clock import FakeClock
-from tests.harness import REGION, FakeQueue, NoAsker, make_tables
+from tests.harness import REGION, AgreeablePlugins, FakeQueue, make_tables
 
 SOME = Volume(
     namespace="default",
@@ -53,7 +53,7 @@ def services(address: str, monkeypatch: pytest.MonkeyPatch) -> Deps:
         waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
         queue=FakeQueue(),
-        asker=NoAsker(),
+        plugin_queries=AgreeablePlugins(),
         wait_seconds=25,
     )
 

@@ -40,7 +40,7 @@ def test_a_read_has_all_three_headers_in_the_form_that_is_parsed(made: System, p
 
 
 def test_the_answers_of_a_plugin_have_index_zero_and_no_leader(made: System) -> None:
-    made.asker.answers["list_volumes"] = lambda **_: {"entries": [], "next_token": "more"}
+    made.plugin_queries.answers["list_volumes"] = lambda **_: {"entries": [], "next_token": "more"}
     reply = made.call("GET", "/v1/volumes/external", query="plugin_id=directory&per_page=30")
     assert (reply.headers["X-Nomad-Index"], reply.headers["X-Nomad-Knownleader"]) == ("0", "false")
     assert reply.json["NextToken"] == "more"
@@ -50,7 +50,7 @@ def test_lists_of_a_plugin_are_objects_and_never_null(made: System) -> None:
     """The client goes down over a null."""
     made.add_plugin(controller_capabilities=frozenset({"LIST_VOLUMES", "LIST_SNAPSHOTS", "CREATE_DELETE_SNAPSHOT"}))
     for question in ("list_volumes", "list_snapshots"):
-        made.asker.answers[question] = lambda **_: {"entries": [], "next_token": ""}
+        made.plugin_queries.answers[question] = lambda **_: {"entries": [], "next_token": ""}
     for path in ("/v1/volumes/external", "/v1/volumes/snapshot"):
         body = made.call("GET", path, query="plugin_id=directory").json
         assert isinstance(body, dict)

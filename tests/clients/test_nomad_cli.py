@@ -48,11 +48,14 @@ def test_volume_status_of_an_id_picks_the_exact_one_of_the_prefix(made: System) 
 
 
 def test_volume_status_verbose_asks_each_plugin_for_thirty_volumes(made: System) -> None:
-    made.asker.answers["list_volumes"] = lambda **_: {"entries": [], "next_token": ""}
+    made.plugin_queries.answers["list_volumes"] = lambda **_: {"entries": [], "next_token": ""}
     plugins = ids(made.call("GET", "/v1/plugins", query="type=csi"))
     assert plugins == ["directory"]
     assert made.call("GET", "/v1/volumes/external", query="per_page=30&plugin_id=directory").status == 200
-    assert made.asker.asked[-1] == ("list_volumes", {"plugin_id": "directory", "per_page": 30, "next_token": ""})
+    assert made.plugin_queries.asked[-1] == (
+        "list_volumes",
+        {"plugin_id": "directory", "per_page": 30, "next_token": ""},
+    )
 
 
 def test_volume_create_prints_the_external_id_of_the_answer(system: System) -> None:
@@ -91,7 +94,7 @@ def test_volume_detach_of_an_unknown_node_falls_back_to_the_list_and_the_read(ma
 
 
 def test_volume_snapshot_list_finds_the_plugin_by_prefix(made: System) -> None:
-    made.asker.answers["list_snapshots"] = lambda **_: {"entries": [], "next_token": ""}
+    made.plugin_queries.answers["list_snapshots"] = lambda **_: {"entries": [], "next_token": ""}
     made.add_plugin(controller_capabilities=frozenset({"LIST_SNAPSHOTS", "CREATE_DELETE_SNAPSHOT"}))
     assert ids(made.call("GET", "/v1/plugins", query="type=csi&prefix=dir")) == ["directory"]
     reply = made.call("GET", "/v1/volumes/snapshot", query="plugin_id=directory&per_page=30")

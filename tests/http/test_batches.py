@@ -53,7 +53,11 @@ def test_different_troubles_are_told_in_one_text_in_order(system: System) -> Non
 
     system.provider.before.append(refuse)
     reply = create(system, "bad", "busy", "good")
-    assert (reply.status, reply.body) == (500, f"2 errors occurred:\n\t* no room\n\t* {BUSY}\n\n")
+    no_room = (
+        'controller create volume: CSI.ControllerCreateVolume: unsupported capacity_range for volume "bad": '
+        "rpc error: code = OutOfRange desc = no room"
+    )
+    assert (reply.status, reply.body) == (500, f"2 errors occurred:\n\t* {no_room}\n\t* {BUSY}\n\n")
     assert names(system) == ["good"]
 
 
@@ -82,7 +86,7 @@ def test_only_new_volumes_are_wanted_and_one_exists(system: System) -> None:
 
 def test_plugins_are_asked_about_several_volumes_at_once(system: System) -> None:
     together = threading.Barrier(8)
-    system.asker.answers["validate_volume"] = lambda **_: together.wait(timeout=10)
+    system.plugin_queries.answers["validate_volume"] = lambda **_: together.wait(timeout=10)
     ids = [f"v{number}" for number in range(8)]
     body = {"Volumes": [several(i, ExternalID=i)["Volumes"][0] for i in ids]}
     assert system.call("PUT", REGISTER, body).status == 200
@@ -95,7 +99,7 @@ def test_of_several_that_a_plugin_refuses_the_first_is_told_and_none_is_register
         if volume_id != "a":
             raise PluginRejected(f"no {volume_id}", code="NOT_FOUND")
 
-    system.asker.answers["validate_volume"] = refuse
+    system.plugin_queries.answers["validate_volume"] = refuse
     reply = system.call("PUT", REGISTER, several("a", "b", "c"))
     assert (reply.status, reply.body) == (500, "no b")
     assert names(system) == []
@@ -108,7 +112,7 @@ def test_a_request_is_answered_in_time_whatever_it_waits_for(system: System) -> 
     def slow(**_: object) -> None:
         system.clock.moment += 18
 
-    system.asker.answers["validate_volume"] = slow
+    system.plugin_queries.answers["validate_volume"] = slow
     system.pumping = False
     began = system.clock.now()
     body = several("data", RequestedCapacityMin=4096)

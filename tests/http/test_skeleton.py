@@ -54,7 +54,7 @@ def test_a_registered_volume_is_forgotten_without_touching_its_storage(system: S
     gone = system.call("DELETE", "/v1/volume/csi/data")
 
     assert (registered.status, gone.status, gone.body) == (200, 200, "")
-    assert system.asker.asked[0][0] == "validate_volume"
+    assert system.plugin_queries.asked[0][0] == "validate_volume"
     assert system.provider.log == []
     assert system.call("GET", "/v1/volume/csi/data").status == 404
 

@@ -72,7 +72,7 @@ def gateway() -> Iterator[Gateway]:
         system = harness.make_system(patch, place)
         system.add_plugin(controller_capabilities=harness.CAPABILITIES | {"LIST_SNAPSHOTS"})
         for question in ("list_volumes", "list_snapshots"):
-            system.asker.answers[question] = lambda **_: {"entries": [], "next_token": ""}
+            system.plugin_queries.answers[question] = lambda **_: {"entries": [], "next_token": ""}
         system.call("PUT", "/v1/namespace", {"Name": "team"})
         system.call("PUT", "/v1/volume/csi/data/create", definition())
         yield Gateway(system)
@@ -120,6 +120,6 @@ def test_a_fault_in_a_handler_is_noticed(gateway: Gateway, monkeypatch: pytest.M
     def broken(**_: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(gateway.system.asker.answers, "list_volumes", broken)
+    monkeypatch.setitem(gateway.system.plugin_queries.answers, "list_volumes", broken)
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         Client(gateway).get("/v1/volumes/external?plugin_id=directory")

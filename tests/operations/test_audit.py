@@ -1,20 +1,20 @@
 """Audits of the real directory plugin: what it has against what is registered, while other things happen, in pages."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chalicelib import ask, functions, wiring
-from chalicelib.ask import Asker
+from chalicelib import functions, wiring
 from chalicelib.domain.audit import Finding, StorageKind, Verdict
 from chalicelib.domain.call import CallOptions
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.volume import Capability, Definition, Volume
 from chalicelib.errors import PluginInDoubt, PluginUnreachable, StoreUnavailable
+from chalicelib.plugin_queries.client import PluginQueries
 from chalicelib.service import audit
 from chalicelib.store.audits import PART, AuditStatus, AuditStore, Report
 from chalicelib.store.waits import WaitStore
@@ -74,8 +74,8 @@ def audited(system: System) -> dict[str, Any]:
     """What the last report says after an audit: PUT, the function, GET."""
     started = system.call("PUT", "/v1/audit/directory")
     assert (started.status, started.json["Status"]) == (202, "running")
-    asker: Any = system.deps.asker
-    assert asker.audits.pop() == ("directory", started.json["ID"])
+    queries: Any = system.deps.plugin_queries
+    assert queries.audits.pop() == ("directory", started.json["ID"])
     audit.run(system.deps, "directory", started.json["ID"])
     read = system.call("GET", "/v1/audit/directory", query="wait=1s")
     assert read.json["ID"] == started.json["ID"]
@@ -162,15 +162,15 @@ def test_a_snapshot_outlives_its_volume(real: System) -> None:
     assert verdicts(audited(real)) == {taken: "unknown"}
 
 
-class Meddling(Asker):
-    """An asker that lets something happen after the n-th question."""
+class Meddling(PluginQueries):
+    """Lets something happen after the n-th query."""
 
     def __init__(self, system: System, at: int, what: Callable[[], object]) -> None:
-        self._asker: Any = system.deps.asker
+        self._queries = system.deps.plugin_queries
         self._at, self._what, self.asked = at, what, 0
 
-    def ask(self, question: str, **arguments: Any) -> Any:
-        answer = self._asker.ask(question, **arguments)
+    def send(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = self._queries.send(event)
         self.asked += 1
         if self.asked == self._at:
             self._what()
@@ -180,9 +180,9 @@ class Meddling(Asker):
         raise AssertionError("nobody starts one here")
 
 
-def with_asker(system: System, asker: Any) -> Any:
-    object.__setattr__(system.deps, "asker", asker)
-    return asker
+def with_queries(system: System, queries: Meddling) -> Meddling:
+    object.__setattr__(system.deps, "plugin_queries", queries)
+    return queries
 
 
 @pytest.mark.parametrize("action", ["create", "delete"])
@@ -194,7 +194,7 @@ def test_what_comes_and_goes_meanwhile_is_not_wrong(real: System, action: str, a
         "create": lambda: create(real, "new"),
         "delete": lambda: real.call("DELETE", "/v1/volume/csi/data/delete"),
     }
-    meddling = with_asker(real, Meddling(real, at, acts[action]))
+    meddling = with_queries(real, Meddling(real, at, acts[action]))
     report = audit.run(real.deps, "directory", real.clock.new_id())
     assert meddling.asked == 4, "the second look was to tell"
     assert report.status is AuditStatus.DONE
@@ -206,7 +206,7 @@ def test_the_providers_list_is_read_in_pages(real: System, monkeypatch: pytest.M
     monkeypatch.setattr(audit, "PER_PAGE", 2)
     for number in range(7):
         create(real, f"data-{number}")
-    meddling = with_asker(real, Meddling(real, 0, lambda: None))
+    meddling = with_queries(real, Meddling(real, 0, lambda: None))
     report = audit.run(real.deps, "directory", real.clock.new_id())
     assert report.counts == {"volume registered": 7}
     assert meddling.asked == 4 + 1, "four pages of volumes, one of snapshots"
@@ -218,7 +218,7 @@ def entries(*external_ids: str, token: str = "") -> dict[str, Any]:
 
 def test_findings_are_read_in_pages_too(system: System) -> None:
     names = [f"vol-{n:05d}" for n in range(2 * PART + 1)]
-    system.asker.answers["list_volumes"] = lambda **_: entries(*names)
+    system.plugin_queries.answers["list_volumes"] = lambda **_: entries(*names)
     run = system.call("PUT", "/v1/audit/directory").json["ID"]
     audit.run(system.deps, "directory", run)
     seen, token, pages = [], "", 0
@@ -233,7 +233,7 @@ def test_findings_are_read_in_pages_too(system: System) -> None:
 
 
 def test_a_list_without_end_is_a_failure_that_says_so(system: System) -> None:
-    system.asker.answers["list_volumes"] = lambda **_: entries("vol-1", token="again")
+    system.plugin_queries.answers["list_volumes"] = lambda **_: entries("vol-1", token="again")
     report = audit.run(system.deps, "directory", "r")
     assert report.status is AuditStatus.FAILED
     assert "its list has no end" in report.error
@@ -252,7 +252,7 @@ def test_a_plugin_that_is_away_for_a_moment_is_asked_again(system: System, failu
             raise errors.pop()
         return entries()
 
-    system.asker.answers["list_volumes"] = answer
+    system.plugin_queries.answers["list_volumes"] = answer
     assert audit.run(system.deps, "directory", "r").status is status
 
 
@@ -280,14 +280,14 @@ def test_an_audit_that_could_not_be_started_does_not_keep_others_from_it(
         raise StoreUnavailable("the function that audits cannot be called now")
 
     with monkeypatch.context() as refusing:
-        refusing.setattr(system.asker, "start_audit", refuse)
+        refusing.setattr(system.plugin_queries, "start_audit", refuse)
         assert system.call("PUT", "/v1/audit/directory").status == 503
     failed = system.call("GET", "/v1/audit/directory").json
     assert (failed["Status"], failed["Error"]) == ("failed", "the function that audits cannot be called now")
     system.clock.moment += 1
     again = system.call("PUT", "/v1/audit/directory").json
     assert again["ID"] > failed["ID"]
-    assert system.asker.audits == [("directory", again["ID"])]
+    assert system.plugin_queries.audits == [("directory", again["ID"])]
 
 
 def test_who_waits_for_an_audit_has_a_place_or_does_not_wait(system: System) -> None:
@@ -301,7 +301,7 @@ def test_who_waits_for_an_audit_has_a_place_or_does_not_wait(system: System) -> 
 def test_one_audit_at_a_time_until_it_must_be_over(system: System) -> None:
     first = system.call("PUT", "/v1/audit/directory").json["ID"]
     assert system.call("PUT", "/v1/audit/directory").json["ID"] == first
-    assert system.asker.audits == [("directory", first)]
+    assert system.plugin_queries.audits == [("directory", first)]
     began = system.clock.now()
     assert system.call("GET", "/v1/audit/directory", query="wait=60s").json["Status"] == "running"
     assert 20 < system.clock.now() - began <= 25
@@ -323,7 +323,9 @@ def test_every_plugin_that_lists_is_audited_once_a_day(system: System, capsys: p
     system.add_plugin("second")
     system.add_plugin("mute", controller_capabilities=frozenset())
     name = f"data-{system.clock.new_id()}"
-    system.asker.answers["list_volumes"] = lambda plugin_id, **_: entries(name if plugin_id == "second" else "vol-1")
+    system.plugin_queries.answers["list_volumes"] = lambda plugin_id, **_: entries(
+        name if plugin_id == "second" else "vol-1"
+    )
     functions.audit_volumes({**_scheduled(), "detail": {}}, None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     findings = [(n["plugin_id"], n["verdict"], n["external_id"]) for n in lines if n["event"] == "audit finding"]
@@ -350,13 +352,13 @@ class FakeLambda:
 
 
 def test_the_function_understands_what_the_api_sends(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    system.asker.answers["list_volumes"] = lambda **_: entries("vol-1")
+    system.plugin_queries.answers["list_volumes"] = lambda **_: entries("vol-1")
     client = FakeLambda()
     names = ("moorage-test-ask_plugin", wiring.settings().audit_function)
     clock = system.clock
-    asker = ask.Asker(*names, region=harness.REGION, sleep=clock.sleep, jitter=clock.jitter)
-    monkeypatch.setattr(asker, "_client", client)
-    asker.start_audit("directory", "r")
+    queries = PluginQueries(*names, region=harness.REGION, sleep=clock.sleep, jitter=clock.jitter)
+    monkeypatch.setattr(queries, "_client", client)
+    queries.start_audit("directory", "r")
     assert client.called == ["moorage-test-audit_volumes"]
     report = AuditStore(system.deps.dynamo).last("directory")
     assert report is not None

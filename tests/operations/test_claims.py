@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.outcome import GO_NAMES
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginInDoubt, PluginRejected
 from chalicelib.service import counters as counter_service
@@ -171,11 +172,14 @@ def test_a_volume_in_use_is_neither_deleted_nor_deregistered_nor_changed(cluster
     assert cluster.call("PUT", PATH, definition(MountOptions={})).status == 200
 
 
+ATTACH = "controller publish: CSI.ControllerAttachVolume: rpc error: code ="
+
+
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"])
 def test_a_publish_that_proves_that_nothing_happened_leaves_no_claim(cluster: System, code: str) -> None:
     cluster.provider.before.append(failing("ControllerPublishVolume", PluginRejected("no", code=code)))
     refused = claim(cluster)
-    assert (refused.status, refused.body) == (500, "no")
+    assert (refused.status, refused.body) == (500, f"{ATTACH} {GO_NAMES[code]} desc = no")
     assert shown(cluster)["WriteAllocs"] == {}
     assert "ControllerUnpublishVolume" not in [rpc for rpc, *_ in cluster.provider.log]
     cluster.provider.before.clear()
@@ -185,7 +189,7 @@ def test_a_publish_that_proves_that_nothing_happened_leaves_no_claim(cluster: Sy
 def test_a_publish_that_proves_nothing_is_undone_at_once(cluster: System) -> None:
     cluster.provider.after.append(failing("ControllerPublishVolume", PluginRejected("internal", code="INTERNAL")))
     refused = claim(cluster)
-    assert (refused.status, refused.body) == (500, "internal")
+    assert (refused.status, refused.body) == (500, f"{ATTACH} Internal desc = internal")
     assert [rpc for rpc, *_ in cluster.provider.log][-2:] == ["ControllerPublishVolume", "ControllerUnpublishVolume"]
     assert cluster.provider.attached == set()
     assert shown(cluster)["WriteAllocs"] == {}
@@ -196,7 +200,7 @@ def test_a_publish_that_proves_nothing_is_undone_at_once(cluster: System) -> Non
 def publish_that_may_land_later(cluster: System) -> None:
     cluster.provider.after.append(failing("ControllerPublishVolume", PluginRejected("who knows", code="UNKNOWN")))
     refused = claim(cluster)
-    assert (refused.status, refused.body) == (500, "who knows")
+    assert (refused.status, refused.body) == (500, f"{ATTACH} Unknown desc = who knows")
     cluster.provider.after.clear()
     assert cluster.provider.attached
     assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}, "it counts until it is surely off"
@@ -231,7 +235,8 @@ def test_a_release_that_was_given_up_says_why_and_is_taken_up_by_the_next(cluste
     assert cluster.call("DELETE", f"{PATH}/claim/alloc-1").status == 504
     cluster.rest(400)
     operation = cluster.call("GET", "/v1/operations", query="status=in%20doubt").json["Operations"][0]
-    assert (operation["Kind"], operation["LastError"]) == ("unpublish", "stuck")
+    text = "controller detach volume: CSI.ControllerDetachVolume: rpc error: code = Internal desc = stuck"
+    assert (operation["Kind"], operation["LastError"]) == ("unpublish", text)
     assert shown(cluster)["WriteAllocs"] == {"alloc-1": None}
     cluster.provider.before.clear()
     assert cluster.call("DELETE", f"{PATH}/claim/alloc-1").status == 200
@@ -290,7 +295,8 @@ def test_mounts_come_and_go_in_order(cluster: System) -> None:
 @pytest.mark.parametrize("rpc", ["NodeStageVolume", "NodePublishVolume"])
 def test_a_mount_that_fails_is_undone(cluster: System, rpc: str) -> None:
     cluster.provider.after.append(failing(rpc, PluginRejected("bad disk", code="INTERNAL")))
-    assert claim(cluster, StagingPath="/stage", TargetPath="/mnt/data").body == "bad disk"
+    body = claim(cluster, StagingPath="/stage", TargetPath="/mnt/data").body
+    assert body == f"CSI.{rpc}: rpc error: code = Internal desc = bad disk"
     cluster.provider.after.clear()
     cluster.rest(5)
     assert (cluster.provider.mounted, cluster.provider.attached) == (set(), set())

@@ -154,7 +154,7 @@ def test_a_cancelled_operation_frees_what_it_held(case: Case, system: System) ->
 
 def test_what_was_begun_cannot_be_cancelled(system: System) -> None:
     def fail(*_: object) -> None:
-        raise PluginInDoubt("no answer")
+        raise PluginInDoubt("no answer", code="UNAVAILABLE")
 
     system.provider.before.append(fail)
     operation_id = start(system)
@@ -169,7 +169,7 @@ def test_what_was_begun_cannot_be_cancelled(system: System) -> None:
 
 def test_one_in_doubt_is_kept_says_why_and_can_be_resumed(system: System) -> None:
     def fail(*_: object) -> None:
-        raise PluginInDoubt("the array is on fire")
+        raise PluginInDoubt("the array is on fire", code="UNAVAILABLE")
 
     system.provider.before.append(fail)
     operation_id = start(system)
@@ -180,7 +180,9 @@ def test_one_in_doubt_is_kept_says_why_and_can_be_resumed(system: System) -> Non
         system.sweep()
         system.pump()
     shown = operation(system, operation_id)
-    assert (shown["Status"], shown["LastError"], shown["Tries"]) == ("in doubt", "the array is on fire", 30)
+    head = "controller create volume: CSI.ControllerCreateVolume: "
+    text = f"{head}rpc error: code = Unavailable desc = the array is on fire"
+    assert (shown["Status"], shown["LastError"], shown["Tries"]) == ("in doubt", text, 30)
     assert shown["StorageName"].startswith("data-")
     assert system.queue.messages == []
 

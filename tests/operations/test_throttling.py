@@ -22,11 +22,12 @@ from botocore.config import Config
 from moto import mock_aws
 
 from chalicelib import wiring
-from chalicelib.ask import THROTTLE_TRIES, Asker
 from chalicelib.domain.deadlines import GATEWAY_TIMEOUT
+from chalicelib.domain.external import Page
 from chalicelib.domain.operation import Status
 from chalicelib.errors import StoreError, StoreUnavailable, Throttled
 from chalicelib.operations import engine
+from chalicelib.plugin_queries.client import THROTTLE_TRIES, PluginQueries
 from chalicelib.sealing import Sealer
 from chalicelib.sqs import OperationQueue
 from tests import harness
@@ -36,7 +37,7 @@ from tests.operations.invariants import all_operations, unpublished, violations
 from tests.operations.kinds import CASES, CLAIM_CASES, Case
 from tests.operations.test_faults import WAIT, Tapped
 
-MOST_CALLS = 40
+MOST_CALLS = 45
 FEWEST_CALLS = {"request": 3, "worker": 4}
 BUSY = ("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded")
 CONFLICT = ("TransactionConflictException", "TransactionInProgressException")
@@ -413,7 +414,7 @@ class BusyLambda:
 
 class Body:
     def read(self) -> bytes:
-        return json.dumps({"ok": "yes"}).encode()
+        return json.dumps({"ok": {"entries": [], "next_token": ""}}).encode()
 
 
 @pytest.mark.parametrize(
@@ -428,13 +429,13 @@ def test_a_question_is_repeated_while_too_many_functions_run(
     system: System, refusals: int, code: str, raised: type[StoreError] | None, calls: int
 ) -> None:
     client, began = BusyLambda(refusals, code), system.clock.now()
-    asker = Asker("ask", "audit", region=harness.REGION, sleep=system.clock.sleep, jitter=system.clock.jitter)
-    asker._client = client
+    queries = PluginQueries("ask", "audit", region=harness.REGION, sleep=system.clock.sleep, jitter=system.clock.jitter)
+    queries._client = client
     if raised is None:
-        assert asker.ask("list_volumes") == "yes"
+        assert queries.list_volumes("p", per_page=1, next_token="") == Page([], "")
     else:
         with pytest.raises(raised, match="try again in a moment"):
-            asker.ask("list_volumes")
+            queries.list_volumes("p", per_page=1, next_token="")
     assert client.calls == calls
     assert system.clock.now() - began < 3
 
@@ -442,8 +443,8 @@ def test_a_question_is_repeated_while_too_many_functions_run(
 def test_every_client_has_timeouts_and_retries_that_fit_into_a_request(system: System, queue: OperationQueue) -> None:
     sealer = wiring.sealer()
     sealer.open(sealer.seal(b"warm", {}), {})
-    asker = Asker("ask", "audit", region=harness.REGION, sleep=system.clock.sleep, jitter=system.clock.jitter)
-    clients = [wiring.stores().dynamo.client, queue._client, asker._lambda(), *kms_clients(sealer)]
+    queries = PluginQueries("ask", "audit", region=harness.REGION, sleep=system.clock.sleep, jitter=system.clock.jitter)
+    clients = [wiring.stores().dynamo.client, queue._client, queries._lambda(), *kms_clients(sealer)]
     names = {client.meta.service_model.service_name for client in clients}
     assert names == {"dynamodb", "sqs", "lambda", "kms"}
     for client in clients:

@@ -113,15 +113,16 @@ def test_every_write_of_an_older_attempt_is_refused(case: Case) -> None:
         step = KINDS[old.kind].steps[old.step]
         proving = PluginRejected("no", code="INVALID_ARGUMENT")
         unproving = PluginRejected("no", code="INTERNAL")
+        clock = system.clock
         late: list[Callable[[], Any]] = [
-            lambda: step.run(system.context, old, 60.0),
+            lambda: step.run(system.context, old, clock.monotonic() + 60.0),
             lambda: step.rejected(system.context, old, proving),
             lambda: step.rejected(system.context, old, unproving),
             lambda: system.context.retry(old, "later", answered=False, now=system.clock.now()),
             lambda: system.context.retry(replace(old, tries=99), "no more", answered=True, now=system.clock.now()),
         ]
         # More than ten minutes later: AWS does not know the tokens of its transactions any more.
-        transact, clock = system.context.dynamo.transact, system.clock
+        transact = system.context.dynamo.transact
         system.context.dynamo.transact = lambda writes, **_: transact(writes, token=clock.new_id())  # type: ignore[method-assign]
         for write in late:
             with pytest.raises((LeaseLost, ClaimLost)):  # whose claim is gone finds the record closed to it, too

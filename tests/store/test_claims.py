@@ -16,7 +16,7 @@ from chalicelib.service.deps import Deps
 from chalicelib.store import volumes
 from chalicelib.store.stores import Stores
 from chalicelib.store.waits import WaitStore
-from tests.harness import BUDGET, FakeQueue, NoAsker
+from tests.harness import BUDGET, AgreeablePlugins, FakeQueue
 from tests.store.conftest import together
 
 CALLERS = 64
@@ -31,7 +31,7 @@ def deps(stores: Stores) -> Deps:
         waits=WaitStore(stores.dynamo, limit=10),
         sealer=None,  # type: ignore[arg-type] # no secrets here
         queue=FakeQueue(),
-        asker=NoAsker(),
+        plugin_queries=AgreeablePlugins(),
         wait_seconds=25,
     )
     for node_id in ("node-a", "node-b"):

@@ -1,4 +1,6 @@
-"""csi-sanity 5.6 against the directory plugin: on its socket, and through a bridge with mutual TLS."""
+"""csi-sanity 5.6 against the directory plugin: on its socket, and through a bridge with mutual TLS; and against the
+fake plugin of the tests.
+"""
 
 import json
 import subprocess
@@ -15,6 +17,7 @@ from infra.bridge.tests import parts
 from moorage.bridge.settings import PluginSettings, Settings
 from tests import plugin
 from tests.conformance.sanity.forwarder import forwarding
+from tests.fakes import csi_server
 
 pytestmark = [pytest.mark.conformance, pytest.mark.enable_socket, pytest.mark.timeout(600)]
 
@@ -22,6 +25,8 @@ HERE = Path(__file__).parent
 PROGRAM = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"
 APPLY = 94
 """How many of its 103 cases concern a plugin like this one; the others are in not_run.json, with reasons."""
+FAKE_APPLY = 60
+"""How many of them concern what the fake plugin announces."""
 
 
 @dataclass
@@ -110,6 +115,13 @@ def test_directly(sanity: Path, tmp_path: Path, access_type: str) -> None:
     with plugin.running(tmp_path) as socket:
         report = run(sanity, socket, tmp_path, access_type)
     check(report)
+
+
+def test_the_fake_plugin(sanity: Path, tmp_path: Path) -> None:
+    with csi_server.serving(tmp_path) as socket:
+        report = run(sanity, socket, tmp_path, "mount")
+    assert report.failed == {}
+    assert len(report.passed) == FAKE_APPLY
 
 
 def test_through_the_bridge_with_mutual_tls(sanity: Path, tmp_path: Path) -> None:

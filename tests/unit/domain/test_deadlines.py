@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chalicelib import ask
 from chalicelib.domain import deadlines
 from chalicelib.domain.deadlines import call_seconds, lease_seconds
+from chalicelib.plugin_queries.client import READ_TIMEOUT
+from chalicelib.plugin_queries.shapes import DEADLINE
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,7 +40,7 @@ def test_the_functions_have_these_timeouts() -> None:
     functions = json.loads((ROOT / ".chalice/config.json").read_text())["lambda_functions"]
     assert functions["run_operation"]["lambda_timeout"] == deadlines.FUNCTION_TIMEOUT
     assert functions["api_handler"]["lambda_timeout"] == deadlines.API_FUNCTION_TIMEOUT
-    assert functions["ask_plugin"]["lambda_timeout"] > ask.DEADLINE
+    assert functions["ask_plugin"]["lambda_timeout"] > DEADLINE
 
 
 def test_the_queues_have_this_visibility() -> None:
@@ -51,4 +52,4 @@ def test_the_queues_have_this_visibility() -> None:
 
 def test_a_waiting_request_is_answered_before_the_gateway_gives_up() -> None:
     assert deadlines.WAIT_LIMIT < deadlines.GATEWAY_TIMEOUT < deadlines.API_FUNCTION_TIMEOUT
-    assert ask.DEADLINE < ask.READ_TIMEOUT < deadlines.GATEWAY_TIMEOUT
+    assert DEADLINE < READ_TIMEOUT < deadlines.GATEWAY_TIMEOUT
