@@ -176,7 +176,7 @@ class _Channel:
 @contextmanager
 def serving(folder: Path) -> Iterator[Path]:
     """Serve a new provider, which has the one node NODE_ID; the socket."""
-    server = CsiServer(FakeProvider(nodes=frozenset({NODE_ID})), folder / "csi.sock")
+    server = CsiServer(FakeProvider(nodes=frozenset({NODE_ID}), makes_folders=True), folder / "csi.sock")
     try:
         yield folder / "csi.sock"
     finally:

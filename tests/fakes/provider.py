@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -76,6 +77,8 @@ class FakeProvider:
     """As the context, of every volume that is created."""
     nodes: frozenset[str] | None = None
     """The nodes that volumes can be attached to; None for any."""
+    makes_folders: bool = False
+    """Whether there is a folder at a target path while something is published there."""
     made: int = 0
 
     def serve(self, request: Message, *, node_id: str, attempt: Attempt) -> Message:
@@ -239,6 +242,8 @@ class FakeProvider:
         if (volume_id, node_id, request.staging_target_path) not in self.mounted:
             raise PluginRejected(f"not staged at {request.staging_target_path}", code="FAILED_PRECONDITION")
         self.mounted.add((volume_id, node_id, path))
+        if self.makes_folders:
+            Path(path).mkdir(exist_ok=True)
         return csi.NodePublishVolumeResponse()
 
     def node_unpublish_volume(
@@ -246,6 +251,8 @@ class FakeProvider:
     ) -> csi.NodeUnpublishVolumeResponse:
         volume_id, path = _required(request.volume_id, "volume_id"), _required(request.target_path, "target_path")
         self.mounted.discard((volume_id, node_id, path))
+        if self.makes_folders and Path(path).exists():
+            Path(path).rmdir()
         return csi.NodeUnpublishVolumeResponse()
 
     def node_unstage_volume(self, request: csi.NodeUnstageVolumeRequest, node_id: str) -> csi.NodeUnstageVolumeResponse:
