@@ -41,7 +41,7 @@ class Registered:
 def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
     """Store what a bridge says of its node. `key` is the fingerprint of the key that signed it.
 
-    Raises RequestError 409 if another key holds the node ID, if another host with the same key was heard of a moment
+    Raises RequestError 409 if another key holds the node ID, if another host with the same key sent a message a moment
     ago, or if a later message of the same bridge is known.
     """
     read = deps.plugins.node(registration.node_id)
@@ -62,8 +62,8 @@ def deregister(deps: Deps, node: Node, farewell: Farewell) -> int:
     """Forget the node of a bridge that stops in order, and return the index.
 
     A node with a claim on it is kept, since the end of a bridge unmounts nothing. Its instances become unhealthy, and
-    it is silent from then on. Raises RequestError 409 if another bridge, or a later message of this one, was heard
-    last.
+    it is silent from then on. Raises RequestError 409 if the last message is another bridge's, or a later one of this
+    bridge.
     """
     if node.instance_id != farewell.instance_id or farewell.sequence <= node.sequence:
         raise _later_message(node.id)
@@ -146,7 +146,7 @@ def _check_owner(read: Node | None, said: Registration, key: str) -> None:
 
 
 def _check_alone(read: Node, said: Registration, now: float) -> None:
-    """Raise RequestError 409 for a copy of a host, with its state folder and key, while the first is still heard of."""
+    """Raise RequestError 409 for a copy of a host, with its state folder and key, while the first sends heartbeats."""
     if not read.trouble and read.address != said.address and now - read.seen_at < SILENT_AFTER:
         raise RequestError(
             f"node {said.node_id} was heard of at {read.address} {now - read.seen_at:.0f} s ago, and this bridge is at "

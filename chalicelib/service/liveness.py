@@ -32,7 +32,7 @@ def mark_unhealthy(deps: Deps, node: Node, plugin_id: str, *, reason: str, overw
     """Mark the node's instance of the plugin unhealthy. Return the index, or 0 if nothing changed.
 
     With `overwrite`, an instance that is unhealthy already is given the new `reason` too. Raises MovedOn when the node
-    was heard of since it was read.
+    changed since it was read.
     """
     instance = deps.plugins.instance(plugin_id, node.id)
     if instance is None or not (instance.healthy or overwrite):

@@ -53,7 +53,7 @@ def purge(deps: Deps, node_id: str) -> int:
 
 
 def forget(deps: Deps, node: Node) -> int:
-    """Remove the node's instances, then the node, and return the index. Raises MovedOn if it was heard of meanwhile.
+    """Remove the node's instances, then the node, and return the index. Raises MovedOn if the node changed meanwhile.
 
     The node goes last: it names its instances, so a repeat after a crash finds those that are left.
     """
@@ -64,7 +64,7 @@ def forget(deps: Deps, node: Node) -> int:
 
 
 def write(deps: Deps, node: Node, row: Callable[[int], Write]) -> int:
-    """Write the node's row under its condition, and return the index. Raises MovedOn if it was heard of meanwhile."""
+    """Write the node's row under its condition, and return the index. Raises MovedOn if the condition is false."""
 
     def build(refused: RefusedWrites) -> Change[None]:
         if refused:

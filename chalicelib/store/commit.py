@@ -41,7 +41,7 @@ class Change(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A change that was made, as listeners are told of it."""
+    """A change that was made, with which listeners are called."""
 
     index: int
     scopes: tuple[str, ...]

@@ -103,7 +103,7 @@ class PluginStore:
         return self._dynamo.try_write(_mark(node, actions, NodeRow.healthy.is_in(True)))
 
     def stop_keeping_claims(self, node: Node) -> bool:
-        """Let the claims on a node that is down be released. Return False if it was heard of since it was read."""
+        """Let the claims on a node that is down be released. Return False if the node changed since it was read."""
         return self._dynamo.try_write(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
 
     def record_sweep(self, now: float, *, gap: float) -> tuple[float, float]:
@@ -124,6 +124,7 @@ class PluginStore:
 
     def record_missed_heartbeat(self, now: float) -> None:
         """Record that the control plane could not take a heartbeat at `now` (epoch seconds): no fault of the node."""
+        # The stored key is older than the row's name, and stored names never change.
         self._dynamo.put(MissedHeartbeatRow("sweep", "deaf", at=now))
 
     def missed_heartbeat_at(self) -> float:
@@ -201,7 +202,7 @@ def delete_node(node: Node) -> Write:
 
 
 def mark_down(node: Node, index: int, *, since: float, claims_kept: bool) -> Write:
-    """Mark the node down, unless it was heard of since it was read. `since` is in seconds since the epoch."""
+    """Mark the node down, unless it sent a message since it was read. `since` is in seconds since the epoch."""
     actions: list[Action] = [
         NodeRow.healthy.set(False),
         NodeRow.down_since.set(since),

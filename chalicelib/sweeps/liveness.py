@@ -122,12 +122,12 @@ def _stop_keeping_claims(deps: Deps, node: Node) -> Node:
 
 
 def _mark(deps: Deps, node: Node, *, claims_kept: bool) -> Node | None:
-    """Mark the node down. Return it as it is marked, or None if it was heard of since it was read."""
+    """Mark the node down. Return it as it is marked, or None if it changed since it was read."""
     now = deps.clock.now()
 
     def build(refused: RefusedWrites) -> Change[bool]:
         if refused:
-            return Change(False)  # it was heard of
+            return Change(False)  # it sent a message, or another sweep marked it
         return Change(True, lambda index: [plugin_store.mark_down(node, index, since=now, claims_kept=claims_kept)])
 
     index, marked = deps.committer.commit(NODES, build=build, what=f"node {node.id}")
@@ -155,7 +155,7 @@ def _mark_instances(deps: Deps, node: Node) -> None:
 
 
 def _forget(deps: Deps, node: Node) -> bool:
-    """Remove the node with its instances. Return False if a claim is on it or if it was heard of."""
+    """Remove the node with its instances. Return False if a claim is on it, or if it changed since it was read."""
     if next(deps.claims.on_node(node.id), None) is not None:
         return False
     try:

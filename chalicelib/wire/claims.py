@@ -98,7 +98,7 @@ def shown(claims: Iterable[Claim]) -> dict[str, Any]:
 
 
 def _allocation(item: Claim) -> dict[str, Any]:
-    """Return a claim as an entry of Nomad's list of allocations, with what the orchestrator told of the allocation."""
+    """Return a claim as an entry of Nomad's list of allocations, with the names that the orchestrator gave."""
     status = "lost" if item.node_lost else "running" if item.published else "pending"
     return {
         "ClientDescription": NODE_LOST if item.node_lost else "",
