@@ -1,6 +1,4 @@
-"""The Chalice application: every path and method reaches one function, which decides for itself
-(chalicelib/routes/endpoint.py).
-"""
+"""The Chalice application: one function for every path and method (chalicelib/routes/endpoint.py decides)."""
 
 from typing import Any
 
