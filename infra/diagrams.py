@@ -16,7 +16,7 @@ _DRAWN: Final = re.compile(r"(?<=<!-- drawn -->\n).*?(?=<!-- /drawn -->)", re.DO
 
 
 def drawn(transitions: Mapping[tuple[S, E], S], first: S, last: Mapping[S, str]) -> str:
-    """Return the table as a Mermaid diagram; `last` has the states that may be the end, with the words for it."""
+    """Return the table as a Mermaid diagram. `last` maps each state that may be the end to the words for it."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {_name(first)}"]
     lines += [f"    {_name(status)} --> {_name(to)}: {event}" for (status, event), to in transitions.items()]
     lines += [f"    {_name(status)} --> [*]" + (f": {words}" if words else "") for status, words in last.items()]
@@ -30,7 +30,7 @@ def operations() -> str:
 
 
 def claims() -> str:
-    """Return the states of a claim; every one of them may be its last (store/claims.py, `free`)."""
+    """Return the states of a claim. Each of them may be its last (store/claims.py, `free`)."""
     return drawn(claim.TRANSITIONS, claim.ClaimState.TAKEN, dict.fromkeys(claim.ClaimState, "free"))
 
 
@@ -43,7 +43,7 @@ def _name(state: StrEnum) -> str:
 
 
 def main() -> int:
-    """Write each drawing into its page; 1 if a page has no place for it."""
+    """Write each drawing into its page. Return 1 if a page has no place for it."""
     for name, draw in DRAWINGS.items():
         page = DOCS / name
         text = page.read_text()

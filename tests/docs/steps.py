@@ -5,6 +5,7 @@ line`:" or "Replace `a line`:". Such a line must occur once in the file, leading
 """
 
 import re
+import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Page:
-    """The steps of one page in order, and the test files that see each of them missing."""
+    """The steps of one page in order, and the arguments of pytest whose tests see each of them missing."""
 
     steps: tuple[tuple[Edit, ...], ...]
     checks: tuple[str, ...]
@@ -58,13 +59,12 @@ def read(page: Path) -> Page:
         raise ValueError(f"{page.name} has no line of checks, or a gap in its numbers")
     if empty := [number for number, edits in found if not edits]:
         raise ValueError(f"{page.name}: steps {empty} insert nothing")
-    return Page(tuple(edits for _, edits in found), tuple(checks[1].split()))
+    return Page(tuple(edits for _, edits in found), tuple(shlex.split(checks[1])))
 
 
 def made(page: Path) -> set[str]:
-    """Return the files that the steps of a page make; the page may be a draft."""
-    found = [_edits(body) for _, body in _STEP.findall(page.read_text())]
-    return {edit.file for edits in found for edit in edits if not edit.line}
+    """Return the files that the steps of a page make."""
+    return {edit.file for edits in read(page).steps for edit in edits if not edit.line}
 
 
 def _edits(step: str) -> tuple[Edit, ...]:

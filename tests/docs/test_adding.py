@@ -1,13 +1,13 @@
-"""The pages docs/adding-*.md are right: their steps work in a copy of the tree, and none of them can be left out."""
+"""The pages docs/adding-*.md are right: their steps work in a copy of the tree, and none of them can be left out.
+
+Each step has a test of its own, so that the processes of pytest-xdist share them. Each process has one copy.
+"""
 
 import json
-import queue
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,17 +16,17 @@ import pytest
 
 from infra.local.settings import tool_environment
 from tests.docs import steps
-from tests.docs.steps import Edit, Page
+from tests.docs.steps import Edit
 
 ROOT: Final = Path(__file__).parents[2]
-DOCS: Final = ROOT / "docs"
-EXECUTED: Final = ("adding-a-field.md", "adding-a-route.md")
-LANES: Final = 2
+PAGES: Final = {path.name: steps.read(path) for path in sorted((ROOT / "docs").glob("adding-*.md"))}
+STEPS: Final = [(name, number) for name, page in PAGES.items() for number in range(1, len(page.steps) + 1)]
 COPIED: Final = ("app.py", "pyproject.toml", "requirements*", "chalicelib", "docs", "infra", "tests", ".chalice")
 # Bytecode comes along: it spares each run the compilation of what no step changes.
 LEFT_OUT: Final = shutil.ignore_patterns("corpus", "conformance", ".*cache")
 ENVIRONMENTS: Final = (".venv-emulator", ".venv-functions")
 ARGUMENTS: Final = ("-q", "-x", "-n0", "-p", "no:cacheprovider", "--assert=plain")
+UNSEEN: Final = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Lane:
     process: subprocess.Popen[str]
 
     def run(self, edits: Sequence[tuple[Edit, ...]], checks: Sequence[str]) -> tuple[int, str]:
-        """Apply the edits, run the checks, and take the edits back; returns pytest's exit code and what it printed."""
+        """Apply the edits, run the checks, and take the edits back. Return pytest's exit code and what it printed."""
         before = {edit.file: _text(self.tree / edit.file) for step in edits for edit in step}
         try:
             for step in edits:
@@ -54,8 +54,9 @@ class Lane:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(arguments) + "\n")
         self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
-        return code, (self.tree / "lane.log").read_text()
+        answer = self.process.stdout.readline()
+        assert answer, f"the process in {self.tree} died"
+        return int(answer), (self.tree / "lane.log").read_text()
 
 
 def _text(file: Path) -> str | None:
@@ -69,10 +70,10 @@ def _restore(file: Path, text: str | None) -> None:
         file.write_text(text)
 
 
-@contextmanager
-def lane(tree: Path) -> Iterator[Lane]:
+@pytest.fixture(scope="module")
+def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
     """Copy the tree, and start its process."""
-    tree.mkdir()
+    tree = tmp_path_factory.mktemp("tree")
     for path in (path for name in COPIED for path in ROOT.glob(name)):
         if path.is_dir():
             shutil.copytree(path, tree / path.name, ignore=LEFT_OUT)
@@ -89,38 +90,20 @@ def lane(tree: Path) -> Iterator[Lane]:
         process.communicate()
 
 
-def without_each(page: Page, folder: Path) -> list[tuple[int, str]]:
-    """Run the checks with all steps, and without each: exit codes with what was printed, all steps first."""
-    without = [page.steps[:n] + page.steps[n + 1 :] for n in range(len(page.steps))]
-    free: queue.Queue[Lane] = queue.Queue()
-
-    def attempt(edits: Sequence[tuple[Edit, ...]]) -> tuple[int, str]:
-        taken = free.get()
-        try:
-            return taken.run(edits, page.checks)
-        finally:
-            free.put(taken)
-
-    with ExitStack() as stack:
-        for number in range(LANES):
-            free.put(stack.enter_context(lane(folder / f"tree-{number}")))
-        whole = attempt(page.steps)
-        if whole[0] != 0:
-            return [whole]
-        pool = stack.enter_context(ThreadPoolExecutor(LANES))
-        return [whole, *pool.map(attempt, without)]
-
-
-@pytest.mark.parametrize("name", EXECUTED)
-def test_the_steps_work_and_each_of_them_is_needed(name: str, tmp_path: Path) -> None:
-    page = steps.read(DOCS / name)
+@pytest.mark.parametrize("name", PAGES)
+def test_the_ten_steps_work(lane: Lane, name: str) -> None:
+    page = PAGES[name]
     assert len(page.steps) == 10
-
-    (code, printed), *left_out = without_each(page, tmp_path)
-
+    code, printed = lane.run(page.steps, page.checks)
     assert code == 0, printed[-3000:]
-    unseen = [number for number, (code, _) in enumerate(left_out, start=1) if code == 0]
-    assert unseen == [], f"{name} works without these steps: no check sees that they are missing"
+
+
+@pytest.mark.parametrize(("name", "number"), STEPS)
+def test_no_step_can_be_left_out(lane: Lane, name: str, number: int) -> None:
+    page = PAGES[name]
+    others = page.steps[: number - 1] + page.steps[number:]
+    code, _ = lane.run(others, page.checks)
+    assert code not in UNSEEN, f"no check sees that this is missing: {steps.shown(page.steps[number - 1])}"
 
 
 def test_a_line_that_is_there_twice_is_no_place() -> None:

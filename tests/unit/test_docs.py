@@ -11,6 +11,9 @@ from typing import Final
 import pytest
 
 from chalicelib.domain.claim import TRANSITIONS, ClaimState
+from chalicelib.domain.operation import Kind
+from chalicelib.operations.kinds import KINDS
+from chalicelib.operations.spec import KindSpec
 from infra import diagrams
 from tests.docs import steps
 
@@ -218,6 +221,25 @@ def telling(rule: str, pages: Mapping[str, str]) -> set[str]:
     return {name for name, text in pages.items() if re.search(rule, text)}
 
 
+def bad_kinds(text: str) -> Problems:
+    """Name the kinds of operation whose row in docs/operations.md is missing, or names other RPCs than theirs."""
+    rows = dict(re.findall(r"^\| ([a-z ]+) \| ([A-Z]\w+(?:, [A-Z]\w+)*) \|", text, re.MULTILINE))
+    specs = {kind.value: spec for kind, spec in KINDS.items()}
+    wrong = {kind for kind in rows.keys() & specs.keys() if not _is_way(rows[kind].split(", "), specs[kind])}
+    return sorted(wrong | (rows.keys() ^ specs.keys()))
+
+
+def _is_way(rpcs: list[str], spec: KindSpec) -> bool:
+    """Return whether an operation of this kind begins with the first RPC, and makes no call of another."""
+    return rpcs[0] == spec.steps[spec.first].rpc and set(rpcs) <= {step.rpc for step in spec.steps.values()}
+
+
+def kinds_of_openapi(text: str) -> list[str]:
+    """Return the kinds of operation that docs/openapi.yaml names."""
+    found = re.search(r"^ +Kind:\n +type: string\n +enum: \[(.*)\]$", text, re.MULTILINE)
+    return found[1].split(", ") if found else []
+
+
 def unmatched(patterns: Iterable[str]) -> Problems:
     """Name the patterns of a tool's settings that no file matches."""
     paths = [page_id(path) for path in sources()]
@@ -280,6 +302,11 @@ def test_a_decision_has_a_date_and_three_parts(page: Path) -> None:
 @pytest.mark.parametrize("page", diagrams.DRAWINGS)
 def test_drawings_follow_from_the_tables(page: str) -> None:
     assert diagrams.DRAWINGS[page]() in (ROOT / "docs" / page).read_text(), "run: python -m infra.diagrams"
+
+
+def test_the_pages_name_every_kind_of_operation() -> None:
+    assert bad_kinds((ROOT / "docs" / "operations.md").read_text()) == []
+    assert kinds_of_openapi((ROOT / "docs" / "openapi.yaml").read_text()) == [kind.value for kind in Kind]
 
 
 def test_the_settings_of_tools_name_files_that_exist() -> None:
@@ -370,6 +397,20 @@ def test_a_decision_of_another_form_is_seen(old: str, wrong: str) -> None:
     good = "# 001: A\n\nAccepted on 2026-11-25.\n\n## Context\n\n## Decision\n\n## Consequences\n"
     assert is_decision("001-a.md", good)
     assert not is_decision("001-a.md", good.replace(old, wrong))
+
+
+@pytest.mark.parametrize(
+    ("old", "wrong"),
+    [
+        ("| expand |", "| grow |"),
+        ("| ControllerExpandVolume |", "| NodeExpandVolume |"),
+        ("| NodeUnpublishVolume, ", "| "),
+    ],
+)
+def test_a_wrong_row_of_a_kind_is_seen(old: str, wrong: str) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert old in text
+    assert bad_kinds(text.replace(old, wrong)) != []
 
 
 def test_a_pattern_that_nothing_matches_is_seen() -> None:
