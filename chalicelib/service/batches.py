@@ -46,7 +46,8 @@ def finish(
 ) -> tuple[list[VolumeResult], list[VolumesError], Sequence[Operation]]:
     """Start each volume's work and wait for all of it.
 
-    Returns results, errors, and every operation as it stands. Each volume stands alone: one that is refused does not keep the others from being done.
+    Returns results, errors, and every operation as it stands. Each volume stands alone: one that is refused does not
+    keep the others from being done.
     """
     results: dict[int, VolumeResult] = {}
     errors: dict[int, VolumesError] = {}

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from chalicelib.wire.shapes import NAMESPACE
 
-DEFAULT_DESCRIPTION: Final = "Default shared namespace"
-_HIDDEN: Final = frozenset({"Name", "CreateIndex", "ModifyIndex", "Hash"})
 FIELDS: Final = (
     "Capabilities",
     "ConsulConfiguration",
