@@ -11,6 +11,7 @@ from chalicelib.routes.options import Options, region
 from chalicelib.service import namespaces as service
 from chalicelib.store.namespaces import Namespace
 from chalicelib.wire import namespaces as wire
+from chalicelib.wire import shapes
 from chalicelib.wire.gojson import decode
 
 
@@ -29,7 +30,7 @@ def read(_call: Call, _given: Options, name: str) -> Answer:
 def definition(call: Call) -> Mapping[str, Any]:
     """Read the body of a write."""
     too_large(call.body, DEFINITION_LIMIT)
-    body = decode(call.body, wire.SHAPE)
+    body = decode(call.body, shapes.NAMESPACE)
     region(call)
     return body
 

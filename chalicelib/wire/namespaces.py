@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from chalicelib.wire.shapes import NAMESPACE
-
 FIELDS: Final = (
     "Capabilities",
     "ConsulConfiguration",
@@ -34,6 +32,3 @@ def namespace(name: str, body: Mapping[str, Any], *, create_index: int, modify_i
 def stored(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a decoded request that are stored."""
     return {field: body[field] for field in FIELDS if field in body and body[field] not in (None, "")}
-
-
-SHAPE: Final = NAMESPACE
