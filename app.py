@@ -1,4 +1,4 @@
-"""The Chalice application: one function for every path and method (chalicelib/routes/endpoint.py decides)."""
+"""The Chalice application: every path and method reaches one function (chalicelib/routes/endpoint.py)."""
 
 from typing import Any
 
@@ -19,13 +19,11 @@ GATEWAY_PATHS = (
     "/",
     "/{proxy+}",
 )
-"""Named for the gateway's metrics; `/{proxy+}` would carry them all. Content types are not checked: curl and the Go
-client send their own.
-"""
+"""The paths that the gateway's metrics name. `/` and `/{proxy+}` alone would serve every request."""
 
 
 def answer(**_: Any) -> Response:
-    """The view of every path; Chalice gives the captured parts of a path by name, and none for `{proxy+}`."""
+    """Answer any request. Chalice gives the captured parts of a path by name, and none for `{proxy+}`."""
     request = app.current_request
     if request is None:  # pragma: no cover - Chalice calls a view with a request only
         raise RuntimeError("no request")
@@ -33,5 +31,6 @@ def answer(**_: Any) -> Response:
     return endpoint(request.to_original_event(), body.encode() if isinstance(body, str) else body)
 
 
+# Content types are not checked, since curl and the Go client send their own.
 for path in GATEWAY_PATHS:
     app.route(path, methods=list(METHODS), content_types=[], name=path)(answer)

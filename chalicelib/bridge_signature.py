@@ -1,7 +1,7 @@
-"""Verifies a bridge's signature: a certificate from our CA, the node ID in it, and the key's signature over the body.
+"""Verify a bridge's signature: a certificate from our CA, the node ID in it, and the key's signature over the body.
 
-API Gateway does not show a function the client's certificate without a custom domain with mutual TLS, and the local
-system has no TLS at all in front of it, so the bridge signs the body (docs/interfaces.md, section 4).
+The bridge signs the body (docs/interfaces.md, section 4), because mutual TLS does not reach the function. API Gateway
+shows a client's certificate only with a custom domain with mutual TLS, and the local system has no TLS in front of it.
 """
 
 import base64
@@ -37,9 +37,9 @@ def verify_signature(  # noqa: PLR0913 - each is a part of what is checked, and 
     signature: str,
     now: float,
 ) -> Signature:
-    """Return by which key and certificate a message is signed; raises PermissionDenied that says what is wrong.
+    """Return the key and the certificate that signed a message. Raises PermissionDenied, which says what is wrong.
 
-    `refused` has serials as in `Signature`, `now` is in seconds since the epoch. What is signed is
+    `refused` has serials as in `Signature`, and `now` is in seconds since the epoch. The signed text is
     `<method>\n/v1/bridge/<node_id>\n<SHA-256 of the body, hex>`.
     """
     # Imported here: only this route needs it, and it is most of a cold start.

@@ -25,7 +25,7 @@ def run_operation(event: Any) -> None:
     started = time.monotonic()
     for record in event:
         for operation in engine.work(wiring.step_context(), _body(record.body)["operation_id"]):
-            # The engine yields the record as it was before; the line says what became of it.
+            # The engine yields the record as it was before. The line says what became of it.
             after = wiring.stores().operations.get(operation.id, consistent=False) or operation
             log.line(
                 "operation",
@@ -45,7 +45,7 @@ def run_operation(event: Any) -> None:
 
 @functions.lambda_function(name="ask_plugin")
 def ask_plugin(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Return a plugin's answer to one question of the API (chalicelib/plugin_queries)."""
+    """Return a plugin's answer to one query of the API (chalicelib/plugin_queries)."""
     from chalicelib.plugin_queries import server
 
     started = time.monotonic()

@@ -22,7 +22,7 @@ CLIENT: Final[Mapping[str, Any]] = {
 
 
 class Sealer:
-    """Encryption and decryption with one KMS key, which is named by its ARN or its alias."""
+    """Encryption under one KMS key, named by its ARN or its alias, and decryption under the key of a ciphertext."""
 
     def __init__(self, key: str, *, region: str) -> None:
         self._key, self._region = key, region
@@ -32,7 +32,7 @@ class Sealer:
         self.session: Any = None
 
     def seal_secrets(self, secrets: Mapping[str, str] | None, context: Mapping[str, str]) -> bytes:
-        """Encrypt a map of secrets, and return empty bytes for an empty one, without a call."""
+        """Encrypt a map of secrets. An empty one gives empty bytes, without a call."""
         return self.seal(json.dumps(dict(secrets)).encode(), context) if secrets else b""
 
     def open_secrets(self, sealed: bytes, context: Mapping[str, str]) -> dict[str, str]:
@@ -82,6 +82,8 @@ class Sealer:
         # The SDK makes its KMS client from the session without any options, so they are set as the session's defaults.
         session.set_default_client_config(Config(**CLIENT))
         self._sealing = aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(key_ids=[self._key], botocore_session=session)
+        # A strict provider opens only under key ARNs, and the key may be named by an alias (AWS: Encryption SDK, key
+        # providers). The function's role limits which keys may open.
         self._opening = aws_encryption_sdk.DiscoveryAwsKmsMasterKeyProvider(botocore_session=session)
         client = aws_encryption_sdk.EncryptionSDKClient(
             commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT

@@ -28,7 +28,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
-        """Read the settings from environment variables. Raises ValueError that names a variable with a wrong value."""
+        """Read the settings from environment variables. Raises ValueError, which names the variable that is wrong."""
         env = os.environ if env is None else env
         wait = env.get("MOORAGE_WAIT_SECONDS", str(WAIT_LIMIT))
         try:
@@ -78,7 +78,7 @@ class Settings:
 
 
 def _liveness(env: Mapping[str, str]) -> LivenessPolicy:
-    """Read the liveness policy. Raises ValueError that names a variable with a wrong value."""
+    """Read the liveness policy. Raises ValueError, which names the variable that is wrong."""
     usual = DEFAULT_LIVENESS
     limits = {
         # Below two heartbeats one lost message would mark a node down.

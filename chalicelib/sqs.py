@@ -21,7 +21,7 @@ class OperationQueue:
         self._url = ""
 
     def send(self, operation_id: str, kind: str) -> None:
-        """Queue one operation. Raises StoreUnavailable if SQS does not answer. The sweeper sends it then."""
+        """Queue one operation. Raises StoreUnavailable if SQS does not answer. The sweeper then sends it later."""
         try:
             if self._client is None:
                 client = boto3.client("sqs", region_name=self._region, config=CONFIG)

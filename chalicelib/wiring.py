@@ -1,5 +1,6 @@
-"""The composition root: builds what a function needs, once per container. Imports inside the functions keep grpc out
-of the API.
+"""The composition root: build what a function needs, once per container.
+
+Imports inside the functions keep grpc out of the API.
 """
 
 from functools import cache
@@ -33,14 +34,14 @@ def clock() -> Clock:
 
 @cache
 def stores() -> "Stores":
-    """The stores that every function shares, on one client."""
+    """Return the stores that every function uses, on one client."""
     from chalicelib.store.stores import open_stores
 
     return open_stores(settings().table, region=settings().region, clock=clock(), listeners=[_log_change])
 
 
 def _log_change(change: "Commit") -> None:
-    """Write one line for each change that clients can see: the place for events and metrics of changes."""
+    """Write one log line for a change that clients can see. Events and metrics of changes belong here."""
     volumes = ["/".join((pk.partition("#")[2], sk)) for pk, sk in change.items("volume")]
     log.line("change", index=change.index, scopes=change.scopes, volumes=volumes, tries=change.tries)
 
@@ -61,7 +62,7 @@ def sealer() -> "Sealer":
 
 @cache
 def deps() -> "Deps":
-    """What the API's services are given."""
+    """Return the dependencies of the API's services."""
     from chalicelib.plugin_queries.client import PluginQueries
     from chalicelib.service.deps import Deps
     from chalicelib.store.waits import WaitStore
@@ -85,7 +86,7 @@ def deps() -> "Deps":
 
 @cache
 def csi_calls() -> "CsiCalls":
-    """Return the client of plugins; only the worker's functions may call this, since it imports grpc."""
+    """Return the client of plugins. Only the worker's functions may call this, since it imports grpc."""
     from chalicelib.csi.calls import CsiCalls
     from chalicelib.csi.channel import TlsChannels, WorkerTls
     from chalicelib.sealing import WORKER_KEY_CONTEXT
@@ -104,7 +105,7 @@ def csi_calls() -> "CsiCalls":
 
 @cache
 def step_context() -> "StepContext":
-    """What the worker's operations are given."""
+    """Return the dependencies of the worker's operations."""
     from chalicelib.operations.context import StepContext
     from chalicelib.store.turns import TurnStore
 

@@ -1,4 +1,4 @@
-"""Fixtures that every test may take. The network is off in tests/unit; elsewhere there is the loopback."""
+"""Fixtures for every test. The network is off in tests/unit. Other tests may use the loopback."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Scheduling | None:
-    """For `--dist loadgroup`; other ways stay pytest-xdist's own."""
+    """Return the scheduler of tests/scheduling.py for `--dist loadgroup`. Other modes keep pytest-xdist's own."""
     return scheduling.Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who is not for the unit tests may ask servers on the loopback. Tests with local systems come first."""
+    """Let all but the unit tests use the loopback, and sort the tests: those with local systems come first."""
     for item in items:
         if HERE in item.path.parents and HERE / "unit" not in item.path.parents:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "localhost"]))
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     told = [r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport)]
     terminalreporter.write_line(f"{len({report.nodeid for report in told})} cases")
-    # A report of each phase has the same properties: once is enough.
+    # The reports of all phases of a test have the same properties, so only one phase is shown.
     for title, lines in reporting.sections(r for r in told if r.when == "call").items():
         terminalreporter.section(title)
         for line in lines:
@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> bool:
-    """Whether all is to be tried, as in `make conformance`, or a sample, as in `make test`."""
+    """Whether to try everything, as in `make conformance`, or a sample, as in `make test`."""
     return bool(request.config.getoption("--many"))
 
 
@@ -66,7 +66,7 @@ def _made_up_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _every_answer_is_as_described() -> None:
-    """Whatever a test is about, its answers in this process are those of docs/openapi.yaml."""
+    """Compare the answers of every test in this process with docs/openapi.yaml."""
     harness.OBSERVERS.append(contract.check)
 
 
@@ -88,7 +88,7 @@ def _shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[shared_
 
 @pytest.fixture
 def shared(_shared_system: shared_by_tests.Shared) -> Iterator[shared_by_tests.Shared]:
-    """The local system of this test's group, without faults; tests/shared.py says what a test may do to it."""
+    """The local system of this test's group, without faults. tests/shared.py says what a test may do to it."""
     yield _shared_system
     _shared_system.strike()
     _shared_system.check_empty()

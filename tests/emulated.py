@@ -1,9 +1,10 @@
 """AWS for systems that a test builds in this process: the services of the emulator of `make run`, without its server.
 
-A request of boto3's to `ENDPOINT` is answered where botocore would open a connection: by the emulator's own handler of
-the service, loaded from its environment. One call costs a third of one over HTTP, and there is no process to start.
-What the server does (signatures, policies, HTTP) is tried with whole local systems, in tests/e2e and tests/infra. The
-stores' own tests run on moto and on DynamoDB Local (tests/store); the few that need a queue have moto's.
+A request of boto3 to `ENDPOINT` is answered where botocore would open a connection. The emulator's own handler of the
+service, loaded from its environment, answers it. One call costs a third of one over HTTP, and there is no process to
+start. The work of the server (signatures, policies, HTTP) is tested with whole local systems, in tests/e2e and
+tests/infra. The stores' own tests run on moto and on DynamoDB Local (tests/store). The few that need a queue use
+moto's.
 """
 
 import importlib
@@ -31,12 +32,12 @@ from infra.local.settings import REGION
 STAGE: Final = "test"
 ENDPOINT: Final = "http://emulator.invalid"
 SERVICES: Final = {"DynamoDB_20120810": "dynamodb", "TrentService": "kms"}
-"""By the first part of X-Amz-Target."""
+"""The services by the first part of X-Amz-Target."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a system can be built: a client of DynamoDB, and the ARN of a key."""
+    """What a system is built on: a client of DynamoDB, and the ARN of a key."""
 
     tables: Any
     key_arn: str
@@ -51,20 +52,20 @@ class Place:
 
 
 class _Body(io.BytesIO):
-    """An answer's body as botocore reads it."""
+    """The body of an answer, as botocore reads it."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()
 
 
 class Emulator:
-    """The emulator's services in this process; one request at a time, as in its own."""
+    """The emulator's services in this process. They handle one request at a time, as in the emulator's own process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
-        """Botocore's `before-send`: the response, None for other addresses."""
+        """Return the response for botocore's event `before-send`, or None for other addresses."""
         if not request.url.startswith(ENDPOINT):
             return None
         headers = {name.lower(): _text(value) for name, value in request.headers.items()}
@@ -80,18 +81,18 @@ class Emulator:
         return AWSResponse(request.url, status, answered, _Body(text if isinstance(text, bytes) else text.encode()))
 
     def forget_tables(self) -> None:
-        """Leave no table; the key stays."""
+        """Delete all tables. The key stays."""
         with self._lock:
             self.service("dynamodb").reset()
 
     def service(self, name: str) -> Any:
-        """The emulator's module for the service."""
+        """Return the emulator's module for the service."""
         _load()
         return importlib.import_module(f"ministack.services.{name}")
 
 
 def _finished(handled: Coroutine[Any, Any, Any]) -> Any:
-    """What a handler returns that awaits nothing, as those of tables and keys do."""
+    """Return the result of a handler that awaits nothing. Those of tables and keys await nothing."""
     try:
         handled.send(None)
     except StopIteration as done:
@@ -117,19 +118,19 @@ def _load() -> None:
 
 
 EMULATOR: Final = Emulator()
-# As moto does it: every session that is made from now on has this handler.
+# As in moto, every session that is made from now on has this handler.
 botocore.handlers.BUILTIN_HANDLERS.append(("before-send", EMULATOR.answer))
 
 
 @cache
 def place() -> Place:
-    """One for all systems: making a client takes as long as ten calls."""
+    """Return the one place for all systems, since making a client takes as long as ten calls."""
     return Place.at(ENDPOINT)
 
 
 @contextmanager
 def aws() -> Iterator[Place]:
-    """An AWS without tables in this block, which boto3's clients find by the environment."""
+    """Serve an AWS without tables in this block. The clients of boto3 find it by environment variables."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", ENDPOINT)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

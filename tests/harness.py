@@ -1,7 +1,7 @@
-"""The whole control plane in one process: an emulator's DynamoDB and KMS, the real handlers and engine, a fake provider
-and clock.
+"""The whole control plane in one process, with the real handlers and engine.
 
-The queue is pumped whenever somebody sleeps, as a worker would run while a request waits.
+DynamoDB and KMS are the emulator's, the provider and the clock are fakes. Every sleep delivers the queued messages, as
+a worker would run while a request waits.
 """
 
 import json
@@ -53,13 +53,13 @@ class Reply:
 
 
 BUDGET = Budget(wait=25.0, answer_by=float("inf"))
-"""Of a request that a test makes of a service."""
+"""The budget of a test that calls a service itself."""
 OBSERVERS: list[Callable[[str, str, Reply], None]] = []
-"""What looks at every answer of `System.call`; tests/conftest.py has docs/openapi.yaml look at all of them."""
+"""Called with every answer of `System.call`. tests/conftest.py compares each with docs/openapi.yaml."""
 
 
 class FakeQueue:
-    """Messages in order; a test may lose or repeat them."""
+    """A queue that keeps its messages in order. A test may lose or repeat them."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -77,9 +77,9 @@ class FakeQueue:
 
 
 class AgreeablePlugins(PluginQueries):
-    """Plugins that confirm each volume they are asked about, unless a test gives them other `answers`.
+    """Plugins that confirm every volume, unless a test gives them other `answers`.
 
-    An answer is given what was asked, and returns its JSON or raises.
+    An answer is called with the fields of the query. It returns the answer's JSON, or raises.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class AgreeablePlugins(PluginQueries):
 
 @dataclass
 class System:
-    """Everything, with handles on its edges."""
+    """The control plane of one test, with its fakes."""
 
     clock: FakeClock
     queue: FakeQueue
@@ -120,18 +120,18 @@ class System:
         self.rewire(self.deps)
 
     def pump(self) -> None:
-        """Deliver what is queued, as the workers would."""
+        """Deliver the queued messages, as SQS would to workers."""
         while self.pumping and self.queue.messages:
             engine.run(self.context, self.queue.messages.pop(0))
 
     def sweep(self) -> operations.Report:
-        """Send what is due and publish for writers that died."""
+        """Send the due operations, and publish for writers that died."""
         report = operations.sweep(self.deps)
         index.sweep(self.deps)
         return report
 
     def rest(self, rounds: int = 60) -> None:
-        """Let sweeper and workers run, with time passing, until nothing is due."""
+        """Run the sweeper and the workers `rounds` times, a minute apart, so that nothing is due after it."""
         for _ in range(rounds):
             self.clock.moment += 60
             self.sweep()
@@ -140,7 +140,7 @@ class System:
     def call(
         self, method: str, path: str, body: Any = None, *, query: str = "", headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """One request as API Gateway would hand it over."""
+        """Make one request, with the event that API Gateway would send."""
 
         raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         event = {
@@ -173,7 +173,7 @@ class System:
         self.deps.plugins.change(plugin_id, instance.node_id, instance, now=self.clock.now())
 
     def add_node(self, node_id: str = "node-a", *, plugin_id: str = "directory", **fields: Any) -> None:
-        """A machine with a bridge, and the plugin on it."""
+        """Add a machine with a bridge, and the plugin on it."""
         node = Node(
             id=node_id,
             name=node_id,
@@ -189,7 +189,7 @@ class System:
 
 
 def definition(volume_id: str = "data", **fields: Any) -> dict[str, Any]:
-    """A body that creates one volume."""
+    """Return a body that creates one volume."""
     given = {
         "ID": volume_id,
         "Name": volume_id,
@@ -212,11 +212,11 @@ CACHED = (
 
 
 CHANNELS: list[FakeChannels] = []
-"""Of the systems that were made since the last `forget`."""
+"""The channels of the systems that were made since the last `forget`."""
 
 
 def forget() -> None:
-    """Forget what wiring built, so that the next test builds its own, and stop the plugin."""
+    """Stop the plugin, and forget what wiring built, so that the next test builds its own."""
     for cached in CACHED:
         cached.cache_clear()
     while CHANNELS:
@@ -226,7 +226,7 @@ def forget() -> None:
 def make_system(
     monkeypatch: Any, place: Place, *, wait_seconds: float = 25.0, clock: FakeClock | None = None
 ) -> System:
-    """Build it on the AWS that boto3 finds; wiring is replaced by what is built here. Requests wait `wait_seconds`."""
+    """Build a system on the AWS that boto3 finds, and let wiring return it. Requests wait `wait_seconds`."""
     forget()
     settings = Settings(stage=STAGE, key_arn=place.key_arn)
     monkeypatch.setattr(wiring, "settings", lambda: settings)

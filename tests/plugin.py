@@ -1,6 +1,4 @@
-"""The directory plugin as a process of its own, and a client in this process that calls it over its socket, without a
-bridge.
-"""
+"""The directory plugin in a process of its own, and a client that calls it over its socket, without a bridge."""
 
 import contextlib
 import json
@@ -22,14 +20,14 @@ from chalicelib.sealing import Sealer
 from chalicelib.store.plugins import PluginStore
 
 START_SECONDS = 60.0
-"""Long: a process that ended is seen at once, and one that is starting on a busy machine takes its time."""
+"""Long enough for a start on a busy machine. A process that ends is noticed at once."""
 AT_ONCE = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
-"""A socket that is not there yet is tried again soon: gRPC would wait a second."""
+"""A socket that is not there yet is tried again soon. By default gRPC waits a second."""
 RUN = "from moorage_devplugin.cli import main; main()"
 
 
 class SocketChannels:
-    """Straight to the plugin's socket: what a bridge does beside relaying is tested with the bridge."""
+    """Channels straight to the plugin's socket. The tests of the bridge cover the rest of its work."""
 
     def __init__(self, path: Path, monotonic: Callable[[], float]) -> None:
         self.monotonic = monotonic
@@ -39,14 +37,14 @@ class SocketChannels:
         return self._channel
 
     def forget(self) -> None:
-        """There is nothing to read again."""
+        """Do nothing: there is no certificate to read again."""
 
     def close(self) -> None:
         self._channel.close()
 
 
 class DirectQueries(PluginQueries):
-    """Has queries answered in this process as the worker's function would answer them, JSON and all."""
+    """Queries that are answered in this process, through JSON as by the worker's function."""
 
     def __init__(self, calls: CsiCalls, sealer: Sealer) -> None:
         self._calls, self._sealer = calls, sealer
@@ -64,7 +62,7 @@ class DirectQueries(PluginQueries):
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[Path]:
-    """The plugin's socket, while the process runs; its root is `folder`/root."""
+    """Run the plugin, with the root `folder`/root, and yield its socket."""
     socket = folder / "csi.sock"
     command = [
         sys.executable,

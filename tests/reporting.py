@@ -1,4 +1,4 @@
-"""What tests tell about themselves at the end of a run, wherever they ran (`record_property` reaches this process).
+"""The lines that tests add to the end of a run. `record_property` brings them here from the process of the test.
 
 record_property("faults", [kind, side, deaths, violations])
 record_property("explored", line)
@@ -13,7 +13,7 @@ FAULTS, EXPLORED, MEASURED = "faults", "explored", "measured"
 
 
 def sections(reports: Iterable[Any]) -> Mapping[str, list[str]]:
-    """Lines by title; nothing of what was not run."""
+    """Return the lines by title, without those of tests that did not run."""
     told = [pair for report in reports for pair in getattr(report, "user_properties", ())]
     deaths, violations = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for kind, side, died, found in (value for name, value in told if name == FAULTS):

@@ -1,7 +1,7 @@
-"""Which tests stay in one process, and in which order processes take them.
+"""Keep some tests together in one process, and order the tests.
 
-pytest-xdist 3.8 has groups for this (`xdist_group`), which pytest 9.2 does not let it set: every test counted as alone,
-and a local system was started in each process that got one of its tests. So the scheduler here goes by files.
+pytest-xdist 3.8 has groups for this (`xdist_group`), but pytest 9.2 does not let it set them. So every test counted as
+alone, and each process that got one test of a group started a local system. The scheduler here groups by file.
 """
 
 from typing import Any, Final
@@ -9,7 +9,7 @@ from typing import Any, Final
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 TOGETHER: Final = {
-    # With a whole local system, the slowest first: they wait more than they work, and the rest fills the time.
+    # Tests with a whole local system, the slowest first. They wait more than they work, so others run meanwhile.
     "tests/e2e/test_kills.py": "kills",
     "tests/e2e/test_volumes.py": "shared system, volumes",
     "tests/e2e/test_claims.py": "shared system, volumes",
@@ -30,7 +30,7 @@ TOGETHER: Final = {
     "tests/conformance/go_client/test_go_client.py": "go",
     "tests/conformance/test_go_tables.py": "go",
 }
-"""Files whose tests run in one process, with the name of their group; groups start in this order."""
+"""Files whose tests run in one process, with the name of their group. Groups start in this order."""
 ALONE: Final = ("tests/e2e/", "tests/conformance/")
 """Other files in these folders are groups by themselves."""
 ORDER: Final = {name: place for place, name in enumerate(dict.fromkeys(TOGETHER.values()))}
@@ -41,19 +41,19 @@ def file_of(nodeid: str) -> str:
 
 
 def group_of(nodeid: str) -> str | None:
-    """The group of a test; None when it may run in any process."""
+    """Return the group of a test, or None when it may run in any process."""
     file = file_of(nodeid)
     return TOGETHER.get(file, file if file.startswith(ALONE) else None)
 
 
 def turn(nodeid: str) -> int:
-    """A key to sort by: the groups of `TOGETHER` in their order, other groups, then all that stands alone."""
+    """Return a key to sort by: the groups of `TOGETHER` in their order, then other groups, then single tests."""
     group = group_of(nodeid)
     return len(ORDER) + 1 if group is None else ORDER.get(group, len(ORDER))
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """Groups whole, all others one by one to the process that is free."""
+    """The scheduler. A group goes to one process as a whole, any other test to the next free process."""
 
     def __init__(self, config: Any, log: Any = None) -> None:
         config.option.loadscopereorder = False  # the order is that of the items, which are sorted by `turn`

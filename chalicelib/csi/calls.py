@@ -43,7 +43,7 @@ class CsiCalls:
     # Controller service: volumes
 
     def create_volume(self, volume: Volume, *, name: str, call: CallOptions) -> Made:
-        """Create a volume and return what the provider decided about it; repeats find it by `name`."""
+        """Create a volume, and return what the provider decided about it. Repeats find it by `name`."""
         asked = volume.definition
         request = csi.CreateVolumeRequest(
             name=name,
@@ -61,7 +61,7 @@ class CsiCalls:
         return convert.made(made, asked)
 
     def delete_volume(self, plugin_id: str, external_id: str, *, call: CallOptions) -> None:
-        """Delete a volume."""
+        """Delete a volume by its external ID."""
         request = csi.DeleteVolumeRequest(volume_id=external_id, secrets=call.secrets)
         with suppress(Gone), reported_as("controller delete volume: CSI.ControllerDeleteVolume: "):
             self._controller(plugin_id, request, csi.DeleteVolumeResponse, call)
@@ -73,6 +73,7 @@ class CsiCalls:
             volume_id=external_id,
             capacity_range=convert.capacity_range(required, limit),
             secrets=call.secrets,
+            # CSI has room for one: it tells the plugin whether the volume is a block device or a file system.
             volume_capability=convert.capability(modes[0], volume.definition.mount_options) if modes else None,
         )
         with reported_as("controller expand volume: CSI.ControllerExpandVolume: ", expand_hints(external_id)):
@@ -101,7 +102,7 @@ class CsiCalls:
     def list_volumes(
         self, plugin_id: str, *, per_page: int, next_token: str, call: CallOptions
     ) -> Page[ExternalVolume]:
-        """Return one page of the provider's volumes, registered or not; 0 per page lets the plugin choose."""
+        """Return one page of the provider's volumes, registered or not. 0 per page lets the plugin choose."""
         request = csi.ListVolumesRequest(max_entries=per_page, starting_token=next_token)
         with reported_as("controller list volumes: CSI.ControllerListVolumes: ", list_hints(next_token)):
             answer = self._controller(plugin_id, request, csi.ListVolumesResponse, call)
@@ -112,7 +113,7 @@ class CsiCalls:
     def create_snapshot(
         self, plugin_id: str, external_id: str, *, name: str, parameters: Mapping[str, str], call: CallOptions
     ) -> Snapshot:
-        """Take a snapshot of a volume and return it; repeats find it by `name` and volume."""
+        """Take a snapshot of a volume, and return it. Repeats find it by `name` and volume."""
         request = csi.CreateSnapshotRequest(
             source_volume_id=external_id, name=name, parameters=parameters, secrets=call.secrets
         )
@@ -130,7 +131,7 @@ class CsiCalls:
             self._controller(plugin_id, request, csi.DeleteSnapshotResponse, call)
 
     def list_snapshots(self, plugin_id: str, *, per_page: int, next_token: str, call: CallOptions) -> Page[Snapshot]:
-        """Return one page of the provider's snapshots; 0 per page lets the plugin choose."""
+        """Return one page of the provider's snapshots. 0 per page lets the plugin choose."""
         request = csi.ListSnapshotsRequest(max_entries=per_page, starting_token=next_token, secrets=call.secrets)
         with reported_as("controller list snapshots: CSI.ControllerListSnapshots: ", list_hints(next_token)):
             answer = self._controller(plugin_id, request, csi.ListSnapshotsResponse, call)
@@ -167,7 +168,7 @@ class CsiCalls:
     # Node service
 
     def node_stage_volume(self, volume: Volume, use: Use, *, node_id: str, call: CallOptions) -> None:
-        """Stage a volume on a node; a plugin that does not stage is not called."""
+        """Stage a volume on a node. A plugin that does not stage is not called."""
         instance = self._instance_on(volume.plugin_id, node_id)
         if not _stages(instance):
             return
@@ -207,7 +208,7 @@ class CsiCalls:
     def node_unstage_volume(
         self, plugin_id: str, external_id: str, *, node_id: str, path: str, call: CallOptions
     ) -> None:
-        """Unstage a volume on a node; a plugin that does not stage is not called."""
+        """Unstage a volume on a node. A plugin that does not stage is not called."""
         instance = self._instance_on(plugin_id, node_id)
         if not _stages(instance):
             return
@@ -220,7 +221,7 @@ class CsiCalls:
         if not healthy:
             raise PluginUnreachable(f"no healthy controllers for CSI plugin: {plugin_id}", code="UNAVAILABLE")
         instance = healthy[int(self.jitter() * len(healthy)) % len(healthy)]
-        # An operation's call has this deadline already; a query has the gateway's, which may be later.
+        # An operation's call has this deadline already. A query has the gateway's, which may be later.
         until = self.channels.monotonic() + call_seconds(rpc_of(request), instance.deadlines)
         call = replace(call, until=min(call.until, until))
         return invoke(self.channels, instance, request, answer, call, service="Controller")

@@ -1,8 +1,8 @@
-"""Channels to bridges, and the one function that makes a call: deadline, attempt, trace, and each gRPC status as a
-PluginError.
+"""Channels to bridges, and the one function that makes a call.
 
-One channel is kept per container and bridge. The certificate is read again after a minute and after UNAVAILABLE,
-since a channel never learns of a new one by itself (docs/interfaces.md, section 3).
+`invoke` sets the deadline, sends the attempt, records the trace, and raises each gRPC status as a PluginError. One
+channel is kept per container and bridge. The certificate is read again after a minute and after UNAVAILABLE, since a
+channel never learns of a new one by itself (docs/interfaces.md, section 3).
 """
 
 import re
@@ -22,7 +22,7 @@ from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, Plugin
 A = TypeVar("A", bound=Message)
 
 REREAD_SECONDS: Final = 60
-"""How long a certificate that was read is used."""
+"""Seconds for which a certificate that was read is used."""
 MESSAGE_LIMIT: Final = 16 * 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
 SHORTEST_CALL: Final = 0.05
@@ -48,7 +48,7 @@ class Gone(PluginRejected):
 
 @dataclass(frozen=True, slots=True)
 class WorkerTls:
-    """The worker's certificate and key, and the CA that signs the bridges' certificates; all in PEM."""
+    """The worker's certificate and key, and the CA that signs the bridges' certificates, all in PEM."""
 
     ca: bytes
     certificate: bytes
@@ -62,7 +62,7 @@ class Channels(Protocol):
     """Opens channels to instances."""
 
     def of(self, instance: Instance) -> grpc.Channel:
-        """Return the channel to an instance; raises PluginUnreachable if there can be none."""
+        """Return the channel to an instance. Raises PluginUnreachable if there can be none."""
 
     def forget(self) -> None:
         """Read the certificate again before the next call, since an instance did not answer."""
@@ -72,7 +72,7 @@ class Channels(Protocol):
 
 
 class TlsChannels:
-    """Channels with mutual TLS; the certificate comes from `read_tls`."""
+    """Channels with mutual TLS. The worker's certificate comes from `read_tls`."""
 
     def __init__(self, read_tls: Callable[[], WorkerTls | None], monotonic: Callable[[], float]) -> None:
         self._read_tls, self._monotonic = read_tls, monotonic
@@ -91,7 +91,7 @@ class TlsChannels:
         key = (instance.address, instance.node_id, tls.serial)
         channel = self._channels.get(key)
         if channel is None:
-            # A channel with an older certificate of the worker, or to an older address of the bridge.
+            # Others to this node have an older certificate of the worker, or an older address of the bridge.
             for old in [k for k in self._channels if k[1] == instance.node_id]:
                 self._channels.pop(old).close()
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)

@@ -36,12 +36,12 @@ def capability(wanted: Capability, mount: MountOptions | None) -> Any:
 
 
 def capacity_range(minimum: int, maximum: int) -> Any:
-    """Return the CapacityRange in bytes, None when neither limit is given."""
+    """Return the CapacityRange in bytes, or None when neither limit is given."""
     return csi.CapacityRange(required_bytes=minimum, limit_bytes=maximum) if minimum or maximum else None
 
 
 def topology_requirement(request: TopologyRequest | None) -> Any:
-    """Return the TopologyRequirement, None when nothing is required or preferred."""
+    """Return the TopologyRequirement, or None when nothing is required or preferred."""
     if request is None or not (request.required or request.preferred):
         return None
     return csi.TopologyRequirement(
@@ -51,7 +51,7 @@ def topology_requirement(request: TopologyRequest | None) -> Any:
 
 
 def content_source(definition: Definition) -> Any:
-    """Return the VolumeContentSource: a snapshot or a volume by its external ID, None for an empty volume."""
+    """Return the VolumeContentSource: a snapshot or a volume by its external ID, or None for an empty volume."""
     source = csi.VolumeContentSource
     if definition.snapshot_id:
         return source(snapshot=source.SnapshotSource(snapshot_id=definition.snapshot_id))
@@ -91,7 +91,7 @@ def external_volume(entry: "csi.ListVolumesResponse.Entry") -> ExternalVolume:
 
 
 def snapshot(answer: "csi.Snapshot") -> Snapshot:
-    """Return a snapshot; its creation time is rounded down to seconds."""
+    """Return a snapshot. Its creation time is rounded down to seconds."""
     return Snapshot(
         id=answer.snapshot_id,
         source=answer.source_volume_id,
@@ -102,7 +102,7 @@ def snapshot(answer: "csi.Snapshot") -> Snapshot:
 
 
 def unconfirmed(asked: Sequence[Capability], confirmed: "Sequence[csi.VolumeCapability]") -> str:
-    """Return why ValidateVolumeCapabilities did not confirm what was asked, empty if it did.
+    """Return why ValidateVolumeCapabilities did not confirm what was asked, or an empty text if it did.
 
     Nomad compares each confirmed access type with every requested one, so it refuses a request for both types.
     """

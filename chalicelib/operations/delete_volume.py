@@ -108,7 +108,7 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
-    """Make the volume ready again if it is proven to be there. Otherwise it stays `deleting`; retry later."""
+    """Make the volume ready again if it is proven to be there. If not, it stays `deleting`, and is tried again."""
     now = ctx.clock.now()
     if not outcome.proves("DeleteVolume", error.code):
         ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)

@@ -28,7 +28,7 @@ from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 
 CONTEXT_LIMIT: Final = 16 * 1024
-"""Bytes; CSI allows 4 KB (CSI spec, Size Limits)."""
+"""Bytes of a publish context at most, as JSON. CSI allows 4 KB (CSI spec, Size Limits)."""
 ATTACH: Final = "attach"
 STAGE: Final = "stage"
 MOUNT: Final = "mount"

@@ -88,9 +88,10 @@ def new_operation(
 
 
 def lock_or_join(api: Api, operation: Operation) -> Operation:
-    """Lock the operation's subject and store its record, or join the operation that has the lock; queue it.
+    """Lock the operation's subject and store its record, or join the operation that has the lock.
 
-    Raises OperationInProgress when the lock is another request's, and Refused when it changes hands too fast.
+    The operation is queued. Raises OperationInProgress when the lock is another request's, and Refused when it changes
+    hands too fast.
     """
     for _ in range(LOCK_TRIES):
         writes = [*operations.lock(operation), operations.open_operation(operation, now=api.clock.now())]

@@ -29,14 +29,14 @@ READ_TIMEOUT: Final = DEADLINE + 4
 CONFIG: Final = Config(
     connect_timeout=2, read_timeout=READ_TIMEOUT, retries={"mode": "standard", "total_max_attempts": 1}
 )
-"""One attempt, since a second one after a timeout would not fit into a request. Throttled ones are repeated here."""
+"""One attempt, since a second one after a timeout would not fit into a request. `_invoke` repeats throttled ones."""
 THROTTLE_TRIES: Final = 4
 THROTTLE_DELAY: Final = 0.1
 _THROTTLES: Final = frozenset({"TooManyRequestsException", "ThrottlingException", "EC2ThrottledException"})
 
 
 class PluginQueries:
-    """Asks plugins what changes nothing, and starts their audits.
+    """The client of queries to plugins, which change nothing. It also starts their audits.
 
     A query raises the PluginError that the plugin's call ended in, or StoreUnavailable when the worker failed.
     """
@@ -59,18 +59,18 @@ class PluginQueries:
         self._ask(ValidateVolume(volume, sealed_secrets), seconds)
 
     def list_volumes(self, plugin_id: str, *, per_page: int, next_token: str) -> Page[ExternalVolume]:
-        """Return one page of the provider's volumes; 0 per page lets the plugin choose."""
+        """Return one page of the provider's volumes. 0 per page lets the plugin choose."""
         return decode_page(ExternalVolume, self._ask(ListVolumes(plugin_id, per_page, next_token), DEADLINE))
 
     def list_snapshots(
         self, plugin_id: str, *, per_page: int, next_token: str, sealed_secrets: bytes = b""
     ) -> Page[Snapshot]:
-        """Return one page of the provider's snapshots; 0 per page lets the plugin choose."""
+        """Return one page of the provider's snapshots. 0 per page lets the plugin choose."""
         query = ListSnapshots(plugin_id, per_page, next_token, sealed_secrets)
         return decode_page(Snapshot, self._ask(query, DEADLINE))
 
     def start_audit(self, plugin_id: str, run: str) -> None:
-        """Start an audit of the plugin and return at once; raises StoreUnavailable when AWS does not accept it.
+        """Start an audit of the plugin, and return at once. Raises StoreUnavailable when AWS does not accept it.
 
         The event has the shape of a schedule's (AWS: EventBridge events), since a schedule calls the function, too.
         """
@@ -81,7 +81,7 @@ class PluginQueries:
         )
 
     def send(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send an encoded query to the worker's function and return its encoded answer."""
+        """Send an encoded query to the worker's function, and return its encoded answer."""
         answer = self._invoke(
             "the worker that asks plugins", FunctionName=self._function, Payload=json.dumps(event).encode()
         )
@@ -94,7 +94,7 @@ class PluginQueries:
         return decode_answer(self.send(encode_query(query, seconds)))
 
     def _invoke(self, who: str, **arguments: Any) -> Any:
-        """Invoke a function; a throttled invocation is repeated a few times, with growing delays."""
+        """Invoke a function, and repeat a throttled invocation a few times, with growing delays."""
         for attempt in range(THROTTLE_TRIES):
             try:
                 return self._lambda().invoke(**arguments)

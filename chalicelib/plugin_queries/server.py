@@ -1,4 +1,4 @@
-"""The worker's side of queries to plugins: opens the secrets, makes the call, and answers in JSON."""
+"""The worker's side of queries to plugins: open the secrets, make the call, and answer in JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def answer(calls: CsiCalls, opener: Opener, event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer to the query in `event`; an error of the plugin is an answer too."""
+    """Return the answer to the query in `event`. An error of the plugin is an answer too."""
     query, seconds = decode_query(event)
     until = calls.channels.monotonic() + seconds
     try:

@@ -26,7 +26,7 @@ DEADLINE: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ValidateVolume:
-    """Asks whether a volume exists at its provider and can do what its definition says."""
+    """The query whether a volume exists at its provider and can do what its definition says."""
 
     NAME: ClassVar = "validate_volume"
     volume: Volume
@@ -54,7 +54,7 @@ class ValidateVolume:
 
 @dataclass(frozen=True, slots=True)
 class ListVolumes:
-    """Asks for one page of the provider's volumes."""
+    """The query for one page of the provider's volumes."""
 
     NAME: ClassVar = "list_volumes"
     plugin_id: str
@@ -72,7 +72,7 @@ class ListVolumes:
 
 @dataclass(frozen=True, slots=True)
 class ListSnapshots:
-    """Asks for one page of the provider's snapshots."""
+    """The query for one page of the provider's snapshots."""
 
     NAME: ClassVar = "list_snapshots"
     plugin_id: str
@@ -101,12 +101,12 @@ _QUERIES: Final[Mapping[str, type[Query]]] = {kind.NAME: kind for kind in (Valid
 
 
 def encode_query(query: Query, seconds: float) -> Json:
-    """Return the query as JSON, to be answered within so many seconds, at most DEADLINE."""
+    """Return the query as JSON. Its deadline is `seconds`, at most DEADLINE."""
     return {"ask": query.NAME, "deadline": min(seconds, DEADLINE), **query.encode()}
 
 
 def decode_query(event: Mapping[str, Any]) -> tuple[Query, float]:
-    """Return a query and the seconds within which it is to be answered."""
+    """Return a query, and the seconds within which it must be answered."""
     return _QUERIES[event["ask"]].decode(event), min(float(event.get("deadline", DEADLINE)), DEADLINE)
 
 
@@ -124,12 +124,13 @@ def encode_answer(answer: Page[Any] | None) -> Json:
 
 def encode_error(error: PluginError) -> Json:
     """Return the error that a query ended in as JSON."""
+    # An error of no known kind must not count as final.
     kind = next((name for name, known in _ERRORS.items() if isinstance(error, known)), "in_doubt")
     return {"error": {"kind": kind, "text": error.text, "code": error.code}}
 
 
 def decode_answer(body: Mapping[str, Any]) -> Any:
-    """Return the answer's JSON; raises the PluginError that the body stands for."""
+    """Return the answer's JSON. Raises the PluginError that the body stands for."""
     if "error" in body:
         error = body["error"]
         raise _ERRORS[error["kind"]](error["text"], code=error["code"])

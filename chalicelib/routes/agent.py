@@ -1,4 +1,4 @@
-"""What Nomad's clients ask an agent for beside volumes, as far as it has a meaning without servers and jobs."""
+"""Answer what Nomad's clients ask an agent for beside volumes, as far as it has a meaning without servers and jobs."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ def page(_call: Call, _path: str) -> Answer:
 
 
 def leader(_call: Call) -> Answer:
-    """Return the one address: DynamoDB is always there to lead."""
+    """Return the one address. There is always a leader: DynamoDB takes its part."""
     return Answer(wire.ADDRESS)
 
 
@@ -45,7 +45,7 @@ def health(call: Call) -> Answer:
 
 
 def agent_self(_call: Call) -> Answer:
-    """Return what the agent is, as `nomad status`, `node status` and `server members` ask for it."""
+    """Return the agent's description, which `nomad status`, `node status` and `server members` read."""
     return Answer(wire.agent_self(acl_enabled=False))
 
 
@@ -54,7 +54,7 @@ def members(_call: Call) -> Answer:
 
 
 def servers(_call: Call) -> Answer:
-    """Return where a client would find servers."""
+    """Return the addresses at which a client would find servers."""
     return Answer([wire.ADDRESS])
 
 
@@ -73,12 +73,12 @@ def force_leave(_call: Call) -> Answer:
 
 
 def list_none(_call: Call, _given: Options) -> Answer:
-    """Return an empty list of what only a Nomad with jobs has."""
+    """Return an empty list, of things that only a Nomad with jobs has."""
     return Answer([], index=1)
 
 
 def missing(kind: str) -> Handler:
-    """Return the handler of reads below a path of things that are not here: `<kind> not found`."""
+    """Return a handler of reads that answers `<kind> not found`, for things that only a Nomad with jobs has."""
 
     def handler(_call: Call, _given: Options, _path: str) -> Answer:
         raise Missing(f"{kind} not found", index=1)
@@ -91,7 +91,7 @@ def refuse_job(_call: Call, _path: str = "") -> Answer:
 
 
 def client(_call: Call, _path: str = "") -> Answer:
-    """Refuse as a server does for a node that it lost: only the agent on the node knows, and it cannot be reached."""
+    """Refuse as a server does for a node that it cannot reach: only the agent on the node knows the answer."""
     raise NotFound("No path to node")
 
 
@@ -105,7 +105,7 @@ def token_self(_call: Call, _given: Options) -> Answer:
 
 
 def read_host_volume(_call: Call, _given: Options, _volume_id: str) -> Answer:
-    """Report that there is no such volume: the control plane has none of Nomad's other kind."""
+    """Report that there is no such volume: the control plane has no host volumes."""
     raise Missing("volume not found", index=1)
 
 

@@ -1,4 +1,4 @@
-"""/v1/bridge/: what bridges say to the control plane (docs/interfaces.md, section 4)."""
+"""/v1/bridge/: the messages of bridges (docs/interfaces.md, section 4)."""
 
 import contextlib
 from typing import Any
@@ -23,11 +23,11 @@ def message(call: Call) -> dict[str, Any]:
 
 
 def register(call: Call, said: dict[str, Any], node_id: str) -> Answer:
-    """Register a node and its plugins; this is also the heartbeat."""
+    """Register a node and its plugins. This is also the heartbeat."""
     deps = wiring.deps()
     try:
         trust = _trust(deps)
-        # The signature comes first: nothing else of a stranger's message is looked at.
+        # The signature is checked first: nothing else is read from a message of unknown origin.
         signature = _verified(call, deps, trust, node_id, wire.certificate(said))
         registration = wire.registration(said, node_id, serial=signature.serial)
         registered = service.register(deps, registration, key=signature.key)
@@ -49,8 +49,9 @@ def deregister(call: Call, said: dict[str, Any], node_id: str) -> Answer:
 
 
 def _record_missed_heartbeat(deps: Deps) -> None:
-    """Record that bridges could not be heard: the fault is ours, and their silence must not count."""
-    with contextlib.suppress(StoreError):  # a store that takes nothing stops the sweeper, too
+    """Record that a heartbeat could not be taken. The fault is ours, so the bridges' silence must not count."""
+    # A store that takes nothing also stops the sweeper, which is the one that judges the nodes.
+    with contextlib.suppress(StoreError):
         deps.plugins.record_missed_heartbeat(deps.clock.now())
 
 

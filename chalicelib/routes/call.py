@@ -8,7 +8,7 @@ from chalicelib.errors import NotFound, RequestError
 
 BODY_LIMIT: Final = 2 * 1024 * 1024
 VALUES_LIMIT: Final = 50_000
-"""Values in a body, with those under unknown keys: to read a million takes longer than a request may."""
+"""Values in a body, with those under unknown keys. Reading a million would take longer than a request may."""
 _MISSING: Final = object()
 
 
@@ -16,7 +16,7 @@ _MISSING: Final = object()
 class Answer:
     """The answer of a route.
 
-    `body` is JSON; without one the answer is empty. Without an `index` there are no X-Nomad headers.
+    `body` is JSON. Without one the answer is empty. Without an `index` there are no X-Nomad headers.
     """
 
     body: Any = _MISSING
@@ -44,7 +44,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes
     started: float
-    """When it came in, on the monotonic clock of chalicelib/clock.py."""
+    """When the request came in, on the monotonic clock of chalicelib/clock.py."""
 
     def parameter(self, name: str, default: str = "") -> str:
         """Return the first value of a query parameter."""
@@ -57,7 +57,7 @@ class Call:
 
     @property
     def pretty(self) -> bool:
-        """Whether JSON is indented: `pretty` in any form switches it on; only `pretty=0` does not."""
+        """Whether JSON is indented. `pretty` with any value but 0 switches it on."""
         return "pretty" in self.query and self.parameter("pretty") != "0"
 
     @property
@@ -67,7 +67,7 @@ class Call:
 
     @property
     def wait_preference(self) -> float | None:
-        """Return the seconds that the client wants to wait at most (RFC 7240, wait), None if it does not say."""
+        """The seconds that the client wants to wait at most (RFC 7240, wait). None if it does not say."""
         given = self._preferences.get("wait", "")
         return float(given) if given.isascii() and given.isdigit() and len(given) < 10 else None
 

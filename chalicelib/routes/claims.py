@@ -1,4 +1,4 @@
-"""Claims of a volume: who has it, take, renew and release."""
+"""/v1/volume/csi/:volume_id/claim and claims: list, take, renew and release claims."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def take(call: Call, body: Mapping[str, Any], volume_id: str) -> Answer:
 
 
 def lease_seconds(call: Call) -> int:
-    """Read the lease that a renewal asks for, in seconds; 0 if it does not say."""
+    """Read the lease that a renewal asks for, in seconds. 0 if it does not say."""
     region(call)
     too_large(call.body, BODY_LIMIT)
     return int(decode(call.body, wire.RENEW_REQUEST)["LeaseSeconds"]) if call.body.strip() else 0

@@ -1,7 +1,7 @@
-"""The one way in and out of the API: routes, waits, errors, headers and the log line.
+"""Serve every request of the API: find its route, wait, turn errors into answers, set headers, write the log line.
 
-API Gateway hands every path and method to one function (app.py), because it cannot tell an unknown path from an
-undeclared method, and clients depend on both.
+API Gateway gives every path and method to one function (app.py). It cannot tell an unknown path from an undeclared
+method, and clients depend on the difference.
 """
 
 import time
@@ -26,13 +26,13 @@ JSON: Final = "application/json"
 
 
 class Endpoint:
-    """Answers API Gateway's events by the routes of a mux."""
+    """The function that answers API Gateway's events, by the routes of a mux."""
 
     def __init__(self, mux: Mux) -> None:
         self._mux = mux
 
     def __call__(self, event: Mapping[str, Any], raw_body: bytes) -> Response:
-        """Answer one API Gateway event and write one log line. Every exception becomes an answer."""
+        """Answer one API Gateway event, and write one log line. Every exception becomes an answer."""
         from chalicelib.store.dynamo import ConsumedCapacity, consumed_capacity
 
         started, used = time.monotonic(), ConsumedCapacity()
@@ -76,10 +76,10 @@ class Endpoint:
         except Redirect as exc:
             return _redirect(call, exc.path)
         given = route.parse(call)
-        # The place to check `route.requirement`: malformed requests are refused before, as in Nomad.
+        # Check `route.requirement` here: malformed requests are refused before, as in Nomad.
         if route.watch is not None:
             _wait(call, route.watch, given, captured)
-            # And the place to check it again: the token may have lost its rights during the wait.
+            # Check it here again: the token may have lost its rights during the wait.
         return route.handler(call, *([] if given is None else [given]), *captured)
 
 
@@ -93,7 +93,7 @@ def _wait(call: Call, watch: Watch, given: Options, captured: Sequence[str]) -> 
 
 
 def _accepted(pending: OperationPending) -> Answer:
-    """Return a 202 that names the recorded operations; `Location` is the first one's."""
+    """Return a 202 that names the recorded operations. `Location` is that of the first."""
     ids = pending.operation_ids
     headers = {"Location": f"/v1/operation/{ids[0]}", "Preference-Applied": "respond-async"}
     return Answer({"Operations": list(ids)}, status=202, headers=headers)
@@ -130,7 +130,7 @@ def _respond(call: Call, answer: Answer) -> Response:
         link = f'<a href="{_escape(answer.headers["Location"])}">Temporary Redirect</a>.\n\n'
         return Response("" if call.method == "HEAD" else link, headers, answer.status)
     if not answer.has_body:
-        # An empty Content-Type: the edge drops the line (a Lambda answer cannot be without one).
+        # The answer of a Lambda function cannot be without a Content-Type. The edge drops the line of an empty one.
         headers["Content-Type"] = ""
         return Response("", headers, answer.status)
     headers["Content-Type"] = JSON
@@ -154,7 +154,7 @@ def _escape(text: str) -> str:
 
 
 def _cause(error: VolumesError) -> str:
-    """Return what an AWS service said, for the log; clients get our own words only."""
+    """Return the error text of an AWS service, for the log. Clients get our own words only."""
     if not isinstance(error, StoreError) or error.__cause__ is None:
         return ""
     cause = error.__cause__

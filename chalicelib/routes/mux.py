@@ -1,12 +1,12 @@
-"""Which route a request takes, by Go's rules for paths and Nomad's for methods.
+"""Find the route of a request, by Go's rules for paths and Nomad's for methods.
 
 Paths are matched as Go's http.ServeMux does: exactly, or below a path that ends in `/`, the longest first. A missing
 last slash, `//` and dot segments are redirected. A path is unescaped before it is split, so an ID with a slash cannot
 be reached, as in Nomad.
 
-In a pattern `:name` captures one segment, `:name?` one that may be empty and `:name(word)` that word only; `:name+`
-captures all that is left and `:name*` what is left, if anything. A subtree begins at the first capture: Go's mux knows
-`/v1/volume/host/:action(create)` as `/v1/volume/host/`, and a path without captures as itself.
+In a pattern, `:name` captures one segment, `:name?` one that may be empty, and `:name(word)` that word only. `:name+`
+captures the rest of the path, which must not be empty, and `:name*` one that may be. A subtree begins at the first
+capture: Go's mux knows `/v1/volume/host/:action(create)` as `/v1/volume/host/`, and a path without captures as itself.
 """
 
 import posixpath
@@ -23,11 +23,11 @@ ANY: Final = "*"
 """Every method."""
 
 Parse: TypeAlias = Callable[[Call], Any]
-"""Reads what a request says, and raises what is said of a malformed one; returns None if it only checks."""
+"""Reads what a request says, and raises the refusal of a malformed one. Returns None if it only checks."""
 Handler: TypeAlias = Callable[..., Answer]
 """Called with the Call, with what `parse` returned if that is not None, and with what the pattern captured."""
 Watch: TypeAlias = Callable[..., int]
-"""Called with the Deps, the Call, the query's index and what the pattern captured; returns the index to wait on."""
+"""Called with the Deps, the Call, the query's index and what the pattern captured. Returns the index to wait on."""
 Condition: TypeAlias = Callable[[Call], bool]
 
 
@@ -41,18 +41,18 @@ def always(_call: Call) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Methods, apart by spaces, and a path pattern. `when` may ask for more."""
+    """Methods, separated by spaces, and a path pattern. `when` may add a condition."""
 
     methods: str
     pattern: str
 
     @property
     def mount(self) -> str:
-        """Return what Go's mux would know it by: the path, or the subtree that its first capture is in."""
+        """The key of the rule in Go's mux: the path, or the subtree that the first capture is in."""
         return self.pattern.partition(":")[0]
 
     def captures(self, method: str, below: str) -> list[str] | None:
-        """Return what the pattern captures in `below`, the path below its mount; None if it does not fit."""
+        """Return what the pattern captures in `below`, the path below its mount, or None if it does not fit."""
         if self.methods != ANY and method not in self.methods.split():
             return None
         tail = self.pattern[len(self.mount) :]
@@ -75,7 +75,7 @@ class Route(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Rule):
-    """A row of the table of refusals: what is said of a known path with a method that no route has."""
+    """A row of the table of refusals: the error for a known path with a method that no route has."""
 
     error: Callable[[], VolumesError]
     when: Condition = always
@@ -90,7 +90,7 @@ class Redirect(Exception):
 
 
 class Mux:
-    """The routes and refusals, by the paths that Go's mux would know them by."""
+    """The routes and refusals, by their keys in Go's mux."""
 
     def __init__(self, routes: Iterable[Route], refusals: Iterable[Refusal]) -> None:
         self._routes: dict[str, list[Route]] = defaultdict(list)
@@ -132,7 +132,7 @@ class Mux:
 
 
 def clean(path: str) -> str:
-    """Return the path as Go's mux wants it: no `//`, no dot segments, the last slash kept."""
+    """Return the path without `//` and dot segments, as Go's mux does. The last slash is kept."""
     if "//" not in path and "/." not in path:
         return path
     cleaned = posixpath.normpath(path.lstrip("/").join(("/", "")))

@@ -35,7 +35,7 @@ def definition(call: Call) -> Mapping[str, Any]:
 
 
 def write(_call: Call, body: Mapping[str, Any], name: str = "") -> Answer:
-    """Create or change the namespace of the body; a name in the path must be the body's."""
+    """Create or change the namespace of the body. A name in the path must be the body's."""
     if name and body["Name"] != name:
         raise RequestError("Namespace name does not match request path")
     index = service.write(

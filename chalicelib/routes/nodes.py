@@ -1,4 +1,4 @@
-"""/v1/nodes and /v1/node/: machines with a bridge, as Nomad shows its nodes. What bridges say is routes/bridges.py."""
+"""/v1/nodes and /v1/node/: machines with a bridge, as Nomad shows its nodes. routes/bridges.py registers them."""
 
 from chalicelib import wiring
 from chalicelib.routes.call import Answer, Call, Missing

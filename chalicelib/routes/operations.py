@@ -1,4 +1,4 @@
-"""/v1/operations and /v1/operation/: what the control plane is doing, and what became of it."""
+"""/v1/operations and /v1/operation/: the work at providers, and its results."""
 
 from chalicelib import wiring
 from chalicelib.routes.call import Answer, Call

@@ -1,4 +1,4 @@
-"""Query options that every read understands, with Nomad's errors, in the order in which Nomad checks them."""
+"""Read the query options of every read, with Nomad's errors, in the order in which Nomad checks them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +27,7 @@ class Options:
 
 
 def options(call: Call) -> Options:
-    """Return the options of a read; raises RequestError in Nomad's words."""
+    """Return the options of a read. Raises RequestError in Nomad's words."""
     wait = _wait(call)
     index = _index(call)
     stale = call.parameter("stale")
@@ -39,7 +39,7 @@ def options(call: Call) -> Options:
 
 
 def region(call: Call) -> None:
-    """Raise Refused for a region that is not ours, as a server does that knows no way to it."""
+    """Raise Refused for a region that is not ours, as a server does that has no path to the region."""
     wanted = call.parameter("region")
     if wanted and wanted != REGION:
         raise Refused("No path to region")

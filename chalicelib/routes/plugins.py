@@ -1,4 +1,4 @@
-"""/v1/plugins and /v1/plugin/csi/: what is registered of plugins."""
+"""/v1/plugins and /v1/plugin/csi/: the plugins that bridges registered."""
 
 from chalicelib import wiring
 from chalicelib.routes.call import Answer, Call, Missing
@@ -19,11 +19,11 @@ def list_no_type(call: Call) -> Answer:
 
 
 def read(call: Call, _given: Options, plugin_id: str, _more: str = "") -> Answer:
-    """Return one plugin; one more segment of the path is ignored, as in Nomad."""
+    """Return one plugin. One more segment of the path is ignored, as in Nomad."""
     deps = wiring.deps()
     index, found, instances = service.read_plugin(deps, plugin_id)
     if found is None:
         raise Missing("plugin not found", index=index)
-    # The allocations belong to a namespace; the plugin itself does not.
+    # The allocations belong to a namespace. The plugin itself does not.
     allocations = call.namespace == "*" or deps.namespaces.exists(call.namespace)
     return Answer(wire.plugin(found, instances, allocations=allocations), index=index)

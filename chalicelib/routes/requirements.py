@@ -1,7 +1,7 @@
-"""What the sender of a request must be allowed, in the words of Nomad's ACL policies.
+"""The requirements of routes: what the sender of a request must be allowed, in the words of Nomad's ACL policies.
 
-Every row of the route table declares a requirement; only SIGNED is enforced yet, by routes/bridges.py. The place to
-check the others is `Endpoint._serve`. The values follow recordings of a Nomad with ACLs.
+Every row of the route table declares a requirement. Only SIGNED is enforced yet, by routes/bridges.py. The others are
+to be checked in `Endpoint._serve`. The values follow recordings of a Nomad with ACLs.
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ Level: TypeAlias = Literal["", "read", "write"]
 
 
 class Proof(Enum):
-    """What shows who sent a request."""
+    """The proof of who sent a request."""
 
     NONE = auto()
-    """Nothing is looked at: even a wrong token is served."""
+    """No proof is read, so a request with a wrong token is served too."""
     TOKEN = auto()
     """A token that is known, or none, which stands for the anonymous policy."""
     MANAGEMENT = auto()
@@ -38,20 +38,20 @@ class Proof(Enum):
 
 
 class Source(Enum):
-    """Where the namespaces are named that `Requirement.capabilities` are about."""
+    """Where the namespaces are named in which `Requirement.capabilities` must hold."""
 
     QUERY = auto()
-    """`namespace`; `*` is any one of the token's."""
+    """The parameter `namespace`. `*` is any one of the token's."""
     BODY = auto()
-    """Each definition in the body names its own; without one it is the query's."""
+    """Each definition in the body names its own. One that does not has the query's."""
     PATH = auto()
     RECORD = auto()
-    """The thing's own, which is known once it is read; a list is filtered by each entry's."""
+    """The record's own, which is known once it is read. A list is filtered by each entry's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """All of this must hold; of `capabilities` one is enough, in each of the namespaces."""
+    """What must hold, all of it together. Of `capabilities` one is enough, in each of the namespaces."""
 
     proof: Proof = Proof.TOKEN
     capabilities: frozenset[Capability] = frozenset()
@@ -68,7 +68,7 @@ def _one_of(*capabilities: Capability, plugin: Literal["", "read"] = "", source:
 
 PUBLIC: Final = Requirement(proof=Proof.NONE)
 ANONYMOUS: Final = Requirement()
-"""Any known token or none; what is shown may still depend on it (namespaces, policies, the contexts of a search)."""
+"""Any known token, or none. The answer may still depend on it (namespaces, policies, the contexts of a search)."""
 MANAGEMENT: Final = Requirement(proof=Proof.MANAGEMENT)
 SIGNED: Final = Requirement(proof=Proof.SIGNATURE)
 

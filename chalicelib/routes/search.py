@@ -1,4 +1,4 @@
-"""/v1/search and /v1/search/fuzzy."""
+"""/v1/search and /v1/search/fuzzy: searches by prefix and by text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ def prefix_request(call: Call) -> Mapping[str, Any]:
 
 
 def by_prefix(call: Call, body: Mapping[str, Any]) -> Answer:
-    """Return IDs that begin with a text; a context in which nothing was found has null."""
+    """Return the IDs that begin with a text. A context in which nothing was found has null."""
     found = service.by_prefix(wiring.deps(), _contexts(body), body["Prefix"], namespace=_namespace(call, body))
     matches = {context: ids or None for context, ids in found.matches.items()}
     return Answer(wire.answer(found.index, matches, found.truncated), index=found.index)
@@ -31,7 +31,7 @@ def fuzzy_request(call: Call) -> Mapping[str, Any]:
 
 
 def fuzzy(call: Call, body: Mapping[str, Any]) -> Answer:
-    """Return names that hold a text; contexts that are searched by prefix are there even if empty, as in Nomad."""
+    """Return the names that contain a text. Contexts searched by prefix are shown even if empty, as in Nomad."""
     # Nomad counts bytes.
     if (length := len(body["Text"].encode("utf-8", "surrogatepass"))) < service.SHORTEST_TEXT:
         raise Refused(f"fuzzy search query must be at least {service.SHORTEST_TEXT} characters, got {length}")

@@ -1,4 +1,4 @@
-"""Snapshots, and the volumes that a provider has: /v1/volumes/snapshot in its three forms, /v1/volumes/external."""
+"""/v1/volumes/snapshot in its three forms, and /v1/volumes/external: snapshots, and the volumes that a provider has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def snapshot_request(call: Call) -> Mapping[str, Any]:
 
 
 def create(call: Call, body: Mapping[str, Any], volume_id: str = "") -> Answer:
-    """Take the snapshots of the body; one that names no source is of the volume in the path."""
+    """Take the snapshots of the body. One that names no source is of the volume in the path."""
     wanted = [
         service.SnapshotRequest(
             source_volume_id=element["SourceVolumeID"] or volume_id,

@@ -1,7 +1,7 @@
-"""The table of routes, and what is said of paths and methods that are not in it.
+"""The table of routes, and the refusals of paths and methods that are not in it.
 
 A row is a route: methods, path pattern (routes/mux.py), handler, and what the sender must be allowed. The first row
-that fits wins. docs/openapi.yaml describes the same routes; tests/openapi compares the two.
+that fits wins. docs/openapi.yaml describes the same routes, and tests/openapi compares the two.
 """
 
 from collections.abc import Callable
@@ -187,7 +187,7 @@ ROUTES: Final = (
 )
 
 REFUSALS: Final = (
-    # Unknown types are no resource; the known ones are there, but cannot be asked for by HEAD.
+    # An unknown type is no resource. A known one is, but not for HEAD.
     Refusal("HEAD", "/v1/volumes", method_not_allowed, typed("csi", "host")),
     Refusal("GET HEAD", "/v1/volumes", resource_not_found),
     Refusal(ANY, "/v1/volumes/snapshot/:path*", NoRoute),
@@ -216,4 +216,4 @@ REFUSALS: Final = (
     Refusal("GET PUT POST DELETE", "/v1/acl/token/", partial(RequestError, "Missing Token ID")),
     Refusal("GET PUT POST DELETE", "/v1/acl/role/", partial(RequestError, "Missing ACL role ID")),
 )
-"""What is said of a path that is known with a method without a row: the first that fits, else 405 `Invalid method`."""
+"""The refusals of a known path with a method that has no route: the first that fits, else 405 `Invalid method`."""

@@ -19,11 +19,11 @@ from chalicelib.wire import volumes as wire
 from chalicelib.wire.gojson import decode
 
 ANSWER_SECONDS = GATEWAY_TIMEOUT - 2.0
-"""How long a list may take, with the wait before it: the gateway has given up after that."""
+"""Seconds that a list may take, with the wait before it. After the gateway's timeout no answer arrives."""
 LEAST_LIST_SECONDS = 2.0
-"""What a list has in any case, if the wait before it took longer than it should."""
+"""Seconds that a list has in any case, if the wait before it took longer than it should."""
 VOLUMES_LIMIT = 64
-"""Volumes of one request: each is reserved before the first is waited for."""
+"""Volumes of one request. Each is reserved before the first is waited for."""
 
 
 def list_no_type(_call: Call) -> Answer:
@@ -32,7 +32,7 @@ def list_no_type(_call: Call) -> Answer:
 
 
 def list_host(_call: Call, _given: Options) -> Answer:
-    """Return no volumes of Nomad's other kind."""
+    """Return an empty list: there are no host volumes here."""
     return Answer([], index=1)
 
 
@@ -67,7 +67,7 @@ def to_register(call: Call) -> list[VolumeRequest]:
 
 
 def register(call: Call, wanted: list[VolumeRequest], _volume_id: str = "") -> Answer:
-    """Register or update the volumes of the body; the ID in the path does not count, as in Nomad."""
+    """Register or update the volumes of the body. The ID in the path does not count, as in Nomad."""
     deps = wiring.deps()
     return _written(definitions.register(deps, wanted, budget(call, deps)))
 
@@ -84,7 +84,7 @@ def create(call: Call, wanted: list[VolumeRequest], _volume_id: str) -> Answer:
 
 
 def force(call: Call) -> bool:
-    """Read `force` of a deregister; raises RequestError 400."""
+    """Read `force` of a deregister. Raises RequestError 400."""
     text = call.parameter("force")
     if text and text not in TRUE | FALSE:
         raise RequestError("invalid force value")
@@ -102,7 +102,7 @@ def delete(call: Call, volume_id: str) -> Answer:
 
 
 def node_to_detach(call: Call) -> str:
-    """Read `node` of a detach; raises RequestError 400."""
+    """Read `node` of a detach. Raises RequestError 400."""
     node_id = call.parameter("node")
     if not node_id:
         raise RequestError("detach requires node ID")
@@ -152,7 +152,7 @@ def _filter(call: Call) -> listing.Matches | None:
     except FilterError as exc:
         raise RequestError(exc.text) from exc
 
-    # Only a filter that may be about claims has them read, and only for volumes that have some.
+    # Claims are read only for a filter that may be about them, and only of volumes that have some.
     about_claims = "Alloc" in text or "Claims" in text
     deps = wiring.deps()
 

@@ -1,4 +1,4 @@
-"""The index that a blocking query waits on: when it passes the client's, what was read may have changed.
+"""Return the index that a blocking query waits on. Above the client's index, what was read may have changed.
 
 Each watch is a `Watch` of routes/mux.py. Polls read eventually consistently (docs/lists-and-blocking.md).
 """
@@ -18,7 +18,7 @@ def volume_list(deps: Deps, call: Call, _index: int) -> int:
 
 
 def one_volume(deps: Deps, call: Call, index: int, volume_id: str) -> int:
-    """Return an index above `index` once the volume, or its being there, has changed."""
+    """Return an index above `index` once the volume has changed, appeared or gone away."""
     return volumes.current(deps, call.namespace, volume_id, index)
 
 

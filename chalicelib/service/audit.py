@@ -1,4 +1,4 @@
-"""The audit: compare what a provider has with what the records and open operations name. It changes nothing.
+"""Compare what a provider has with what the records and open operations name. An audit changes nothing.
 
 It is the last line of defence behind every protocol (docs/protocols.md, section 3). Both sides are read whole, in
 pages, by a function of its own that has fifteen minutes (docs/decisions/009). A request only starts it.
@@ -128,10 +128,10 @@ def _auditable(deps: Deps, plugin_id: str) -> Plugin:
 
 
 def _confirm(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
-    """Compare both sides, and once more if something is wrong. Returns the counts and the findings.
+    """Compare both sides, and once more if something is wrong. Return the counts and the findings.
 
     The lists change while they are read. A volume that is created or deleted between two reads seems wrong in one
-    comparison, and not, or otherwise, in the next. Only what is wrong in both is reported.
+    comparison. In the next it is right, or wrong in another way. Only what is wrong in both is reported.
     """
     counts, findings = _compare(deps, plugin)
     if any(f.verdict in WRONG for f in findings):
@@ -144,7 +144,7 @@ def _confirm(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]
 
 
 def _compare(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]:
-    """Compare both sides once. Returns the counts, and the findings that are not `registered`."""
+    """Compare both sides once. Return the counts, and the findings that are not `registered`."""
     entries = [e for what, needed in _LISTS.items() if plugin.can(needed) for e in _entries(deps, plugin.id, what)]
     # The provider's lists were read first: what they have is in the records, or held, by the time these are read.
     inventory = Inventory()

@@ -44,9 +44,10 @@ class PendingVolume:
 def finish(
     deps: Deps, starts: Sequence[Callable[[], VolumeResult | PendingVolume]], budget: Budget
 ) -> tuple[list[VolumeResult], list[VolumesError], Sequence[Operation]]:
-    """Start each volume's work and wait for all of it; return results, errors, and every operation as it stands.
+    """Start each volume's work and wait for all of it.
 
-    Each volume stands alone: one that is refused does not keep the others from being done.
+    Returns results, errors, and every operation as it stands. Each volume stands alone: one that is refused does not
+    keep the others from being done.
     """
     results: dict[int, VolumeResult] = {}
     errors: dict[int, VolumesError] = {}

@@ -1,9 +1,13 @@
-"""Bridges: registration, which is also the heartbeat, and an orderly stop.
+"""Register bridges and take their heartbeats, which are registrations too, and deregister those that stop in order.
 
-A registration that says nothing new costs one read and one write unit and moves no index. One that does writes, in
-this order: the node with the union of its old and new plugins and no digest (so that a crash leaves nothing that the
-node does not name), each changed instance together with its plugin's counts, then lets go of the claims that the node
-has lost, and at last writes the node with its digest: until then the next heartbeat does all of it again.
+A registration that says nothing new costs two reads of the node and one write unit, and moves no index. One that says
+something new has four steps, in this order:
+
+1. Write the node with the union of its old and new plugins and without a digest. So after a crash the node still names
+   every instance on it.
+2. Write each changed instance, together with its plugin's counts.
+3. Let go of the claims that the node has lost.
+4. Write the node with its digest. Until then, the next heartbeat repeats all steps.
 """
 
 import hashlib
@@ -26,8 +30,8 @@ from chalicelib.store.plugins import MovedOn
 class Registered:
     """What a registration changed.
 
-    `index` is 0 if nothing. `lost` are the claims on this node that are no longer its own: it is told of them when it
-    comes back or says something new.
+    `index` is 0 if nothing changed. `lost` are the claims on this node that are no longer its own. The node is told of
+    them when it comes back or says something new.
     """
 
     index: int = 0
@@ -35,9 +39,9 @@ class Registered:
 
 
 def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
-    """Store what a bridge says of its node; `key` is the fingerprint of the key that signed it.
+    """Store what a bridge says of its node. `key` is the fingerprint of the key that signed it.
 
-    Raises RequestError 409 if another key holds the node ID, if another host with the same key was heard of a moment
+    Raises RequestError 409 if another key holds the node ID, if another host with the same key sent a message a moment
     ago, or if a later message of the same bridge is known.
     """
     read = deps.plugins.node(registration.node_id)
@@ -55,11 +59,11 @@ def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
 
 
 def deregister(deps: Deps, node: Node, farewell: Farewell) -> int:
-    """Forget the node of a bridge that stops in order; returns the index.
+    """Forget the node of a bridge that stops in order, and return the index.
 
-    While something is claimed there the node is kept, its instances unhealthy, and it is silent from then on: that a
-    bridge stops does not unmount anything. Raises RequestError 409 if another bridge, or a later message of this one,
-    was heard last.
+    A node with a claim on it is kept, since the end of a bridge unmounts nothing. Its instances become unhealthy, and
+    it is silent from then on. Raises RequestError 409 if the last message is another bridge's, or a later one of this
+    bridge.
     """
     if node.instance_id != farewell.instance_id or farewell.sequence <= node.sequence:
         raise _later_message(node.id)
@@ -123,7 +127,7 @@ def _changed(deps: Deps, said: Registration, read: Node | None, *, key: str, dig
             raise _later_message(node.id) from None
         index = max(index, changed)
     lost = liveness.release_lost_claims(deps, node.id)
-    # With the same words: a later message's digest is not overwritten.
+    # Under the condition that this registration is still the last, so the digest of a later one is not overwritten.
     deps.plugins.put_node(replace(node, plugin_ids=ids), digest=digest, read=node)
     return Registered(index, tuple(lost))
 
@@ -142,7 +146,7 @@ def _check_owner(read: Node | None, said: Registration, key: str) -> None:
 
 
 def _check_alone(read: Node, said: Registration, now: float) -> None:
-    """Raise RequestError 409 for a copy of a host, made with its state folder and key, while the first is heard of."""
+    """Raise RequestError 409 for a copy of a host, with its state folder and key, while the first sends heartbeats."""
     if not read.trouble and read.address != said.address and now - read.seen_at < SILENT_AFTER:
         raise RequestError(
             f"node {said.node_id} was heard of at {read.address} {now - read.seen_at:.0f} s ago, and this bridge is at "

@@ -14,7 +14,7 @@ from chalicelib.store.index import volume_scope
 
 
 def repair(deps: Deps, volume: Volume) -> bool:
-    """Set the volume's counters to what its claims say, if they differ. Returns whether they were repaired.
+    """Set the volume's counters to the numbers of its claims, if they differ. Return whether they were repaired.
 
     The volume must have been read strongly before this call. The write is refused if the volume changed since then, so
     no claim can come between the two reads.

@@ -19,15 +19,15 @@ from chalicelib.service.deps import Deps
 from chalicelib.store.index import PLUGINS
 
 READ_BUDGET: Final = 5_000
-"""Records that a page with a filter may read, and that any other may read beside those it shows: tombstones are read
-too. A page that has read so many ends there, with its token.
+"""Records that a page with a filter may read, and that any other page may read beside those that it shows (tombstones
+are read too). A page that has read so many ends there, with its token.
 """
 QUERY_COST: Final = 10
-"""What one more call of Query costs, in records: that of an empty namespace, or of one volume's claims."""
+"""The cost in records of one more Query: that of an empty namespace, or of one volume's claims."""
 SIZE_LIMIT: Final = 5 * 1024 * 1024
 """The largest answer in bytes. Its function returns it encoded once more, in at most 6 MB (AWS: Lambda quotas)."""
 STUB_BYTES: Final = 730
-"""Bytes of an entry beside its texts, with the longest numbers: so no entry must be encoded to know its size."""
+"""Bytes of an entry beside its texts, with the longest numbers. So no entry must be encoded to know its size."""
 FIRST_READ: Final = 500
 """Records read at once when the request asks for no page."""
 
@@ -62,8 +62,9 @@ class VolumePage:
 
 
 def current(deps: Deps, namespace: str) -> int:
-    """Return the index that a blocked list waits on: that of the namespace's volumes, and of plugins, whose health its
-    entries show.
+    """Return the index that a blocked list waits on: the larger of that of the namespace's volumes and that of plugins.
+
+    Plugins count because the entries show their health.
     """
     watch = deps.index.watch(consistent=False)
     return max(watch.of_volumes(namespace), watch.of(PLUGINS))

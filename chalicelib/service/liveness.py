@@ -1,6 +1,6 @@
-"""What a node's going and coming changes: the health of its instances, and the claims that it has lost.
+"""Change what depends on whether a node is up: the health of its instances, and the claims that it has lost.
 
-The sweep (sweeps/liveness.py) decides which nodes are down. A registration brings a node back (service/nodes.py).
+The sweep (sweeps/liveness.py) decides which nodes are down. A registration brings a node back (service/bridges.py).
 """
 
 from dataclasses import replace
@@ -12,9 +12,9 @@ from chalicelib.service.deps import Deps
 
 
 def release_lost_claims(deps: Deps, node_id: str) -> list[Claim]:
-    """Begin to unmount what the returned node has lost. Returns the claims on it that are no longer its own.
+    """Begin to unmount the volumes whose claims the returned node has lost. Return its claims that are past.
 
-    Its own plugin can unmount now what nothing could prove to be unmounted while the node was down.
+    The node's own plugin can unmount them now. While the node was down, nothing could prove that they were unmounted.
     """
     past = []
     for key in deps.claims.on_node(node_id):
@@ -29,10 +29,10 @@ def release_lost_claims(deps: Deps, node_id: str) -> list[Claim]:
 
 
 def mark_unhealthy(deps: Deps, node: Node, plugin_id: str, *, reason: str, overwrite: bool) -> int:
-    """Mark the node's instance of the plugin unhealthy. Returns the index, or 0 if nothing changed.
+    """Mark the node's instance of the plugin unhealthy. Return the index, or 0 if nothing changed.
 
     With `overwrite`, an instance that is unhealthy already is given the new `reason` too. Raises MovedOn when the node
-    was heard of since it was read.
+    changed since it was read.
     """
     instance = deps.plugins.instance(plugin_id, node.id)
     if instance is None or not (instance.healthy or overwrite):

@@ -1,4 +1,7 @@
-"""Namespaces: created before a volume can be in them, deleted only when they have none."""
+"""Create, read and delete namespaces.
+
+A namespace is created before a volume can be in it, and deleted only when it has none.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +22,7 @@ DESCRIPTION_LIMIT: Final = 256
 
 def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespace]]:
     """Return the index and all namespaces, by name."""
-    # Read before the data: what changes meanwhile is published later, with a larger index.
+    # Read before the data: a change in between is published later, with a larger index.
     index = deps.index.watch().now
     found = {n.name: n for n in deps.namespaces.all(prefix=prefix)}
     if DEFAULT.startswith(prefix):
@@ -29,7 +32,7 @@ def list_namespaces(deps: Deps, *, prefix: str = "") -> tuple[int, list[Namespac
 
 
 def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
-    """Return the index and the namespace, None if there is none."""
+    """Return the index and the namespace, or None if there is none."""
     index = deps.index.watch().now
     found = deps.namespaces.get(name) or (BUILT_IN if name == DEFAULT else None)
     if found is not None:
@@ -38,9 +41,9 @@ def read(deps: Deps, name: str) -> tuple[int, Namespace | None]:
 
 
 def write(deps: Deps, name: str, body: Mapping[str, object], *, description: str, quota: str) -> int:
-    """Create or change a namespace; returns the index.
+    """Create or change a namespace, and return the index.
 
-    `body` is what is stored of the request. Raises Refused, or WriteConflict while it is being deleted.
+    `body` is what is stored of the request. Raises Refused, or WriteConflict while the namespace is being deleted.
     """
     problems = []
     if not NAME.fullmatch(name):
@@ -69,10 +72,11 @@ def write(deps: Deps, name: str, body: Mapping[str, object], *, description: str
 
 
 def delete(deps: Deps, name: str) -> int:
-    """Delete a namespace without volumes; returns the index.
+    """Delete a namespace without volumes, and return the index.
 
-    The mark comes first. Every create checks it in its own transaction, so a create that the read after the mark does
-    not see can no longer succeed. Raises Refused, or WriteConflict if others change the namespace.
+    The namespace is marked before its volumes are read. Every create checks the mark in its own transaction, so a
+    create that the read does not see can no longer succeed. Raises Refused, or WriteConflict if others change the
+    namespace.
     """
     if name == DEFAULT:
         raise Refused("can not delete default namespace")
@@ -92,11 +96,11 @@ def delete(deps: Deps, name: str) -> int:
 
 
 def names(deps: Deps) -> Iterator[str]:
-    """Return every namespace's name, in order."""
+    """Yield every namespace's name, in order."""
     yield from sorted({n.name for n in deps.namespaces.all()} | {DEFAULT})
 
 
 def _has_volumes(deps: Deps, name: str) -> bool:
-    """Whether it has any record but a tombstone; a volume that is being created counts."""
+    """Return whether it has any record but a tombstone. A volume that is being created counts."""
     pages = deps.volumes.in_namespace(name)
     return any(volume.state != "gone" for page in pages for volume in page)

@@ -1,4 +1,4 @@
-"""Nodes: machines with a bridge. What bridges say of them is service/bridges.py."""
+"""Read and remove nodes, the machines with a bridge. service/bridges.py registers them."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def read_node(deps: Deps, node_id: str) -> tuple[int, Node | None, dict[str, Ins
 
 
 def purge(deps: Deps, node_id: str) -> int:
-    """Forget a node that will not come back; returns the index.
+    """Forget a node that will not come back, and return the index.
 
     Raises NotFound, or RequestError 409 with what is in the way.
     """
@@ -53,7 +53,10 @@ def purge(deps: Deps, node_id: str) -> int:
 
 
 def forget(deps: Deps, node: Node) -> int:
-    """Remove the node's instances, then the node; returns the index. Raises MovedOn if it was heard of meanwhile."""
+    """Remove the node's instances, then the node, and return the index. Raises MovedOn if the node changed meanwhile.
+
+    The node goes last: it names its instances, so a repeat after a crash finds those that are left.
+    """
     now, last = deps.clock.now(), 0
     for plugin_id in node.plugin_ids:
         last = max(last, deps.plugins.change(plugin_id, node.id, None, now=now, read=node))
@@ -61,7 +64,7 @@ def forget(deps: Deps, node: Node) -> int:
 
 
 def write(deps: Deps, node: Node, row: Callable[[int], Write]) -> int:
-    """Write the node's row under its condition; returns the index. Raises MovedOn if it was heard of meanwhile."""
+    """Write the node's row under its condition, and return the index. Raises MovedOn if the condition is false."""
 
     def build(refused: RefusedWrites) -> Change[None]:
         if refused:

@@ -1,7 +1,8 @@
-"""Searches over volumes, plugins, nodes and namespaces, by the beginning of an ID or by a part of a name.
+"""Search volumes, plugins, nodes and namespaces, by the beginning of an ID or by a part of a name.
 
-Each search reads by sort keys, strongly, and no more than it shows: the first `LIMIT` of each context, and whether
-there are more. A context that Nomad has and Moorage has not (jobs, allocations, …) is empty.
+A search by the beginning shows the first `LIMIT` IDs of each context, and whether there are more. A search by a part
+of a name goes through at most `FUZZY_READ` names of each context. Both read strongly. A context that Nomad has and
+Moorage has not (jobs, allocations, …) is empty.
 """
 
 import itertools
@@ -93,7 +94,7 @@ def _beginning(deps: Deps, context: str, prefix: str, namespace: str) -> Iterato
 
 
 def _names(deps: Deps, context: str) -> Iterator[Match]:
-    """Yield all names of a context: those of nodes, and the IDs of everything else."""
+    """Yield all names of a context. Only nodes have names: elsewhere the IDs count as names."""
     if context == "nodes":
         return (Match(n.name, (n.id,)) for n in deps.plugins.nodes())
     return (Match(i) for i in _beginning(deps, context, "", ""))
@@ -107,7 +108,7 @@ def _volumes(deps: Deps, prefix: str, namespace: str) -> Iterator[str]:
 
 
 def _index(deps: Deps, contexts: Sequence[str], namespace: str) -> int:
-    """Return the newest index of the contexts. It must be read before the data."""
+    """Return the newest index of the contexts. It must be read before the data (docs/protocols.md, section 1)."""
     watch = deps.index.watch()
     indexes = {
         "volumes": watch.of_volumes(namespace),

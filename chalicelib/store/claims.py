@@ -1,8 +1,8 @@
 """Claims in their table: each is written in one transaction with its volume's counters.
 
 The counters decide, under conditions, and they count the claims. Each claim has an item in the list of its node. A
-claim that must be renewed has a lease item, which says when it runs out; it is in the operations table, whose index
-orders what is due.
+claim that must be renewed has a lease item, which says when it runs out. Lease items are in the operations table, whose
+index orders what is due.
 """
 
 import json
@@ -74,7 +74,7 @@ class ClaimStore:
     ) -> Iterator[tuple[str, str, str]]:
         """Yield (namespace, volume ID, allocation ID) of the node's claims, in this order, read as far as needed.
 
-        With `namespace`, only its claims; with `start`, those from that namespace and volume ID on.
+        `namespace`, if given, is the only one that is read. `start` is the first namespace and volume ID.
         """
         after = None
         prefix = tables.member_sk(namespace, "") if namespace else ""
@@ -99,6 +99,8 @@ class ClaimStore:
     def renew(self, claim: Claim, *, until: float, seconds: int) -> bool:
         """Extend the claim's lease, and return False if it is over. No reader is woken."""
         actions: list[Action] = [LeaseRow.due_at.set(until), LeaseRow.seconds.set(seconds)]
+        # A release deletes the lease in its transaction. Without the condition, a renewal that comes later would write
+        # a new lease for a claim that is released.
         try:
             self._dynamo.update(LeaseRow, _lease_pk(claim), "-", actions, LeaseRow.pk.exists())
         except ConditionFailed:
@@ -147,6 +149,7 @@ def take(claim: Claim, volume: Volume, index: int, *, lease_until: float, beside
     writes = [
         dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _room(claim, volume, index, beside)),
         dynamo.put("claim", row, ClaimRow.pk.does_not_exist()),
+        # This item and the lease need no condition of their own: they are written only if the claim is.
         dynamo.put("node claim", NodeClaimRow(tables.node_claims_pk(claim.node_id), _node_claims_sk(claim))),
     ]
     if claim.lease_seconds:
@@ -219,7 +222,10 @@ def lose(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
 
 
 def reclaim(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Give a lost claim to an operation that frees it, since its node is back or an operator said that it is off."""
+    """Give a lost claim to an operation that frees it.
+
+    Either its node is back, or an operator said that the node is off.
+    """
     actions: list[Action] = [
         ClaimRow.operation_id.set(operation_id),
         ClaimRow.node_lost.set(False),
@@ -266,7 +272,10 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
 
 
 def correct_counters(volume: Volume, index: int, *, readers: int, writers: int, past: int) -> Write:
-    """Set the counters, if the volume is as it was read. It must have been read before its claims."""
+    """Set the counters, if the volume is as it was read. It must have been read before its claims.
+
+    If it was read after them, a claim may have come in between (docs/protocols.md, section 2).
+    """
     actions: list[Action] = [
         VolumeRow.readers.set(readers),
         VolumeRow.writers.set(writers),
@@ -290,6 +299,7 @@ def claim_of(raw: Raw | None) -> Claim | None:
 def _room(claim: Claim, volume: Volume, index: int, beside: Collection[str]) -> Condition:
     ready: Condition = (VolumeRow.state == VolumeState.READY.value) & (VolumeRow.modify_index < index)
     idle = VolumeRow.operation_id.does_not_exist() | VolumeRow.operation_kind.is_in(*sorted(beside))
+    # The claim's modes and topology were checked against the definition that was read, so it must still be stored.
     defined = VolumeRow.definition == volumes.encode(volume.definition)
     defined &= VolumeRow.create_index == volume.create_index
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)

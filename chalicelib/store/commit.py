@@ -41,7 +41,7 @@ class Change(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A change that was made, as listeners are told of it."""
+    """A change that was made, with which listeners are called."""
 
     index: int
     scopes: tuple[str, ...]
@@ -65,11 +65,12 @@ class Committer:
     def commit(
         self, *scopes: str, build: Callable[[RefusedWrites], Change[T]], what: str, tries: int = TRIES
     ) -> tuple[int, T]:
-        """Make one change and wake the readers of `scopes`. Returns its index and the result that `build` gave.
+        """Make one change and wake the readers of `scopes`. Return its index and the result that `build` gave.
 
         `build` is called before each try, with the refused writes of the try before, and reads anew what it needs. It
-        raises to give up. When it gives nothing to write, the index is 0. Raises WriteConflict after `tries`; its text
-        names `what` was to be changed.
+        raises to give up. When it gives nothing to write, the index is 0. `what` names the changed thing in an error.
+
+        Raises WriteConflict after `tries`.
         """
         refused: RefusedWrites = {}
         for attempt in range(tries):
@@ -87,7 +88,7 @@ class Committer:
         raise WriteConflict(f"{what} is being changed by others: try again in a moment")
 
     def _publish(self, scopes: tuple[str, ...], build: Writes, number: int) -> tuple[int, RefusedWrites]:
-        """Make one try under a new index. Returns the index and the refused writes, none if all were made."""
+        """Make one try under a new index. Return the index and the refused writes, none if all were made."""
         if not scopes:
             raise ValueError("a change that clients see must name the scopes of its readers")
         name = self._clock.new_id()
@@ -95,8 +96,8 @@ class Committer:
         writes = build(ticket.index)
         try:
             refused = self._write(writes, token=name)
-        # These are answers: nothing was written. After any other error the write may stand, so its index stays
-        # allocated until the repair publishes it.
+        # These two errors are answers: nothing was written. After any other error the write may stand, so its index
+        # stays allocated until the repair publishes it.
         except (Throttled, WriteConflict):
             with suppress(StoreError):  # the caller must get the first error
                 self._index.abandon(ticket)

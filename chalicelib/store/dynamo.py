@@ -26,8 +26,8 @@ Raw = Mapping[str, Any]
 CONFIG: Final = Config(
     connect_timeout=1, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 4}, max_pool_connections=50
 )
-"""A request has 29 s in all. A lost connection is noticed in one second, a missing answer in five. Each call is tried
-at most four times, with jitter.
+"""Limits of one call. A request has 29 s in all, so a lost connection is noticed in one second, a missing answer in
+five. Each call is tried at most four times, with jitter.
 """
 CONFLICT_TRIES: Final = 8
 PK_LIMIT: Final = 2048
@@ -111,6 +111,8 @@ class Dynamo:
         self._sleep, self._jitter = sleep, jitter
         self.watchers: dict[str, Callable[[], None]] = {}
         """Functions by label: each is called after a transaction with a write of that label."""
+        # PynamoDB keeps a table's name in the class of its rows, so it holds for the whole process. It may be that of
+        # an earlier stage: what follows the last hyphen is the table.
         for row in ROWS:
             row.Meta.region = region
             row.Meta.table_name = table(row.Meta.table_name.rsplit("-", 1)[-1])
@@ -158,7 +160,7 @@ class Dynamo:
         if limit is not None:
             arguments["Limit"] = limit
         rows, last = self._query(row, arguments)
-        # A key condition can name the start or the prefix, not both: what lies beyond the prefix is dropped here.
+        # DynamoDB takes one condition on the sort key, start or prefix, so rows beyond the prefix are dropped here.
         if start is not None and prefix:
             inside = [r for r in rows if r.sk.startswith(prefix)]
             if len(inside) < len(rows):
@@ -166,7 +168,7 @@ class Dynamo:
         return Page(rows, last)
 
     def backwards(self, row: type[R], pk: str, *, start: str | None, after: str | None, limit: int) -> Page:
-        """Return one page of a partition, read strongly, in falling order: below `after`, or from `start` on."""
+        """Return one page of a partition in falling order, read strongly: below `after`, or from `start` on."""
         arguments: dict[str, Any] = {
             "TableName": row.Meta.table_name,
             "KeyConditionExpression": "pk = :pk" if start is None else "pk = :pk AND sk <= :start",
@@ -196,7 +198,7 @@ class Dynamo:
         left after `CONFLICT_TRIES`.
         """
         rows: dict[tuple[str, str], R] = {}
-        for first in range(0, len(keys), 100):
+        for first in range(0, len(keys), 100):  # AWS: BatchGetItem takes at most 100 keys
             asked = [key(pk, sk) for pk, sk in keys[first : first + 100] if _possible(pk, sk)]
             for attempt in range(CONFLICT_TRIES):
                 asked = self._batch(row, asked, rows, consistent) if asked else []
@@ -239,7 +241,7 @@ class Dynamo:
     def _alone(self, send: Callable[[], Any]) -> Any:
         """Make one write outside of a transaction, and repeat it while a transaction has the item.
 
-        Raises WriteConflict after `CONFLICT_TRIES` (AWS: TransactionConflictException).
+        AWS refuses such a write with TransactionConflictException. Raises WriteConflict after `CONFLICT_TRIES`.
         """
         for attempt in range(CONFLICT_TRIES):
             try:
@@ -270,7 +272,7 @@ class Dynamo:
         """Make all writes or none, in one transaction. Raises TransactionRefused with the old items by label.
 
         `token` makes a repeat after a lost answer count once (AWS: ClientRequestToken, ten minutes). A transaction that
-        conflicts with another is repeated; WriteConflict or Throttled is raised after `CONFLICT_TRIES`.
+        conflicts with another is repeated. Raises WriteConflict or Throttled after `CONFLICT_TRIES`.
         """
         items = [{write.action: dict(write.arguments)} for write in writes]
         throttled = False
@@ -279,6 +281,7 @@ class Dynamo:
                 with translate_errors():
                     self.client.transact_write_items(TransactItems=items, ClientRequestToken=token)
             except _Cancelled as exc:
+                # AWS gives one reason for each write, in the order of the writes.
                 failed = {
                     write.label: reason.get("Item")
                     for write, reason in zip(writes, exc.reasons, strict=False)
@@ -301,7 +304,7 @@ class Dynamo:
         raise WriteConflict(CONFLICT_TEXT)
 
     def try_write(self, write: Write) -> bool:
-        """Make one write. Returns False if its condition was false."""
+        """Make one write, and return whether its condition was true."""
         try:
             self.write([write], token="")
         except TransactionRefused:
@@ -411,7 +414,7 @@ def _count_capacity(parsed: dict[str, Any], **_: Any) -> None:
     if counter is None:
         return
     counter.calls += 1
-    # A list for batches and transactions, one entry for each table; a single entry otherwise.
+    # AWS answers a list for batches and transactions, one entry for each table, and otherwise a single entry.
     capacity = parsed.get("ConsumedCapacity")
     for part in capacity if isinstance(capacity, list) else [capacity] if capacity else []:
         counter.units += part.get("CapacityUnits") or part.get("WriteCapacityUnits", 0) + part.get(

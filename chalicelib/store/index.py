@@ -7,7 +7,7 @@ number).
 A write has three steps. It allocates N. It writes the object with modify_index N, under the condition that the stored
 one is smaller. It publishes. Publishing takes a fresh number. So a reader that did not see the object is always woken,
 and a reader that saw it before the publication is woken once more, which is allowed. A crash in between leaves the
-entry, and `repair` publishes for it. tests/blocking explores every interleaving of these steps;
+entry, and `repair` publishes for it. tests/blocking explores every interleaving of these steps.
 docs/lists-and-blocking.md says what readers do.
 
 Volumes are spread over `VOLUME_SCOPES` scopes by their namespace, so the item stays small with any number of
@@ -134,10 +134,9 @@ class IndexStore:
         return Watch(int(item.get("seq", {"N": "0"})["N"]), published, writing)
 
     def repair(self, now: float) -> int:
-        """Publish for each write that allocated long ago and never published, and return how many there were.
+        """Publish for each write that allocated long ago and never published. Return how many there were.
 
-        It publishes a fresh number each time. A published number that is larger already proves nothing: it may be of an
-        older change.
+        Each gets a fresh number, even where a larger one is published already: that one may be of an older change.
         """
         with translate_errors():
             item = self._dynamo.client.get_item(TableName=IndexRow.Meta.table_name, Key=_KEY, ConsistentRead=True).get(

@@ -88,7 +88,7 @@ class NamespaceStore:
             after = page.next_key
 
     def put(self, namespace: Namespace, *, read: Namespace | None) -> bool:
-        """Write a mark, which no client sees. Returns False if the namespace changed since it was `read`."""
+        """Write a mark, which no client sees. Return False if the namespace changed since it was `read`."""
         return self._dynamo.try_write(put(namespace, read=read))
 
     def worker_identity(self) -> WorkerIdentity | None:

@@ -66,12 +66,12 @@ class OperationStore:
         return None if row is None else _operation(row)
 
     def acquire(self, operation: Operation, *, now: float, call: float, lease: float, grace: float) -> Operation:
-        """Own the operation for one attempt that makes one call of at most `call` seconds.
+        """Acquire the operation for one attempt that makes one call of at most `call` seconds. Return it as written.
 
-        It is written before the call: the attempt is counted, the call counts as unanswered, and `calls_until` says
-        until when it may land. Raises LeaseLost if another worker was faster.
+        This is written before the call. It counts the attempt, counts the call as unanswered, and sets `calls_until` to
+        the time until which the call may land. Raises LeaseLost if another worker was faster.
         """
-        # A call that was answered cannot land any more. Only unanswered ones keep `calls_until` where it was.
+        # A call that was answered cannot land any more. Only an unanswered one keeps `calls_until` where it was.
         calls_until = max(operation.calls_until if operation.in_flight(now) else 0.0, now + call + grace)
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.ACQUIRE).value),
@@ -89,7 +89,7 @@ class OperationStore:
     def checkpoint(
         self, operation: Operation, *, now: float, step: str, params: JsonObject | None = None, external_id: str = ""
     ) -> Operation:
-        """Record that this attempt's call was answered, and what, and continue with `step` under the same lease."""
+        """Record the answer to this attempt's call, and continue with `step` under the same lease."""
         actions: list[Action] = [
             OperationRow.step.set(step),
             OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
@@ -105,7 +105,7 @@ class OperationStore:
     def postpone(self, operation: Operation, *, now: float, until: float, last_error: str, answered: bool) -> None:
         """End this attempt. Another may begin at `until` (epoch seconds).
 
-        A request that waits for the operation sends it then, or the sweeper does.
+        A request that waits for the operation sends its message then, or the sweeper does.
         """
         actions: list[Action] = [
             OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
@@ -125,15 +125,16 @@ class OperationStore:
             OperationRow.lease_until.set(0),
             OperationRow.last_error.set(last_error),
             OperationRow.update_time.set(now),
+            # An item without the keys of an index (GSI) is not in it, so `due` does not find this one.
             OperationRow.due_bucket.remove(),
             OperationRow.due_at.remove(),
         ]
         self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def resume(self, operation: Operation, *, now: float, secrets: bytes = b"") -> Operation:
-        """Make an operation due that is in doubt or waits for its next try. Returns it as it is then.
+        """Make an operation due that is in doubt or waits for its next try. Return it as it is then.
 
-        One that was in doubt has fresh tries; attempt numbers never begin again. `secrets` (sealed), if given, replace
+        One that was in doubt has fresh tries. Attempt numbers never begin again. `secrets` (sealed), if given, replace
         the stored ones. Raises LeaseLost if the operation changed since it was read.
         """
         actions: list[Action] = [
@@ -154,11 +155,11 @@ class OperationStore:
         return self._seen(self._fenced(operation, actions, condition))
 
     def reschedule(self, operation: Operation, reason: Reason, *, now: float, at: float | None = None) -> bool:
-        """Make the operation due `at` (epoch seconds; default: when a message sent now must have arrived).
+        """Make the operation due `at` epoch seconds, and return whether it was as it was read.
 
-        With SEND, nothing else is written and no reader is woken. With YIELD, an operation that runs is pending again,
-        without a lease. Returns False if another process was faster since the operation was read: with SEND, one that
-        sent or acquired it, with YIELD, one that acquired or closed it.
+        `at` is by default when a message sent now must have arrived. With SEND, nothing else is written and no reader
+        is woken, and False means that another process sent or acquired the operation. With YIELD, an operation that
+        runs is pending again, without a lease, and False means that another process acquired or closed it.
         """
         actions: list[Action] = [OperationRow.due_at.set(now + MESSAGE_GRACE if at is None else at)]
         if reason is Reason.SEND:
@@ -178,7 +179,7 @@ class OperationStore:
         return True
 
     def wake(self, operation_id: str, *, now: float) -> bool:
-        """Make an operation due that waited for a turn. Returns False if it is over or a worker has it.
+        """Make an operation due that waited for a turn. Return False if it is over or a worker has it.
 
         The record need not be read for this. A request that waits for the operation sends its message, or the next
         sweep does.
@@ -277,7 +278,7 @@ def _lock_key(operation: Operation) -> tuple[str, str]:
 
 
 def succeed(operation: Operation, *, now: float, result: JsonObject) -> Write:
-    """Over and done, fenced by the attempt."""
+    """Close the operation with its result. The write is refused once another attempt has acquired it."""
     return _close(operation, Event.SUCCEED, now, [OperationRow.result.set(_to_json(result))])
 
 
@@ -298,7 +299,7 @@ def proceed(operation: Operation, *, now: float, step: str) -> Write:
 
 
 def undo(operation: Operation, *, now: float, step: str, error: str, until: float) -> Write:
-    """Record the error for the client, and continue with `step`, which undoes, from `until` (epoch seconds) on."""
+    """Record the error for the client, and make `step`, which undoes, due at `until` (epoch seconds)."""
     actions: list[Action] = [
         OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
         OperationRow.step.set(step),

@@ -33,7 +33,7 @@ class PluginStore:
         self._dynamo, self._committer = store, committer
 
     def get(self, plugin_id: str, *, consistent: bool = True) -> Plugin | None:
-        """Return the plugin with its counts, or None. One without instances keeps its record while it has volumes."""
+        """Return the plugin with its counts, or None. One without instances keeps its record."""
         row = self._dynamo.get(PluginRow, tables.PLUGINS_PK, plugin_id, consistent=consistent)
         return None if row is None else _plugin(row)
 
@@ -93,24 +93,24 @@ class PluginStore:
         return "" if row is None else str(json.loads(row.body).get("digest", ""))
 
     def put_node(self, node: Node, *, digest: str, read: Node | None) -> bool:
-        """Write the node's digest, which clients do not see. Returns False if the node changed since it was `read`."""
+        """Write the node's digest, which clients do not see. Return False if the node changed since it was `read`."""
         return self._dynamo.try_write(put_node(node, digest=digest, read=read))
 
     def heartbeat(self, node: Node, *, sequence: int, seen_at: float) -> bool:
-        """Record a heartbeat that changes nothing, for one write unit. Returns False if the row changed meanwhile."""
+        """Record a heartbeat that changes nothing, for one write unit. Return False if the node changed meanwhile."""
         actions: list[Action] = [NodeRow.sequence.set(sequence), NodeRow.seen_at.set(seen_at)]
         # A node that was marked down meanwhile must register in full.
         return self._dynamo.try_write(_mark(node, actions, NodeRow.healthy.is_in(True)))
 
     def stop_keeping_claims(self, node: Node) -> bool:
-        """Let the claims on a node that is down be released. Returns False if it was heard of since it was read."""
+        """Let the claims on a node that is down be released. Return False if the node changed since it was read."""
         return self._dynamo.try_write(_mark(node, [NodeRow.claims_kept.set(False)], NodeRow.healthy.is_in(False)))
 
     def record_sweep(self, now: float, *, gap: float) -> tuple[float, float]:
-        """Record a sweep of the nodes, and return since when nodes and leases were swept without a longer `gap`.
+        """Record a sweep of the nodes. Return since when nodes and leases were swept without a longer `gap` (seconds).
 
-        Both moments are in seconds since the epoch, `gap` in seconds. A node's silence and a lease's period count from
-        them at the earliest: during a gap the control plane did not listen.
+        Both moments are in epoch seconds. A node's silence and a lease's period count from them at the earliest: during
+        a gap the control plane did not listen.
         """
         row = self._dynamo.get(SweepRow, "sweep", "nodes")
         since = now if row is None or now - row.swept_at > gap else float(row.fresh_since)
@@ -123,7 +123,8 @@ class PluginStore:
         self._dynamo.update(SweepRow, "sweep", "nodes", [SweepRow.leases_since.set(now)], SweepRow.pk.exists())
 
     def record_missed_heartbeat(self, now: float) -> None:
-        """Record that the control plane could not take a heartbeat, which is no fault of the node."""
+        """Record that the control plane could not take a heartbeat at `now` (epoch seconds): no fault of the node."""
+        # The stored key is older than the row's name, and stored names never change.
         self._dynamo.put(MissedHeartbeatRow("sweep", "deaf", at=now))
 
     def missed_heartbeat_at(self) -> float:
@@ -134,7 +135,7 @@ class PluginStore:
     def change(
         self, plugin_id: str, node_id: str, instance: Instance | None, *, now: float, read: Node | None = None
     ) -> int:
-        """Replace the node's instance of the plugin (None removes it). Returns the index, or 0 if nothing changed.
+        """Replace the node's instance of the plugin (None removes it). Return the index, or 0 if nothing changed.
 
         The write is repeated against other nodes that change the plugin at the same time. With `read`, it is made only
         while the node is as it was read, up or down. Raises MovedOn when it is not.
@@ -201,7 +202,7 @@ def delete_node(node: Node) -> Write:
 
 
 def mark_down(node: Node, index: int, *, since: float, claims_kept: bool) -> Write:
-    """Mark the node down, unless it was heard of since it was read. `since` is in seconds since the epoch."""
+    """Mark the node down, unless it sent a message since it was read. `since` is in seconds since the epoch."""
     actions: list[Action] = [
         NodeRow.healthy.set(False),
         NodeRow.down_since.set(since),
@@ -255,7 +256,7 @@ def _counts_write(plugin_id: str, new: Instance | None, old: Instance | None, in
         actions.append(attribute.set((attribute | 0) + (value - _counts(old)[name])))
     if new is not None:
         body = _encode(replace(new, node_id="", address="", serial="", topology=None, external_node_id=""))
-        # A bridge whose plugin has not answered yet knows nothing of it: what an earlier instance said stays.
+        # A bridge whose plugin has not answered yet knows nothing of it, so what an earlier instance said is kept.
         actions.append(PluginRow.body.set(body if new.answered else PluginRow.body | body))
         if new.controller:
             actions.append(PluginRow.controller_body.set(body))

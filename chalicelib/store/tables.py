@@ -2,19 +2,19 @@
 
 | table | pk | sk | item |
 |---|---|---|---|
-| volumes | `ns#<namespace>` | `<volume id>` | VolumeRow; a deleted one stays as a tombstone for a day |
+| volumes | `ns#<namespace>` | `<volume id>` | VolumeRow, kept as a tombstone for a day after its deletion |
 | volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's transaction |
 | claims | `vol#<namespace>#<volume id>` | `<allocation id>` | ClaimRow |
 | claims | `node#<node id>` | `<namespace>#<volume id>\\n<allocation id>` | NodeClaimRow, in the claim's transaction |
 | operations | `lease#<hash of the claim>` | `-` | LeaseRow: when a claim that must be renewed runs out |
-| operations | `op#<last letter of the id>` | `<operation id>` | OperationRow; ids sort by time |
+| operations | `op#<last letter of the id>` | `<operation id>` | OperationRow. IDs sort by time |
 | operations | `lock#<hash of the subject>` | `-` | LockRow: the open operation that holds a subject |
 | operations | `turn#<hash of the subject>` | `-` | TurnRow: whose call is in flight, and which operations wait |
 | plugins | `plugin` | `<plugin id>` | PluginRow: counts, changed in one transaction with the instances |
 | plugins | `instance#<plugin id>` | `<node id>` | InstanceRow |
 | plugins | `node` | `<node id>` | NodeRow |
 | meta | `index` | `index` | the index item: `seq`, `pub#<scope>`, `pend#<id>`, `at#<id>` (store/index.py) |
-| meta | `namespace` | `<name>` | NamespaceRow; `default` has none, it always exists |
+| meta | `namespace` | `<name>` | NamespaceRow. `default` exists without one |
 | meta | `wait#<number>` | `-` | WaitRow: one of the places for waiting readers (store/waits.py) |
 | meta | `audit#<plugin id>` | `last`, `<run>#<number>` | AuditRow: the last audit, and parts of its findings |
 | meta | `worker` | `tls` | TrustRow: the CA, and the worker's certificate (docs/interfaces.md, section 3) |

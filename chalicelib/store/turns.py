@@ -86,7 +86,7 @@ class TurnStore:
         return row is None or row.until <= now
 
     def leave(self, turn: Turn, *, until: float) -> list[str]:
-        """Free the turn from `until` on (epoch seconds; 0: now), if the attempt still has it.
+        """Free the turn at `until` (epoch seconds), or now if that is 0, if the attempt still has it.
 
         Returns the operations that wait, the oldest first, if the turn is free now.
         """

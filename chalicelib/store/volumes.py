@@ -120,7 +120,7 @@ def volume_of(raw: Raw | None) -> Volume | None:
 
 
 def reserve(volume: Volume, *, operation_id: str, kind: str) -> Write:
-    """Reserve the ID for a create, if no volume has it. Of two concurrent creates one wins here.
+    """Reserve the ID for a create, if no volume has it. Of two concurrent creates, one is refused here.
 
     This is an update, not a put. It keeps the index of a tombstone, so the index of one ID never goes back.
     """
@@ -205,7 +205,7 @@ def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, un
 def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float | None = None) -> Write:
     """Make the volume ready again: its operation has ended without effect.
 
-    `calls_until` (epoch seconds) is until when a call of it may still land; None if no call was made.
+    `calls_until` (epoch seconds) is until when a call of it may still land, and None if no call was made.
     """
     actions: list[Action] = [
         VolumeRow.state.set(VolumeState.READY.value),
@@ -239,14 +239,14 @@ def bury(
 def delete(
     namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, operation_id: str
 ) -> list[Write]:
-    """Bury the volume that this operation holds."""
+    """Replace the volume that this operation holds by a tombstone."""
     return bury(namespace, volume_id, plugin_id, index, expires_at=expires_at, condition=_held_by(operation_id))
 
 
 def deregister(volume: Volume, index: int, *, expires_at: int, force: bool = False) -> list[Write]:
-    """Bury a ready volume that has no claim and that no operation holds.
+    """Replace a ready volume that has no claim and that no operation holds by a tombstone.
 
-    With `force`, also one whose claims are all past, if its counters are as they were read.
+    With `force`, its claims may be past, if its counters are as they were read.
     """
     counted = (
         (VolumeRow.readers == volume.readers)

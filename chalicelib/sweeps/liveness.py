@@ -1,4 +1,4 @@
-"""Mark nodes down whose bridge sends no heartbeat, with all that runs on them, and forget them after a day.
+"""Mark nodes down whose bridge sends no heartbeat, mark what runs on them unhealthy, and forget them after a day.
 
 A missing heartbeat is no proof of death, and it counts only while the control plane could have taken one
 (docs/protocols.md, section 5). After a gap in the sweeping, and after a heartbeat that the control plane missed, every
@@ -72,7 +72,7 @@ def sweep(deps: Deps) -> Report:
         log.line(
             "alarm", what="many nodes fell silent together: their claims are kept", nodes=_ids(kept), of=len(known)
         )
-    # While the control plane did not listen a node had no chance to be heard: it gets a whole period first.
+    # While the control plane did not listen, a node had no chance to be heard. So it first gets a whole period.
     may_forget = now - listening_since > deps.liveness.silent_after
     forgotten = []
     for node in down:
@@ -107,7 +107,7 @@ def _is_outage(policy: LivenessPolicy, nodes: Sequence[Node], now: float, listen
 def _mark_silent(
     deps: Deps, known: Sequence[Node], now: float, listening_since: float, *, keep_claims: bool
 ) -> list[Node]:
-    """Mark the silent nodes down. Returns those that were marked, as they are stored then."""
+    """Mark the silent nodes down. Return those that were marked, as they are stored then."""
     silent = [
         node for node in known if node.healthy and now - max(node.seen_at, listening_since) > deps.liveness.silent_after
     ]
@@ -122,12 +122,12 @@ def _stop_keeping_claims(deps: Deps, node: Node) -> Node:
 
 
 def _mark(deps: Deps, node: Node, *, claims_kept: bool) -> Node | None:
-    """Mark the node down. Returns it as it is marked, or None if it was heard of since it was read."""
+    """Mark the node down. Return it as it is marked, or None if it changed since it was read."""
     now = deps.clock.now()
 
     def build(refused: RefusedWrites) -> Change[bool]:
         if refused:
-            return Change(False)  # it was heard of
+            return Change(False)  # it sent a message, or another sweep marked it
         return Change(True, lambda index: [plugin_store.mark_down(node, index, since=now, claims_kept=claims_kept)])
 
     index, marked = deps.committer.commit(NODES, build=build, what=f"node {node.id}")
@@ -150,12 +150,12 @@ def _mark_instances(deps: Deps, node: Node) -> None:
             mark_unhealthy(deps, node, plugin_id, reason=REASON, overwrite=False)
         except MovedOn:
             return  # it is back
-        except WriteConflict as exc:  # the next sweep tries again; the other nodes must not wait for this one
+        except WriteConflict as exc:  # the next sweep tries again, and the other nodes must not wait for this one
             log.line("node not settled", node_id=node.id, plugin_id=plugin_id, error=exc.text)
 
 
 def _forget(deps: Deps, node: Node) -> bool:
-    """Remove the node with its instances. Returns False if a claim is on it or if it was heard of."""
+    """Remove the node with its instances. Return False if a claim is on it, or if it changed since it was read."""
     if next(deps.claims.on_node(node.id), None) is not None:
         return False
     try:

@@ -1,6 +1,6 @@
-"""What an agent says of itself and of its servers, in Nomad's JSON (shapes from recordings of Nomad 2.0.6).
+"""The agent and its servers in Nomad's JSON (shapes from recordings of Nomad 2.0.6).
 
-There is one server here, and it is made up: the control plane, under the addresses that clients print and compare.
+There are no servers here. The control plane is shown as one, under addresses that clients print and compare.
 """
 
 from typing import Any, Final
@@ -12,10 +12,10 @@ HOST: Final = "127.0.0.1"
 RPC_PORT: Final = 4647
 SERF_PORT: Final = 4648
 ADDRESS: Final = f"{HOST}:{RPC_PORT}"
-"""Where a Nomad server would listen for its own kind; nothing listens, but clients print it."""
+"""Where a Nomad server would listen for other servers. Nothing listens there, but clients print it."""
 VERSION: Final = "2.0.6"
-"""The release of Nomad whose API this is. Clients compare it, so it is followed by metadata (`+moorage`), which counts
-for nothing in a comparison, and not by a pre-release, which would count as older.
+"""The release of Nomad whose API this is. Clients compare it. So it is followed by metadata (`+moorage`), which does
+not count in a comparison, and not by a pre-release, which would count as older.
 """
 METADATA: Final = "moorage"
 
@@ -34,11 +34,11 @@ ANONYMOUS_TOKEN: Final = {
     "SecretID": "",
     "Type": "client",
 }
-"""Who everyone is while ACLs are off."""
+"""The token of every client while ACLs are off."""
 
 
 def member() -> dict[str, Any]:
-    """The one server as a member of the cluster; `nomad server members` finds the leader by rpc_addr and port."""
+    """Return the one server as a member. `nomad server members` finds the leader by rpc_addr and port."""
     return {
         "Addr": HOST,
         "DelegateCur": 4,
@@ -68,12 +68,12 @@ def member() -> dict[str, Any]:
 
 
 def members() -> dict[str, Any]:
-    """All servers."""
+    """Return all servers."""
     return {"Members": [member()], "ServerDC": DATACENTER, "ServerName": NAME, "ServerRegion": REGION}
 
 
 def agent_self(*, acl_enabled: bool) -> dict[str, Any]:
-    """The agent's configuration, its member and its figures, as far as clients read them."""
+    """Return the agent's configuration, its member and its figures, as far as clients read them."""
     return {
         "config": {
             "ACL": {"Enabled": acl_enabled},

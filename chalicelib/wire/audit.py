@@ -7,7 +7,7 @@ from chalicelib.domain.audit import Finding
 
 
 def report(found: Mapping[str, Any], findings: Sequence[Finding], next_token: str = "") -> dict[str, Any]:
-    """One report with a part of its findings; times in nanoseconds since the epoch, 0 for none."""
+    """Return one report with a part of its findings. Times are in nanoseconds since the epoch, 0 for none."""
     return {
         "Counts": dict(found["counts"]),
         "EndTime": _ns(found["ended"]),

@@ -3,14 +3,15 @@
     wanted = compile_filter('Name matches "^db" and Parameters.tier != "gold"', CSI_VOLUME)
     [each for each in volumes if wanted.matches(each)]
 
-Every text of a FilterError is whole, the prefix that Nomad puts before go-bexpr's words included, and stands for a 400.
+The text of a FilterError is the whole body of a 400: Nomad's prefix, then go-bexpr's words.
 
-What is looked at is a mapping as it is sent to a client. Its declared shape says which values are maps (a missing key
-is no error, and equals nothing) and which are structs (a missing field is an error), what a value in the expression is
-converted to, and that null is an empty list or map. Without a shape the datum is a struct, all mappings in it are maps,
-and null is empty and nil. Whoever may filter may probe every field, so a datum must not hold secrets.
+A datum is a mapping as it is sent to a client. Its declared shape says which values are maps and which are structs. A
+missing key of a map is no error and equals nothing, and a missing field of a struct is an error. The shape also says to
+which type a value in the expression is converted, and that null is an empty list or map. Without a shape the datum is a
+struct, all mappings in it are maps, and null is empty and nil. A client that may filter can probe every field, so a
+datum must not hold secrets.
 
-Regular expressions are run by RE2, the engine whose syntax Go's are, in time linear in the text.
+RE2 runs the regular expressions, in time linear in the text. Go's have its syntax.
 """
 
 import functools
@@ -27,14 +28,14 @@ from chalicelib.wire.kinds import Kind, Struct
 
 __all__ = ["MAX_STEPS", "Filter", "FilterError", "compile_filter"]
 
-MAX_STEPS = 20_000  # elements and comparisons for one datum; only any and all inside each other come near
+MAX_STEPS = 20_000  # elements and comparisons for one datum: only nested `any` and `all` come near it
 
 _SYNTAX = "failed to create result paginator: failed to read filter expression: "
 _READING = "failed to read result page: "
 
 
 class FilterError(ValueError):
-    """A filter that cannot be read, or not be applied to what it is asked of; `text` is the answer of a 400."""
+    """A filter that cannot be read, or cannot be applied to the data. `text` is the answer of a 400."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -42,7 +43,7 @@ class FilterError(ValueError):
 
 
 def compile_filter(text: str, shape: Struct | None = None) -> "Filter":
-    """The filter that `text` says, for data of that shape. Raises FilterError if it is none."""
+    """Return the filter that `text` expresses, for data of that shape. Raises FilterError if it cannot be read."""
     try:
         return Filter(grammar.parse(text), shape)
     except grammar.SyntaxProblem as exc:
@@ -51,13 +52,13 @@ def compile_filter(text: str, shape: Struct | None = None) -> "Filter":
 
 @dataclass(frozen=True)
 class Filter:
-    """An expression that was read; it may be used for any number of data."""
+    """An expression that was read. It may be used for any number of data."""
 
     expression: grammar.Expression
     shape: Struct | None = None
 
     def matches(self, datum: Mapping[str, Any]) -> bool:
-        """Whether `datum` is wanted. FilterError: a field that it cannot have, a comparison that cannot be made."""
+        """Return whether `datum` matches. Raises FilterError for an unknown field or an impossible comparison."""
         try:
             return _Evaluation(_Value(datum, self.shape, top=True)).holds(self.expression, ())
         except FilterProblem as exc:
@@ -66,7 +67,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class _Value:
-    """A value with what it was declared as, if that is known."""
+    """A value, with the kind that it is declared as, if that is known."""
 
     raw: Any
     kind: Kind | None = None
@@ -74,19 +75,19 @@ class _Value:
 
     @functools.cached_property
     def sort(self) -> str:
-        """What Go's reflect would call it, pointers followed."""
+        """The name of its kind in Go's reflect, with pointers followed."""
         if self.kind is None:
             return "struct" if self.top else _sort_of(self.raw)
         return "invalid" if self.raw is None and isinstance(self.kind, kinds.Pointer) else _sort_of_kind(self.kind)
 
     @property
     def shape(self) -> Struct | None:
-        """What it is declared as if that is a struct."""
+        """The struct that it is declared as, if it is one."""
         kind = self.kind.target if isinstance(self.kind, kinds.Pointer) else self.kind
         return kind if isinstance(kind, Struct) else None
 
     def inner(self, raw: Any) -> "_Value":
-        """One element of a list or map."""
+        """Return one element of a list or map, with its declared kind."""
         return _Value(raw, self.kind.element if isinstance(self.kind, kinds.ListOf | kinds.MapOf) else None)
 
     def items(self) -> Sequence[Any]:
@@ -130,7 +131,7 @@ def _sort_of(raw: Any) -> str:
 
 @dataclass(frozen=True)
 class _Name:
-    """What any or all bind: a key or an index, which is a value, or an element, which is a path."""
+    """A name that `any` or `all` binds: to a key or an index, which is a value, or to an element, which is a path."""
 
     name: str
     value: str | int | None = None
@@ -164,7 +165,7 @@ class _Evaluation:
         self._spend_step()
         negated = match.operator.startswith("NOT_")
         value = self._find(match.selector.path, names)
-        if value is None:  # a key that a map has not is empty and nil, and nothing else
+        if value is None:  # a missing key of a map is empty and nil, and nothing else
             return (match.operator in ("EMPTY", "NIL")) or (negated and match.operator not in ("NOT_EMPTY", "NOT_NIL"))
         return _compare(match, match.operator.removeprefix("NOT_"), value) is not negated
 
@@ -188,7 +189,7 @@ class _Evaluation:
             yield names + tuple(_bound(expression, found.sort == "map", key))
 
     def _find(self, path: tuple[str, ...], names: _Names) -> _Value | None:
-        """The value at a path; None for a key that its map has not."""
+        """Return the value at a path, or None for a key that is not in its map."""
         for name in reversed(names):
             if path[0] != name.name:
                 continue
@@ -208,7 +209,7 @@ class _Evaluation:
 
 
 def _bound(expression: grammar.Quantified, in_map: bool, key: str | int) -> Iterator[_Name]:
-    """What the names stand for at one key. A single name is a map's key, but a list's element."""
+    """Yield the names, bound at one key. A single name is bound to the key of a map, but to the element of a list."""
     path = (*expression.selector.path, str(key))
     if expression.default_name:
         yield _Name(expression.default_name, value=key) if in_map else _Name(expression.default_name, path=path)
@@ -219,7 +220,7 @@ def _bound(expression: grammar.Quantified, in_map: bool, key: str | int) -> Iter
 
 
 def _step(value: _Value, name: str, path: tuple[str, ...], part: int) -> _Value | None:
-    """What `value` holds under `name`; None if it is a map, `name` is the last of the path, and it is not there."""
+    """Return what `value` holds under `name`, or None if it is a map without it and the path ends there."""
     where = f"error finding value in datum: {_pointer(path)}"
     match value.sort:
         case "struct":
@@ -244,7 +245,7 @@ def _step(value: _Value, name: str, path: tuple[str, ...], part: int) -> _Value 
 
 def _field(value: _Value, name: str) -> _Value | None:
     if value.shape is None:
-        # Either a datum without a shape, or a time, whose fields are its own affair.
+        # Either a datum without a shape, or a time, whose fields Go does not export.
         return _Value(value.raw[name]) if value.top and name in value.raw else None
     declared = value.shape.by_name.get(name)
     if declared is None:
@@ -307,7 +308,7 @@ def _contains(match: grammar.Match, value: _Value) -> bool:
 
 
 def _equal_if_comparable(text: str, item: _Value) -> bool:
-    """In a list of anything, an element that the text cannot be converted to is one that differs."""
+    """Return whether the element equals the text. One to whose type the text cannot be converted is not equal."""
     try:
         return item.sort in COMPARABLE and bool(convert(item.sort, text) == item.raw)
     except FilterProblem:

@@ -1,8 +1,8 @@
-"""The language of list filters: its grammar, its tree, and what is said of an expression that does not follow it.
+"""The language of list filters: its grammar, its tree, and the errors for expressions that do not follow it.
 
 The grammar is LALR(1) for lark. White space separates words here, so it belongs to the tokens: an `and` is white space,
-the word, white space. Each token is declared as the pieces it is made of. From those come its pattern and, when an
-expression breaks off inside or before it, what go-bexpr lists as expected there.
+the word, white space. Each token is declared as the pieces it is made of. They give its pattern. They also give what
+go-bexpr lists as expected when an expression breaks off inside or before the token.
 """
 
 import functools
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from lark import Lark, Token
 
 MAX_LENGTH = 4096  # characters of an expression
-MAX_DEPTH = 100  # and, or, not, any and all inside each other
+MAX_DEPTH = 100  # `and`, `or`, `not`, `any` and `all` inside each other
 
 
 SHOWN_PLACES = 400
 
 
 class SyntaxProblem(ValueError):
-    """An expression that is none. The text begins with `line:column (offset)`, as go-bexpr's does."""
+    """A text that is not an expression. The message begins with `line:column (offset)`, as go-bexpr's does."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Match:
-    """One comparison; `value` is "" for the operators that take none."""
+    """One comparison. `value` is "" for the operators that take none."""
 
     selector: Selector
     operator: str
@@ -58,7 +58,7 @@ class Not:
 
 @dataclass(frozen=True)
 class Combination:
-    """All (`and`) or any (`or`) of the operands, asked from left to right and no further than needed."""
+    """All (`and`) or any (`or`) of the operands, evaluated from left to right and no further than needed."""
 
     every: bool
     operands: tuple["Expression", ...]
@@ -83,7 +83,7 @@ Expression: TypeAlias = Match | Not | Combination | Quantified
 
 @dataclass(frozen=True)
 class _Piece:
-    """What `pattern` matches, repeated as in a regular expression; `shown` is go-bexpr's name for one of it."""
+    """A part of a token: what `pattern` matches, repeated as in a regex. `shown` is go-bexpr's name for one of it."""
 
     pattern: str
     shown: str
@@ -91,7 +91,7 @@ class _Piece:
 
     @property
     def regex(self) -> str:
-        # Possessive: what was taken is never given back, or `not  in` would look ahead from between its spaces.
+        # Possessive: a match is never given back. Otherwise `not  in` would look ahead from between its two spaces.
         return f"(?:{self.pattern}){self.repeat}{self.repeat and '+'}"
 
 
@@ -110,11 +110,11 @@ _Pieces: TypeAlias = tuple[_Piece, ...]
 
 
 def _words(*words: str) -> _Pieces:
-    """Words with white space before, between and behind them."""
+    """Return the pieces of words with white space before, between and behind them."""
     return (_SPACE, *(piece for each in words for piece in (_word(each), _SPACE)))
 
 
-# Each way a token may be written.
+# The ways in which each token may be written.
 _TOKENS: dict[str, tuple[_Pieces, ...]] = {
     "_LEAD": ((_SPACE,),),
     "_TRAIL": ((_SPACE,),),
@@ -147,7 +147,7 @@ _TOKENS: dict[str, tuple[_Pieces, ...]] = {
     "NAME": ((_LETTER, _NAME_REST),),
     "DOT_NAME": ((_word("."), _LETTER, _NAME_REST),),
     "DOT_NUMBER": ((_word("."), _DIGITS),),
-    # Letters and numbers of any script: that is \w, which has the underscore too, as it should.
+    # Letters and numbers of any script are \w, which has the underscore too, as go-bexpr allows.
     "POINTER": ((_word('"'), _Piece(r"/[\w\-.~:|]+", '"/"', "*"), _word('"')),),
     "STRING": (
         (_word('"'), _Piece('[^"]', ".", "*"), _word('"')),
@@ -198,7 +198,7 @@ def _pattern(name: str) -> str:
 
 @functools.cache
 def _parser() -> "Lark":
-    """Built at the first filter: lark costs more to import than everything else a list needs."""
+    """Return the parser, built at the first filter: lark costs more to import than everything else a list needs."""
     from lark import Lark
 
     terminals = (
@@ -208,7 +208,7 @@ def _parser() -> "Lark":
 
 
 def parse(text: str) -> Expression:
-    """The tree of an expression. Raises SyntaxProblem."""
+    """Return the tree of an expression. Raises SyntaxProblem."""
     from lark import Token, UnexpectedInput
 
     if len(text) > MAX_LENGTH:
@@ -226,7 +226,7 @@ def parse(text: str) -> Expression:
 
 
 def _build(text: str, tree: Any) -> Expression:
-    """The tree of ours for lark's, from the leaves up, without recursion."""
+    """Return our tree for lark's, built from the leaves up, without recursion."""
     built: dict[int, Any] = {}
     for subtree in tree.iter_subtrees():
         children = [built.get(id(child), child) for child in subtree.children]
@@ -239,7 +239,7 @@ def _build(text: str, tree: Any) -> Expression:
 
 def _selector(text: str, first: "Token", *rest: "Token") -> Selector:
     if first.type == "POINTER":
-        # As a JSON pointer, whose escapes are ~1 and ~0; "" is the one of a single empty name.
+        # A JSON pointer (RFC 6901), whose escapes are ~1 and ~0. The pointer "" is one empty name here.
         names = str(first)[1:-1].split("/")
         return Selector(tuple(name.replace("~1", "/").replace("~0", "~") for name in names[1:] or names), pointer=True)
     return Selector((str(first), *(_unquoted(text, each) if each.type == "STRING" else str(each)[1:] for each in rest)))
@@ -278,7 +278,7 @@ def _quantified(
 
 
 def _binding(_text: str, first: str, second: str = "") -> tuple[str, str, str]:
-    """The names of a key or element as it comes, of the key or index, and of the value; `_` binds nothing."""
+    """Return the names of the key or element, of the key or index, and of the value. `_` binds nothing."""
     if not second:
         return str(first), "", ""
     return "", "" if first == "_" else str(first), "" if second == "_" else str(second)
@@ -304,7 +304,7 @@ def _complain(text: str, tokens: list["Token"]) -> NoReturn:
     for token in tokens:
         if token.type == "STRING":
             _unquoted(text, token)
-    # Replayed, as finding out that a token does not fit may have left the parser further on.
+    # The tokens are replayed, because the parser may have moved on before it found that the next one does not fit.
     session: Any = _parser().parse_interactive("")
     for token in tokens:
         session.feed_token(token)
@@ -330,7 +330,7 @@ def _complain(text: str, tokens: list["Token"]) -> NoReturn:
 
 
 def _stops(way: _Pieces, text: str, at: int) -> Iterator[tuple[int, str]]:
-    """Where each piece of a token that begins at `at` could have gone on, and with what."""
+    """Yield where each piece of a token that begins at `at` could have gone on, and go-bexpr's name for the piece."""
     for piece in way:
         found = re.compile(piece.regex).match(text, at)
         end = found.end() if found else at
@@ -362,7 +362,10 @@ def _complain_of_a_rule(text: str, at: int, last: str, accepted: set[str]) -> No
 
 
 def _problem(text: str, at: int, message: str) -> SyntaxProblem:
-    """The place counts from 1; the offset is in bytes, and a line break is column 0 of the line it begins."""
+    """Return the error with its place, as go-bexpr counts: lines and columns from 1, the offset in bytes.
+
+    A line break is column 0 of the line that it begins.
+    """
     before = text[: at + 1]
     line, column = 1 + before.count("\n"), at - before.rfind("\n")
     offset = len(text[:at].encode("utf-8", "surrogatepass"))
@@ -370,5 +373,5 @@ def _problem(text: str, at: int, message: str) -> SyntaxProblem:
 
 
 def _place(number: int) -> str:
-    """Clients look for status codes in error texts: a place beyond the first 399 is said to be beyond."""
+    """Return the number as text, above 399 as `399+`: clients search error texts for status codes."""
     return str(number) if number < SHOWN_PLACES else f"{SHOWN_PLACES - 1}+"

@@ -1,6 +1,6 @@
-"""How a filter compares: the text in an expression as a value of the field's type, and regular expressions.
+"""Convert the text in an expression to a value of the field's type, and compile regular expressions.
 
-Texts of errors are those of Go's strconv and regexp.
+The texts of errors are those of Go's strconv and regexp.
 """
 
 import functools
@@ -20,12 +20,12 @@ _BASES = (
     (8, re.compile(r"0[oO]?((?:_?[0-7])+)")),
     (10, re.compile(r"(0|[1-9](?:_?[0-9])*)")),
 )
-_BITS = {"int": 64, "int32": 64, "int64": 64, "uint64": 64}  # go-bexpr reads 64 bits whatever the field has
+_BITS = {"int": 64, "int32": 64, "int64": 64, "uint64": 64}  # go-bexpr reads 64 bits, also for a smaller field
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:inf|infinity)|nan", re.IGNORECASE)
 
-# RE2 and Go's regexp are by one author and find the same faults, but word them differently.
+# RE2 and Go's regexp find the same faults, but word them differently.
 _FAULTS = {
     "missing )": "missing closing )",
     "missing ]": "missing closing ]",
@@ -43,7 +43,7 @@ class FilterProblem(ValueError):
 
 
 def convert(sort: str, text: str) -> Any:
-    """`text` as a value of a field of that sort. Raises FilterProblem."""
+    """Return `text` as a value of a field of that sort. Raises FilterProblem."""
     readers: dict[str, Callable[[str], Any]] = {"bool": _bool, "float64": _float, "uint64": _unsigned}
     reader = readers.get(sort, _signed if sort in _BITS else str)
     try:
@@ -81,7 +81,7 @@ def _unsigned(text: str) -> int:
 
 
 def _magnitude(digits: str, function: str, text: str) -> int:
-    """Decimal, or as 0x, 0b, 0o or a leading 0 says, underscores between digits allowed."""
+    """Return a number without a sign: decimal, or with 0x, 0b, 0o or a leading 0. Digits may be separated by `_`."""
     for base, pattern in _BASES:
         found = pattern.fullmatch(digits)
         if found:
@@ -91,7 +91,7 @@ def _magnitude(digits: str, function: str, text: str) -> int:
 
 @functools.lru_cache(maxsize=64)
 def regex(pattern: str) -> Any:
-    """The compiled expression; its `search` takes bytes. Raises FilterProblem."""
+    """Return the compiled expression, whose `search` takes bytes. Raises FilterProblem."""
     # Imported by name: the module has no types, and only a filter with `matches` needs it.
     re2 = importlib.import_module("re2")
     options = re2.Options()

@@ -1,4 +1,4 @@
-"""Claims in JSON: our own resource, and the parts of a volume's answer that show them as Nomad does."""
+"""Claims in JSON: our own resource, and the parts of a volume's answer in which Nomad shows them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,7 +28,7 @@ RENEW_REQUEST = Struct("claims.RenewRequest", (Field("LeaseSeconds", INT),))
 
 
 def from_body(body: Mapping[str, Any], *, namespace: str, volume_id: str) -> Claim:
-    """The claim that a body asks for."""
+    """Return the claim that a body asks for."""
     return Claim(
         namespace=namespace,
         volume_id=volume_id,
@@ -47,7 +47,7 @@ def from_body(body: Mapping[str, Any], *, namespace: str, volume_id: str) -> Cla
 
 
 def lost(item: Claim) -> dict[str, Any]:
-    """What a node is told of a claim that is not its own any more."""
+    """Return the entry of a registration's answer for a claim that is not the node's own any more."""
     return {
         "AllocationID": item.allocation_id,
         "Namespace": item.namespace,
@@ -57,7 +57,7 @@ def lost(item: Claim) -> dict[str, Any]:
 
 
 def claim(item: Claim) -> dict[str, Any]:
-    """One claim; `State` is `taken`, or how far it is on its way out, or `node lost`."""
+    """Return one claim. `State` is `taken`, or how far its release has come, or `node lost`."""
     return {
         "AccessMode": item.access_mode,
         "AllocationID": item.allocation_id,
@@ -85,7 +85,10 @@ def claim(item: Claim) -> dict[str, Any]:
 
 
 def shown(claims: Iterable[Claim]) -> dict[str, Any]:
-    """`ReadAllocs`, `WriteAllocs` and `Allocations` of a volume: past claims count, live and lost ones are shown."""
+    """Return `ReadAllocs`, `WriteAllocs` and `Allocations` of a volume.
+
+    The first two name past claims too. `Allocations` shows live and lost claims.
+    """
     found = list(claims)
     return {
         "ReadAllocs": {c.allocation_id: None for c in found if not c.writes},
@@ -95,7 +98,7 @@ def shown(claims: Iterable[Claim]) -> dict[str, Any]:
 
 
 def _allocation(item: Claim) -> dict[str, Any]:
-    """An allocation of a list, as Nomad shows one: ours are what an orchestrator told of itself."""
+    """Return a claim as an entry of Nomad's list of allocations, with the names that the orchestrator gave."""
     status = "lost" if item.node_lost else "running" if item.published else "pending"
     return {
         "ClientDescription": NODE_LOST if item.node_lost else "",

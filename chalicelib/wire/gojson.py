@@ -1,13 +1,12 @@
-"""Request bodies and answers as Go's encoding/json reads and writes them.
+"""Read request bodies and write answers as Go's encoding/json does.
 
-`decode` takes a body for what Nomad takes it for, down to the text of each refusal: it stops after the first value,
-finds keys in any case, ignores unknown ones, merges a repeated key into what the first one left, and takes null for
-"leave it as it is". Syntax comes first: a body that is broken anywhere before the end of its first value says so,
-whatever else is wrong. After that the first value of a wrong type is the one reported, except that an unreadable time
-or duration wins over it.
+`decode` reads a body as Nomad does, down to the text of each refusal. It stops after the first value, finds keys in any
+case, and ignores unknown ones. A repeated key is merged into the value of the first one, and null leaves a value as it
+is. An error of syntax before the end of the first value is reported before any other. Then the first value of a wrong
+type is reported, unless a time or duration cannot be read.
 
-Two differences. Null in a list of structs, which kills a Nomad agent, is refused with a text that names the element.
-And a number of more than 100 digits is cut short in the text that refuses it.
+There are two differences. Null in a list of structs, which makes a Nomad agent crash, is refused with a text that names
+the element. A number of more than 100 digits is cut short in the text that refuses it.
 """
 
 import codecs
@@ -22,11 +21,11 @@ from chalicelib.wire.kinds import Kind, Struct
 __all__ = ["BodyError", "decode", "encode"]
 
 _SHOWN_DIGITS = 100
-_INT64_DIGITS = 20  # of the longest 64-bit integer, sign included; the value of a longer text need not be known
+_INT64_DIGITS = 20  # of the longest 64-bit integer, sign included: a longer text is out of range
 
 
 def decode(body: bytes, shape: Struct) -> dict[str, Any]:
-    """The body's first value as `shape`: every declared field is there, and nothing else. Raises BodyError."""
+    """Return the body's first value as `shape`, with every declared field and nothing else. Raises BodyError."""
     if not body:
         raise BodyError("Request body is empty")
     decoder = _Decoder()
@@ -37,21 +36,25 @@ def decode(body: bytes, shape: Struct) -> dict[str, Any]:
 
 
 def encode(value: Any, *, pretty: bool = False) -> bytes:
-    """JSON as Nomad writes it: sorted keys, compact (or 4 spaces and a newline), `<>&` as they are.
+    """Return JSON as Nomad writes it: sorted keys, `<>&` as they are, compact or with 4 spaces and a newline.
 
-    The standard library raises TypeError for a Decimal. Keep floats out: Go's clients refuse `5.0` for an integer.
+    Keep floats out, since Go's clients refuse `5.0` for an integer. The standard library raises TypeError for a
+    Decimal.
     """
     separators = (",", ": ") if pretty else (",", ":")
     text = json.dumps(
         value, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=4 if pretty else None, separators=separators
     )
-    # Outside of strings these two cannot occur; Go escapes them for the sake of JavaScript.
+    # Both can only be in strings. Go escapes them, since they end a line in JavaScript.
     text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return text.encode("utf-8", _ESCAPE_SURROGATES) + (b"\n" if pretty else b"")
 
 
 class _Slice(list[Any]):
-    """A list that remembers what was cut off its end: a repeated key that lengthens it finds that again, as in Go."""
+    """A list that remembers the elements cut off its end.
+
+    A repeated key that lengthens the list finds them again, as in Go, where the slice's array still has them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class _Slice(list[Any]):
 
 
 class _Decoder:
-    """One decoding: where in the body it is, and the first refusal, which is reported at the end."""
+    """One decoding: its place in the body, and the first refusal, which is reported at the end."""
 
     def __init__(self) -> None:
         self.refusal: str | None = None
@@ -67,7 +70,7 @@ class _Decoder:
         self.where: list[str] = []
 
     def value(self, node: Node, kind: Kind, current: Any) -> Any:
-        """`node` as `kind`, over `current`, which is what the place already holds."""
+        """Return `node` as `kind`. `current` is the value before, into which an object or a list is merged."""
         if isinstance(kind, kinds.Pointer):
             if node == b"null":
                 return None
@@ -89,7 +92,7 @@ class _Decoder:
             return self._refuse("object", kind, current)
         held: dict[str, Any] = {} if current is None else current
         for key, member in node.members:
-            # A map's elements start anew even if the key is there already; only the map itself is kept.
+            # A map is kept, but its elements begin anew, even where the key is there already.
             held[unquote(key)] = self.value(member, kind.element, kinds.zero(kind.element))
         return held
 
@@ -140,7 +143,7 @@ class _Decoder:
 
     def _integer(self, node: bytes, kind: kinds.Integer | kinds.Duration, current: int) -> int:
         low, high = (kind.low, kind.high) if isinstance(kind, kinds.Integer) else (kinds.INT64.low, kinds.INT64.high)
-        # Go's unsigned parser takes no sign at all, so -0 is refused there and taken for signed ones.
+        # Go's parser of unsigned numbers accepts no sign at all, so it refuses -0, which the signed one accepts.
         plain = len(node) <= _INT64_DIGITS and node.removeprefix(b"-" if low < 0 else b"").isdigit()
         if plain and low <= int(node) <= high:
             return int(node)
@@ -152,7 +155,7 @@ class _Decoder:
         if not isinstance(node, bytes) or not node.startswith(b'"'):
             raise BodyError("Time.UnmarshalJSON: input is not a JSON string")
         try:
-            check_rfc3339(node[1:-1])  # escapes and all: Go does not resolve them here
+            check_rfc3339(node[1:-1])  # with its escapes, which Go does not resolve here
         except ValueError as exc:
             raise BodyError(str(exc)) from exc
         return node[1:-1].decode()
@@ -171,7 +174,7 @@ class _Decoder:
         return current
 
     def _place(self) -> str:
-        """Where we are, with indices, for the texts of our own: `Volumes[0].RequestedCapabilities[1]`."""
+        """Return the place with indices, for texts of our own: `Volumes[0].RequestedCapabilities[1]`."""
         return ".".join(self.where).replace(".[", "[")
 
 
@@ -183,7 +186,7 @@ _ESCAPE_SURROGATES = "moorage.escape-surrogates"
 
 
 def _escape_surrogates(error: UnicodeError) -> tuple[bytes, int]:
-    """A string from elsewhere may hold half a surrogate pair; Go writes such things as an escaped U+FFFD."""
+    """Replace half a surrogate pair, which a provider's text may have, by an escaped U+FFFD, as Go does."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return b"\\ufffd" * (error.end - error.start), error.end

@@ -1,4 +1,4 @@
-"""Quoted text as Go's strconv writes and reads it."""
+"""Quote and unquote text as Go's strconv does."""
 
 import re
 
@@ -18,7 +18,7 @@ _ESCAPE = re.compile(r'\\(?:([abfnrtv\\"])|([0-7]{3})|x([0-9a-fA-F]{2})|u([0-9a-
 
 
 def quote(text: str) -> str:
-    """Go's `%q`: between double quotes, with everything escaped that does not print."""
+    """Return the text between double quotes, with everything escaped that does not print (Go: `%q`)."""
     return '"' + "".join(_quoted(char) for char in text) + '"'
 
 
@@ -29,20 +29,20 @@ def _quoted(char: str) -> str:
     if char.isprintable():
         return char
     if code < 0x80 or 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code & 0xFF:02x}"  # the latter is how Python keeps a byte that is not UTF-8
+        return f"\\x{code & 0xFF:02x}"  # from 0xDC80 on: Python's surrogateescape for a byte that is not UTF-8
     if 0xD800 <= code <= 0xDFFF:
         return "\\ufffd"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def unquote(literal: str) -> str:
-    """The text of a literal between double quotes or backquotes; ValueError for one that Go does not take."""
+    """Return the text of a literal between double quotes or backquotes. Raises ValueError where Go refuses it."""
     inner = literal[1:-1]
     if literal[:1] == "`":
         return inner.replace("\r", "")
     if "\\" not in inner and "\n" not in inner:
         return inner
-    # In bytes, since \x and octal escapes may spell UTF-8, or what is none.
+    # In bytes, since \x and octal escapes may give UTF-8 byte by byte, or bytes that are not UTF-8.
     parts, at = bytearray(), 0
     while at < len(inner):
         if inner[at] != "\\":

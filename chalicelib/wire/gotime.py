@@ -1,4 +1,4 @@
-"""Times and durations as Go's time package reads them, with its error texts, which are all raised as ValueError."""
+"""Read times and durations as Go's time package does. Its error texts are raised as ValueError."""
 
 import calendar
 import re
@@ -12,15 +12,15 @@ _LIMIT = 1 << 63
 
 
 def check_rfc3339(value: bytes) -> None:
-    """Raise ValueError with Go's text unless Go would take `value` for a time.
+    """Raise ValueError with Go's text unless Go accepts `value` as a time.
 
-    Go is laxer than the RFC: a comma before the fraction, one digit for the hour, and an offset of 24 hours all pass.
+    Go accepts more than RFC 3339: a comma before the fraction, one digit for the hour, and an offset of 24 hours.
     """
     _TimeReader(value).read()
 
 
 class _TimeReader:
-    """Walks the layout element by element, as the error texts name the element that did not fit."""
+    """A reader that follows the layout element by element, since the error texts name the element that did not fit."""
 
     def __init__(self, value: bytes) -> None:
         self.whole = value
@@ -87,7 +87,7 @@ class _TimeReader:
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds of a Go duration like `1h30m` or `-1.5s`. ValueError, with Go's text, for anything else."""
+    """Return the nanoseconds of a Go duration like `1h30m` or `-1.5s`. Raises ValueError with Go's text."""
     rest = text[1:] if text[:1] in ("-", "+") else text
     if rest == "0":
         return 0
@@ -105,12 +105,12 @@ def parse_duration(text: str) -> int:
 
 
 def _term(text: str, rest: str, at: int) -> tuple[int, int]:
-    """Nanoseconds of the number and unit at `at`, and where the next one starts."""
+    """Return the nanoseconds of the number and unit at `at`, and where the next number starts."""
     number = _NUMBER.match(rest, at)
     if number is None or not (number[1] or number[3]):
         raise _bad_duration("invalid duration", text)
     significant = number[1].lstrip("0")
-    # 2**63 has 19 digits; what has more is not converted, since int() of a long text is slow.
+    # 2**63 has 19 digits. A longer number is not converted, since int() of a long text is slow.
     whole = int(significant or "0") if len(significant) <= 19 else _LIMIT + 1
     unit = _UNIT.match(rest, number.end())
     name = unit.group() if unit else ""
@@ -130,7 +130,10 @@ def _bad_duration(problem: str, text: str) -> ValueError:
 
 
 def _fraction(digits: str, unit: int) -> int:
-    """Nanoseconds of a fraction of a unit. In floating point, as Go does it: the last nanosecond depends on that."""
+    """Return the nanoseconds of a fraction of a unit.
+
+    They are computed in floating point, as in Go, since the last nanosecond depends on that.
+    """
     value, scale = 0, 1.0
     for digit in digits:
         longer = value * 10 + int(digit)
@@ -147,7 +150,7 @@ def _days_in(month: int, year: int) -> int:
 
 
 def _quote(value: bytes) -> str:
-    """Go's quoting inside the time package: everything but printable ASCII byte by byte in hexadecimal."""
+    """Return the bytes as Go's time package quotes them: each that is not printable ASCII in hexadecimal."""
     parts = []
     for byte in value:
         char = chr(byte)

@@ -1,7 +1,7 @@
-"""JSON text into a tree, with the grammar, the limits and the error texts of Go's encoding/json.
+"""Read JSON text into a tree, with the grammar, the limits and the error texts of Go's encoding/json.
 
-A scalar stays the bytes it was written with: what is never looked at is never converted, and a number keeps its
-spelling for the error texts. Nothing recurses, so nesting costs memory only, and each byte is looked at a bounded
+A scalar is kept as the bytes that it was written with. So a value that is never used is never converted, and error
+texts show a number as it was written. Nothing recurses, so nesting costs memory only. Each byte is read a bounded
 number of times.
 """
 
@@ -16,7 +16,7 @@ MAX_DEPTH = 10_000  # Go's own limit
 
 
 class BodyError(ValueError):
-    """The body of a request is not what was asked for; `text` is the answer, in Go's words where Go has any."""
+    """A request body that does not fit. `text` is the answer, in Go's words where Go has a text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -32,7 +32,7 @@ class Array:
 
 @dataclass(slots=True)
 class Object:
-    """A JSON object: its members in order, repeated keys included. Keys are as written, quotes and all."""
+    """A JSON object: its members in order, repeated keys included. Keys are as written, with their quotes."""
 
     members: list[tuple[bytes, "Node"]]
 
@@ -40,7 +40,7 @@ class Object:
 Node: TypeAlias = bytes | Array | Object
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
-# Possessive throughout: a scalar that is not one fails after one pass over it.
+# All patterns are possessive, so a broken scalar fails after one pass over it.
 _STRING_START = rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
 _STRING = re.compile(_STRING_START + rb'"')
 _BROKEN_STRING = re.compile(_STRING_START)
@@ -51,12 +51,12 @@ _WORDS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 
 
 def parse(body: bytes) -> Node:
-    """The first JSON value of `body`; whatever follows it is not looked at. Raises BodyError."""
+    """Return the first JSON value of `body`. What follows it is not read. Raises BodyError."""
     return _Parser(body).run()
 
 
 def unquote(literal: bytes) -> str:
-    """The text of a string literal as Go reads it: what is not UTF-8 or not a surrogate pair becomes U+FFFD."""
+    """Return the text of a string literal as Go reads it, with U+FFFD for broken UTF-8 and half surrogate pairs."""
     text = literal[1:-1].decode("utf-8", _BYTE_BY_BYTE)
     return _ESCAPE.sub(_unescape, text) if "\\" in text else text
 
@@ -82,14 +82,14 @@ class _Parser:
                 return closed
 
     def _peek(self) -> bytes:
-        """The next byte that is not white space, b"" at the end."""
+        """Move to the next byte that is not white space, and return it. At the end it is b""."""
         space = _SPACE.match(self.body, self.at)
         if space is not None:
             self.at = space.end()
         return self.body[self.at : self.at + 1]
 
     def _value(self) -> Node | None:
-        """A whole value, or None when one was opened whose first element is next."""
+        """Return a whole value, or None when a container was opened whose first element is next."""
         byte = self._peek()
         if byte not in (b"[", b"{"):
             return self._scalar(byte)
@@ -121,7 +121,7 @@ class _Parser:
         return key
 
     def _attach(self, node: Node) -> Node | None:
-        """Put `node` into the container around it, and close what ends there; the outermost value once it is whole."""
+        """Put `node` into the container around it, and close what ends there. Return the outermost value once whole."""
         while self.open:
             container = self.open[-1]
             if isinstance(container, Array):
@@ -153,7 +153,7 @@ class _Parser:
             return self._word(_WORDS[byte])
         else:
             found = _NUMBER.match(self.body, start)
-            # After a digit, a point or an exponent means that the pattern gave up on the rest of the number.
+            # A point or an exponent after the match means that the rest of the number is broken.
             if found is None or self.body[found.end() : found.end() + 1] in (b".", b"e", b"E"):
                 self._check_number(start, byte)
         if found is None:
@@ -179,7 +179,7 @@ class _Parser:
         return self._invalid(digits.end() if digits else at, "in \\u hexadecimal character escape")
 
     def _check_number(self, start: int, byte: bytes) -> None:
-        """Raise for a number that breaks off; one that is whole, or no number at all, is left to the caller."""
+        """Raise BodyError for a number that breaks off. A whole number, or none, is left to the caller."""
         found = _BROKEN_NUMBER.match(self.body, start)
         if found is None or found.end() == start:
             return
@@ -198,7 +198,7 @@ class _Parser:
 
 
 def _quote_byte(byte: int) -> str:
-    """A byte as Go names it in an error: between single quotes, taken for the code point of that number."""
+    """Return a byte as Go names it in an error: between single quotes, as the code point of that number."""
     if byte in b"'\"":
         return "'\\''" if byte == ord("'") else "'\"'"
     return f"'{quote(chr(byte))[1:-1]}'"
@@ -220,7 +220,7 @@ def _unescape(escape: re.Match[str]) -> str:
 
 
 def _one_mark_per_byte(error: UnicodeError) -> tuple[str, int]:
-    """Go replaces each byte of a broken sequence; Python's own `replace` puts one mark for the whole of it."""
+    """Replace each byte of a broken sequence, as Go does. Python's `replace` puts one mark for the whole sequence."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "\ufffd" * (error.end - error.start), error.end

@@ -1,7 +1,7 @@
-"""What a JSON value may be declared as: the Go types that the API's requests are made of, as data.
+"""The kinds of JSON values: the Go types of the API's requests, as data.
 
-A kind knows its Go type's name, which the error texts show, and its zero value, which is what an absent field decodes
-to. Absent and null maps, lists and pointers are None, so that they differ from empty ones.
+A kind has the name of its Go type, which the error texts show, and a zero value, to which an absent field decodes.
+Absent and null maps, lists and pointers are None, so that they differ from empty ones.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ ZERO_TIME = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Text:
-    """A string, or a named type of one."""
+    """A string, or a named type of string."""
 
     go_type: str = "string"
 
@@ -28,7 +28,7 @@ class Boolean:
 
 @dataclass(frozen=True)
 class Integer:
-    """An integer from `low` to `high`; a decimal point or an exponent is refused whatever the value."""
+    """An integer from `low` to `high`. A decimal point or an exponent is refused, even if the value is whole."""
 
     go_type: str
     low: int
@@ -37,21 +37,21 @@ class Integer:
 
 @dataclass(frozen=True)
 class Time:
-    """A time.Time: the RFC 3339 text as it was sent, checked."""
+    """A time.Time: its RFC 3339 text as it was sent, after a check."""
 
     go_type: str = "time.Time"
 
 
 @dataclass(frozen=True)
 class Duration:
-    """A time.Duration in nanoseconds, given as an integer or as a text like `1h30m`; "" is 0."""
+    """A time.Duration in nanoseconds, given as an integer or as a text like `1h30m`. "" is 0."""
 
     go_type: str = "time.Duration"
 
 
 @dataclass(frozen=True)
 class ListOf:
-    """A slice. In Go null may stand for any element; where Nomad would go down over that, `null_elements` is False."""
+    """A slice. In Go null may be any element. Where that would make Nomad crash, `null_elements` is False."""
 
     element: "Kind"
     null_elements: bool = True
@@ -63,7 +63,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class MapOf:
-    """A map with string keys; `name` if Go gives the map type one."""
+    """A map with string keys. `name` is the name of the map type, if Go gives it one."""
 
     element: "Kind"
     name: str = ""
@@ -86,7 +86,7 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a struct; `embedded` names the struct it is promoted from, which Go's error texts show."""
+    """A field of a struct. `embedded` names the struct that it is promoted from, which Go's error texts show."""
 
     name: str
     kind: "Kind"
@@ -95,14 +95,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Struct:
-    """A struct: fields are found by their exact name, or else whatever the case; other keys are ignored."""
+    """A struct. Fields are found by their exact name, or else in any case. Other keys are ignored."""
 
     go_type: str
     fields: tuple[Field, ...] = field(repr=False)
 
     @cached_property
     def name(self) -> str:
-        """The type's name without its package."""
+        """Return the type's name without its package."""
         return self.go_type.rpartition(".")[2]
 
     @cached_property
@@ -114,7 +114,7 @@ class Struct:
         return {each.name.translate(_FOLD): each for each in reversed(self.fields)}
 
     def find(self, key: str) -> Field | None:
-        """The field that Go would put the value of `key` into."""
+        """Return the field into which Go would put the value of `key`, or None."""
         return self.by_name.get(key) or self._by_folded_name.get(key.translate(_FOLD))
 
 
@@ -148,7 +148,7 @@ _ZEROES: dict[type, Callable[[], Any]] = {
 
 
 def zero(kind: Kind) -> Any:
-    """The value of something of this kind that was never set."""
+    """Return Go's zero value of this kind."""
     if isinstance(kind, Struct):
         return {each.name: zero(each.kind) for each in kind.fields}
     return _ZEROES[type(kind)]()

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from chalicelib.wire.shapes import NAMESPACE
 
-DEFAULT_DESCRIPTION: Final = "Default shared namespace"
-_HIDDEN: Final = frozenset({"Name", "CreateIndex", "ModifyIndex", "Hash"})
 FIELDS: Final = (
     "Capabilities",
     "ConsulConfiguration",
@@ -24,7 +22,7 @@ FIELDS: Final = (
 
 
 def namespace(name: str, body: Mapping[str, Any], *, create_index: int, modify_index: int) -> dict[str, Any]:
-    """One namespace; `body` is what `stored` made of a request."""
+    """Return one namespace. `body` is what `stored` returned for a request."""
     shown: dict[str, Any] = {field: body.get(field) for field in FIELDS}
     shown["Description"] = shown["Description"] or ""
     shown["Quota"] = shown["Quota"] or ""
@@ -34,7 +32,7 @@ def namespace(name: str, body: Mapping[str, Any], *, create_index: int, modify_i
 
 
 def stored(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a decoded request."""
+    """Return the fields of a decoded request that are stored."""
     return {field: body[field] for field in FIELDS if field in body and body[field] not in (None, "")}
 
 

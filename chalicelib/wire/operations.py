@@ -6,7 +6,7 @@ from chalicelib.domain.operation import Operation
 
 
 def operation(found: Operation) -> dict[str, Any]:
-    """One operation; times in nanoseconds since the epoch, 0 for none. Its definition and secrets are never shown."""
+    """Return one operation, without definition and secrets. Times are in nanoseconds since the epoch, 0 for none."""
     return {
         "Attempt": found.attempt,
         "CreateTime": _ns(found.create_time),
@@ -34,7 +34,7 @@ def page(found: list[dict[str, Any]], next_token: str) -> dict[str, Any]:
 
 
 def _result(found: Operation) -> dict[str, Any] | None:
-    """What came of it: the index at which the change can be read, and a snapshot's ID."""
+    """Return the index at which the change can be read, and the ID of a snapshot, or None without a result."""
     if not found.result:
         return None
     return {"Index": int(found.result.get("index") or 0), "SnapshotID": str(found.result.get("id") or "")}

@@ -1,8 +1,8 @@
 """Plugins and nodes in Nomad's JSON.
 
-Where Nomad runs a plugin by a job, here it runs behind bridges. Clients that show a plugin's jobs and allocations are
-shown its bridges: one job `csi-<plugin>`, and an allocation for each instance, under an ID that stays the same as long
-as the plugin is on that node.
+Nomad runs a plugin as a job. Here it runs behind bridges, which are shown where clients expect jobs and allocations:
+one job `csi-<plugin>`, and an allocation for each instance. Its ID stays the same as long as the plugin is on that
+node.
 """
 
 import uuid
@@ -16,7 +16,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 
 def stub(item: Plugin) -> dict[str, Any]:
-    """The entry of a list."""
+    """Return the entry of a list."""
     return {
         "ControllerRequired": item.controller_required,
         "ControllersExpected": item.controllers_expected,
@@ -31,7 +31,7 @@ def stub(item: Plugin) -> dict[str, Any]:
 
 
 def plugin(item: Plugin, instances: Sequence[Instance], *, allocations: bool = True) -> dict[str, Any]:
-    """The answer of a read, with every instance under its node's ID."""
+    """Return the answer of a read, with every instance under its node's ID."""
     times = [i.update_time for i in instances] or [0]
     return stub(item) | {
         "Allocations": [_allocation(i) for i in instances] if allocations else None,
@@ -46,7 +46,7 @@ def plugin(item: Plugin, instances: Sequence[Instance], *, allocations: bool = T
 
 
 def node_stub(item: Node) -> dict[str, Any]:
-    """The entry of a list of nodes: a machine with a bridge."""
+    """Return the entry of a list of nodes."""
     return {
         "Address": item.address.rpartition(":")[0],
         "CreateIndex": item.create_index,
@@ -68,7 +68,7 @@ def node_stub(item: Node) -> dict[str, Any]:
 
 
 def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
-    """One node with its plugins."""
+    """Return one node with its plugins."""
     body = node_stub(item)
     return body | {
         "Attributes": {"moorage.bridge.address": item.address, "moorage.bridge.version": item.bridge_version},
@@ -77,8 +77,8 @@ def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
         "HTTPAddr": "",
         "Links": None,
         "Meta": {},
-        # What a node has for jobs: nothing is known of it. The CLI takes numbers for granted and crashes without them:
-        # older releases those of Resources and Reserved, newer ones those of NodeResources and ReservedResources.
+        # What a node has for jobs is not known. But the CLI crashes without numbers: older releases read those of
+        # Resources and Reserved, newer ones those of NodeResources and ReservedResources.
         "NodeResources": {
             "Cpu": {"CpuShares": 0, "ReservableCpuCores": None, "TotalCpuCores": 0},
             "Devices": None,
@@ -100,7 +100,7 @@ def node(item: Node, instances: Mapping[str, Instance]) -> dict[str, Any]:
 
 
 def purged(index: int) -> dict[str, Any]:
-    """The answer to a purge of a node, which makes no evaluations."""
+    """Return the answer to a purge of a node, which makes no evaluations."""
     return {"EvalCreateIndex": 0, "EvalIDs": None, "NodeModifyIndex": index}
 
 
@@ -114,7 +114,7 @@ def _allocation_id(item: Instance) -> str:
 
 
 def _allocation(item: Instance) -> dict[str, Any]:
-    """An instance as a client expects an allocation in a list."""
+    """Return an instance as an entry of Nomad's list of allocations."""
     job, status = f"csi-{item.plugin_id}", "running" if item.healthy else "failed"
     task: dict[str, Any] = {
         "State": "running" if item.healthy else "dead",

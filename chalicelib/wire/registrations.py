@@ -1,6 +1,6 @@
-"""The messages of bridges in JSON (docs/interfaces.md, section 4): registrations, farewells and what is answered.
+"""The messages of bridges in JSON (docs/interfaces.md, section 4): registrations, farewells and their answers.
 
-The tables say what each key holds. Other keys are ignored, so a newer bridge may say more.
+The tables declare the value of each key. Other keys are ignored, so a newer bridge may send more.
 """
 
 import json
@@ -22,7 +22,7 @@ _REQUIRED: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a key holds: `refusal` follows the key's name when it does not fit, `default` stands for null or absence."""
+    """The value of a key. `default` replaces null or an absent value. `refusal` follows the key's name in an error."""
 
     fits: Callable[[Any], bool]
     refusal: str
@@ -30,12 +30,12 @@ class Value:
 
 
 def _is_count(value: Any) -> bool:
-    """Whether JSON's value is an integer: for Python a bool is one, too."""
+    """Return whether a JSON value is an integer. In Python a bool is an int, too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_seconds(value: Any) -> bool:
-    """Whether JSON's value is a time: JSON as Python reads it also has NaN and Infinity."""
+    """Return whether a JSON value is a number of seconds. Python's JSON also has NaN and Infinity."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
@@ -87,7 +87,7 @@ TOPOLOGY: Final[Mapping[str, Value]] = {"Segments": OBJECT}
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a message; raises RequestError 400."""
+    """Return the JSON object of a message. Raises RequestError 400."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as exc:
@@ -98,21 +98,21 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def certificate(message: Mapping[str, Any]) -> str:
-    """Return the certificate (PEM) that a registration names, and look at nothing else of it."""
+    """Return the certificate (PEM) of a registration, without reading anything else of it."""
     return str(_checked(message.get("CertificatePEM"), ID, "CertificatePEM"))
 
 
 def farewell(message: Mapping[str, Any], node_id: str) -> Farewell:
-    """Return the farewell of a node's bridge; raises RequestError that names the field."""
+    """Return the farewell of a node's bridge. Raises RequestError, which names the field that does not fit."""
     said = _read(message, FAREWELL)
     _check_node(said, node_id)
     return Farewell(said["InstanceID"], said["Sequence"])
 
 
 def registration(message: Mapping[str, Any], node_id: str, *, serial: str) -> Registration:
-    """Return a node's registration; `serial` is of the certificate that signed it.
+    """Return a node's registration. `serial` is that of the certificate that signed it.
 
-    Raises RequestError: 426 for a protocol that is too old or too new, else 400 that names the field.
+    Raises RequestError: 426 for a protocol that is too old or too new, else 400, which names the field.
     """
     _check_protocol(_checked(message.get("Protocol"), NUMBER, "Protocol"))
     said = _read(message, REGISTRATION)
@@ -203,7 +203,7 @@ def _segments(topology: Mapping[str, Any], where: str) -> dict[str, str] | None:
 
 
 def _read(message: Mapping[str, Any], table: Mapping[str, Value], where: str = "") -> dict[str, Any]:
-    """Return the value of every key in the table; raises RequestError that names the first that does not fit."""
+    """Return the value of every key in the table. Raises RequestError, which names the first that does not fit."""
     return {key: _checked(message.get(key), value, where + key) for key, value in table.items()}
 
 

@@ -33,13 +33,13 @@ FUZZY_REQUEST: Final = Struct(
 
 
 def unknown_context(context: str) -> str:
-    """The text that refuses a context."""
+    """Return the text that refuses a context."""
     names = " ".join(CONTEXTS)
     return f"context must be one of [{names}] or 'all' for all contexts; got \"{context}\""
 
 
 def answer(index: int, matches: Mapping[str, Any], truncations: Mapping[str, bool]) -> dict[str, Any]:
-    """The body of either search."""
+    """Return the answer of either search."""
     return {
         "Index": index,
         "KnownLeader": True,
@@ -51,5 +51,5 @@ def answer(index: int, matches: Mapping[str, Any], truncations: Mapping[str, boo
 
 
 def fuzzy_match(found: str, scope: Sequence[str] = ()) -> dict[str, Any]:
-    """One match; `scope` names the object it belongs to, or the one whose name it is."""
+    """Return one match. `scope` names the object that it belongs to, or the one whose name it is."""
     return {"ID": found, "Scope": list(scope)} if scope else {"ID": found}

@@ -1,7 +1,7 @@
-"""The bodies of the API's requests, declared; names and types are those of recordings and of Nomad's public Go client.
+"""The declared bodies of the API's requests. Names and types are those of recordings and of Nomad's public Go client.
 
-Package `structs` is what Nomad's error texts say. What a client may send but this service never reads (the allocations
-in a volume) is declared as far as its outer type goes.
+Nomad's error texts name the package `structs`. What a client may send but this service never reads (the allocations in
+a volume) is declared by its outer type only.
 """
 
 from chalicelib.wire.kinds import (

@@ -1,4 +1,4 @@
-"""Snapshots and external volumes in Nomad's JSON; what a provider answers has index 0 and no known leader."""
+"""Snapshots and external volumes in Nomad's JSON. A provider's answers have index 0 and no known leader."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from chalicelib.domain.external import ExternalVolume, Snapshot
 
 
 def snapshot(item: Snapshot, plugin_id: str = "") -> dict[str, Any]:
-    """One snapshot; in a list it names its plugin, in the answer of a create it does not."""
+    """Return one snapshot. In a list it names its plugin, in the answer of a create it does not."""
     return {
         "CreateTime": item.create_time,
         "ExternalSourceVolumeID": item.source,
@@ -23,7 +23,7 @@ def snapshot(item: Snapshot, plugin_id: str = "") -> dict[str, Any]:
 
 
 def external(item: ExternalVolume) -> dict[str, Any]:
-    """One volume of the provider."""
+    """Return one volume of the provider."""
     return {
         "CapacityBytes": item.capacity,
         "CloneID": item.clone_id,

@@ -1,7 +1,7 @@
-"""Volumes in Nomad's JSON, and back. Every wire name of a volume lives here.
+"""Write volumes in Nomad's JSON, and read them. wire/shapes.py declares the requests, wire/claims.py shows the claims.
 
-What clients depend on (recorded from a real Nomad): secrets are always null, mount flags are shown as `[REDACTED]`, a
-volume's answer after a write is the request's volume with what the provider decided, not yet with its plugin's
+Clients depend on this (recorded from a real Nomad): secrets are always null, and mount flags are shown as
+`[REDACTED]`. The answer of a write is the request's volume with what the provider decided, not yet with its plugin's
 counts.
 """
 
@@ -31,7 +31,7 @@ FILTER_SHAPE = Struct(
 
 
 def volume(item: Volume, plugin: Plugin | None, claims: Sequence[Claim] = ()) -> dict[str, Any]:
-    """The answer of a read; without `plugin` the counts are 0, as after a write."""
+    """Return the answer of a read. Without `plugin` the counts are 0, as after a write."""
     body = _common(item, plugin) | {
         "Capacity": item.definition.capacity,
         "CloneID": item.definition.clone_id,
@@ -52,12 +52,12 @@ def volume(item: Volume, plugin: Plugin | None, claims: Sequence[Claim] = ()) ->
 
 
 def stub(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
-    """The entry of a list."""
+    """Return the entry of a list."""
     return _common(item, plugin) | {"CurrentReaders": item.readers, "CurrentWriters": item.writers}
 
 
 def filter_datum(item: Volume, plugin: Plugin | None, held: Sequence[Claim] = ()) -> dict[str, Any]:
-    """What a filter sees: every field of the answers, and the stored claims; never a secret or a mount flag."""
+    """Return what a filter sees: every field of the answers, and the stored claims, but no secret and no mount flag."""
     claims = {
         "ReadClaims": {c.allocation_id: None for c in held if not c.writes},
         "WriteClaims": {c.allocation_id: None for c in held if c.writes},
@@ -94,12 +94,12 @@ def _common(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
 
 
 def written(index: int, volumes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The answer of a register or create."""
+    """Return the answer of a register or create."""
     return {"Index": index, "KnownLeader": True, "LastContact": 0, "NextToken": "", "Volumes": volumes, "Warnings": ""}
 
 
 def from_body(body: Mapping[str, Any], *, namespace: str) -> tuple[Volume, dict[str, str]]:
-    """The volume of one element of `Volumes`, as the codec decoded it, and its secrets, which go their own way."""
+    """Return the volume of one decoded element of `Volumes`, and its secrets, which are kept apart from it."""
     item = Volume(
         namespace=body["Namespace"] or namespace,
         id=body["ID"],
@@ -130,8 +130,9 @@ def from_body(body: Mapping[str, Any], *, namespace: str) -> tuple[Volume, dict[
 
 
 def secrets_header(value: str) -> dict[str, str]:
-    """The pairs of `X-Nomad-CSI-Secrets: k=v,k2=v2`; what is no pair is ignored, since clients send the header
-    everywhere.
+    """Return the pairs of `X-Nomad-CSI-Secrets: k=v,k2=v2`.
+
+    What is no pair is ignored, since clients send the header everywhere.
     """
     pairs = (part.partition("=") for part in value.split(",")) if value else ()
     return {key.strip(): rest.strip() for key, found, rest in pairs if found and key.strip()}

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,7 +53,8 @@ class System:
     _emulator: Emulator | None = None
     _emulator_failures: int = 0
     _audit: CrashAudit = field(init=False)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _stop: bool = False
+    """Set by the signal handler. Not an Event: the handler may run while this thread holds a lock that `set` needs."""
     _api: str = ""
     """The API's address at the emulator."""
 
@@ -78,7 +78,7 @@ class System:
                 except _StopRequest:
                     pass
                 except say.Trouble as exc:
-                    if not self._stop.is_set():  # Ctrl-C also ends the programs that this process waits for
+                    if not self._stop:  # Ctrl-C also ends the programs that this process waits for
                         say.trouble(str(exc))
                         code = 1
                 finally:
@@ -86,10 +86,10 @@ class System:
         return code
 
     def _ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stop.set()
+        self._stop = True
 
     def _check_for_stop(self) -> None:
-        if self._stop.is_set():
+        if self._stop:
             raise _StopRequest
 
     def _make_folders(self) -> None:
@@ -215,7 +215,10 @@ class System:
             )
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.25):
+        while True:
+            clock.sleep(0.25)
+            if self._stop:  # before anything is restarted: Ctrl-C reaches the children, too
+                return
             self._restart_emulator()
             self._children.restart_ended()
             self._audit.run_if_possible()

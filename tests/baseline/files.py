@@ -1,4 +1,7 @@
-"""A baseline's files: rows as DynamoDB has them, what the provider had, messages and answers; one thing on a line."""
+"""Read and write a baseline's files: rows as DynamoDB has them, the provider's storage, messages and answers.
+
+Each row, message and answer is on a line of its own.
+"""
 
 import base64
 import hashlib
@@ -13,13 +16,13 @@ from chalicelib.store.tables import TABLES
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "baseline"
 WRITTEN: Final = (*TABLES, "provider", "messages")
-"""What a version wrote, which is never changed afterwards; `answers` is what today's version says about it."""
+"""The files that a version wrote, which are never changed afterwards. `answers` has today's answers about them."""
 Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and its answer, at a moment of the control plane's clock; `json` is the body if it is JSON."""
+    """One request and its answer, at a moment of the control plane's clock. `json` is the body if it is JSON."""
 
     at: float
     method: str
@@ -41,32 +44,32 @@ class Exchange:
 
 @dataclass
 class Baseline:
-    """Everything of one version. `moment` is when the rows were read, in seconds since the epoch."""
+    """The files of one version. `moment` is when the rows were read, in seconds since the epoch."""
 
     version: str
     moment: float
     rows: dict[str, list[Item]] = field(default_factory=dict)
     provider: dict[str, Any] = field(default_factory=dict)
-    """What the provider had then (tests/fakes/provider.py)."""
+    """The provider's storage at that moment (tests/fakes/provider.py)."""
     trust: Item = field(default_factory=dict)
-    """The one row that bridges' first messages met."""
+    """The one row that was there when bridges sent their first messages."""
     first: list[Exchange] = field(default_factory=list)
-    """What bridges said at first, to a control plane without nodes."""
+    """The first messages of bridges, to a control plane without nodes."""
     later: list[Exchange] = field(default_factory=list)
-    """What bridges and `moorage mount` said after the rows were read."""
+    """The messages of bridges and of `moorage mount` after the rows were read."""
     repeats: list[Exchange] = field(default_factory=list)
     """The requests that had begun the open operations, sent again by their clients after the rows were read."""
     answers: list[Exchange] = field(default_factory=list)
-    """What every read of the API answers about the rows."""
+    """The answers of every read of the API about the rows."""
 
 
 def versions() -> list[str]:
-    """Every version that has a baseline, the oldest first."""
+    """Return every version that has a baseline, the oldest first."""
     return sorted((path.name for path in FOLDER.iterdir()), key=lambda name: [int(part) for part in name.split(".")])
 
 
 def read(version: str) -> Baseline:
-    """The baseline as it is in the tree."""
+    """Return the baseline of a version from the tree."""
     folder = FOLDER / version
     provider, messages = _load(folder / "provider.json"), _load(folder / "messages.json")
     return Baseline(
@@ -81,7 +84,7 @@ def read(version: str) -> Baseline:
 
 
 def write(baseline: Baseline, folder: Path) -> None:
-    """Write a new baseline; raises FileExistsError if there is one: what a version wrote is never written again."""
+    """Write a new baseline. Raises FileExistsError if there is one, since the files of a version never change."""
     folder.mkdir(parents=True)
     for table in TABLES:
         items = sorted(baseline.rows[table], key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
@@ -97,7 +100,7 @@ def write_answers(baseline: Baseline, folder: Path) -> None:
 
 
 def digest(version: str) -> str:
-    """Of all that the version wrote."""
+    """Return the SHA-256 (hex) of all files that the version wrote."""
     whole = hashlib.sha256()
     for name in WRITTEN:
         whole.update((FOLDER / version / f"{name}.json").read_bytes())
@@ -113,7 +116,7 @@ def _load(path: Path) -> Any:
 
 
 def _save(path: Path, content: Any) -> None:
-    """JSON with each element of a list on a line of its own, so that a difference can be read."""
+    """Write JSON with each element of a list on a line of its own, so that a diff can be read."""
     if isinstance(content, list):
         text = _lines(content)
     else:
@@ -134,7 +137,7 @@ def _line(value: Any) -> str:
 
 
 def _packed(item: Mapping[str, Any]) -> Item:
-    """Binary values as text, sets in order, numbers as DynamoDB has them: without zeros at their end."""
+    """Return an item for JSON: binary values in base64, sets in order, numbers as DynamoDB has them (no last zeros)."""
     return {name: _in_text(*next(iter(value.items()))) for name, value in item.items()}
 
 
@@ -151,5 +154,5 @@ def _unpacked(item: Mapping[str, Any]) -> Item:
 
 
 def same_items(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether two lists of items are the same, in any order."""
+    """Return whether two lists of items are the same, in any order."""
     return sorted(_line(_packed(i)) for i in one) == sorted(_line(_packed(i)) for i in other)

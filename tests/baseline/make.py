@@ -1,7 +1,7 @@
-"""Makes the baseline of a version that is about to be released: `python -m tests.baseline.make 0.2.0`.
+"""Make the baseline of a version that is about to be released: `python -m tests.baseline.make 0.2.0`.
 
-What is there is never written again. `--answers 0.1.0` writes anew what today's version answers about the rows of a
-baseline: only for an answer that was changed on purpose, and to be looked at in the difference.
+A baseline is never written again. `--answers 0.1.0` writes only today's answers about its rows. Use it for an answer
+that was changed on purpose, and read the diff.
 """
 
 import contextlib
@@ -25,7 +25,10 @@ WAIT: Final = 1.0
 
 
 def make(version: str) -> Baseline:
-    """What the story leaves; then, each time from there, what goes on in different ways."""
+    """Return a new baseline: the rows that the story leaves, and the exchanges that follow.
+
+    Later messages, repeated requests and reads each begin from the same rows.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
         empty_world(StoryClock(), wait_seconds=WAIT) as system,
@@ -58,8 +61,9 @@ def make(version: str) -> Baseline:
 
 
 def tell(story: Story) -> None:
-    """Everything that leaves a row of another kind, in order of time: what takes days comes first, what is under way
-    when the rows are read comes last.
+    """Make rows of every kind, in order of time.
+
+    What takes days comes first, and what is under way when the rows are read comes last.
     """
     volumes.tell_namespaces(story)
     volumes.tell_volumes(story)
@@ -83,7 +87,7 @@ def _is_open(system: System, operation_id: str) -> bool:
 
 
 def answered_anew(version: str) -> Baseline:
-    """The baseline with what today's version answers about its rows."""
+    """Return the baseline with today's answers about its rows."""
     baseline = files.read(version)
     with loaded_world(baseline) as system:
         baseline.answers = reads.answers(system)
@@ -91,7 +95,7 @@ def answered_anew(version: str) -> Baseline:
 
 
 def main(arguments: list[str]) -> int:
-    """Write a new baseline, or the answers about one; 2 when that is not what is asked for."""
+    """Write a new baseline, or the answers about one. Return the exit status, 2 for wrong arguments."""
     anew, version = arguments[:-1] == ["--answers"], arguments[-1] if arguments else ""
     folder = files.FOLDER / version
     if not re.fullmatch(r"\d+\.\d+\.\d+", version) or (len(arguments) > 1 and not anew):

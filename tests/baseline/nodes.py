@@ -1,4 +1,4 @@
-"""Nodes: bridges that register, beat, fall silent, end in order, and come back, with what is claimed there."""
+"""The story of nodes, with claims on them: bridges register, send heartbeats, fall silent, stop and come back."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ SPARED: Final = ("node-s1", "node-s2", "node-s3", "node-s4")
 
 
 def tell_first(story: Story) -> None:
-    """Bridges register, beat, change, end in order, and are refused, on a control plane that knows none."""
+    """Let bridges register, send heartbeats, change, stop in order and be refused, in a control plane without nodes."""
     at: dict[str, dict[str, Any]] = {
         "node-a": {"zone": "a", "grace_seconds": 4, "deadlines": {"CreateVolume": 90, "NodeStageVolume": 30}},
         "node-b": {"zone": "b"},
@@ -62,7 +62,7 @@ def tell_first(story: Story) -> None:
 
 
 def tell_deaths(story: Story) -> None:
-    """Three machines die with what is claimed there; the sweeper dies while it lets go; one of them comes back."""
+    """Let three machines die with claims on them, and one of them come back. The sweeper dies while it lets go."""
     for volume_id in ("dead-swept", "dead-z"):
         story.create(volume_id)
         story.claim(volume_id, "node-dead")
@@ -95,12 +95,15 @@ def tell_deaths(story: Story) -> None:
 
 
 def tell_silence(story: Story) -> None:
-    """Four of ten nodes fall silent together: they are spared. Then others leave, or die while they register."""
+    """Let four of ten nodes fall silent together, so that their claims are kept.
+
+    Then others leave, or die while they register.
+    """
     story.beat(*AWAKE, *SPARED)
     story.pass_time(SWEEP_SECONDS, beating=AWAKE)
     story.system.clock.moment += SWEEP_SECONDS
     story.beat(*AWAKE)
-    # It dies while it forgets node-old: what runs on the nodes that it has just marked is not marked yet.
+    # The sweeper dies while it forgets node-old. The instances on the nodes that it has just marked are not marked yet.
     with dying(story.system, "DeleteItem", 1):
         liveness.sweep(story.system.deps)
     assert tuple(node.id for node in story.system.deps.plugins.nodes() if node.claims_kept) == SPARED
@@ -119,7 +122,7 @@ def tell_silence(story: Story) -> None:
 
 
 def tell_last(story: Story) -> None:
-    """A message whose function died, one that the store did not take, and a beat of all that are up."""
+    """Let a function die of a message, the store refuse another, and every node that is up send a heartbeat."""
     new = story.bridges["node-new"]
     new.plugins[0].falls_ill("")
     with dying(story.system, "PutItem", 1):
@@ -131,7 +134,7 @@ def tell_last(story: Story) -> None:
 
 
 def tell_later(story: Story) -> None:
-    """What bridges say after the rows were read: those that were up, and those that come back; and a mount."""
+    """Let bridges that were up, and those that come back, send messages after the rows were read. Mount a volume."""
     bridges = story.bridges
     story.system.clock.moment += 10
     story.beat("node-a")
@@ -160,7 +163,7 @@ def _about(ask: Callable[..., Any], mount: Entry, api: ControlPlane) -> Any:
 
 
 def _mount(volume_id: str, node_id: str) -> Entry:
-    """What `moorage mount` notes before it asks for anything."""
+    """Return the entry that `moorage mount` writes into its journal before its first request."""
     return Entry(
         target=f"/mnt/{volume_id}",
         namespace="default",

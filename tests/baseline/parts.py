@@ -1,4 +1,4 @@
-"""What a story is told with: a clock with known IDs, the API over HTTP, real bridges' messages, and ways to fail."""
+"""The parts of a story: a clock with known IDs, the API over HTTP, real bridges' messages, and ways to fail."""
 
 import asyncio
 import itertools
@@ -24,11 +24,11 @@ from tests.fakes.provider import FakeProvider
 from tests.harness import Died, Reply, System
 
 HEADERS: Final = ("X-Moorage-Signature", "Content-Type", "Prefer")
-"""Those that bridges set themselves; the others are their HTTP library's."""
+"""The headers that bridges set themselves. The others are their HTTP library's."""
 
 
 class StoryClock(FakeClock):
-    """Its IDs are the same in every run."""
+    """A clock whose IDs are the same in every run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def exchange(
     headers: Mapping[str, str] | None = None,
     body: str = "",
 ) -> Exchange:
-    """Make a request and note it with its answer."""
+    """Make a request, and return it with its answer."""
     at, given = system.clock.now(), dict(headers or {})
     reply = system.call(method, path, body.encode(), query=query, headers=given)
     return noted(reply, at=at, method=method, path=path, query=query, headers=given, body=body)
@@ -66,7 +66,7 @@ def noted(reply: Reply, **request: Any) -> Exchange:
 
 
 class Front:
-    """The API over HTTP on the loopback, as clients that speak HTTP need it; it notes every exchange."""
+    """The API over HTTP on the loopback, for clients that need HTTP. It records every exchange."""
 
     def __init__(self, system: System) -> None:
         self.system, self.noted = system, list[Exchange]()
@@ -95,7 +95,7 @@ class Front:
             do_GET = do_PUT = do_DELETE = _answer  # noqa: N815 - the names that the base calls
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that the base has
-                """Say nothing."""
+                """Log nothing."""
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -117,7 +117,7 @@ class Front:
         return reply
 
     def mounting(self, ask: Callable[[ControlPlane], Any]) -> Any:
-        """What `moorage mount` and its bridge ask about claims, by their own client."""
+        """Make a request with the client of `moorage mount` and its bridge, and return the result."""
 
         async def asked() -> Any:
             async with connected(self.url) as api:
@@ -134,7 +134,7 @@ class Watched:
     health: Health
 
     def falls_ill(self, description: str) -> None:
-        """It is unhealthy with this description, healthy with an empty one."""
+        """Make the plugin unhealthy, with this description, or healthy with an empty one."""
         self.health = Health(not description, description, self.health.fingerprint)
 
 
@@ -148,7 +148,7 @@ def watched(
     services: tuple[str, ...] = ("CONTROLLER_SERVICE", "VOLUME_ACCESSIBILITY_CONSTRAINTS"),
     **settings: Any,
 ) -> Watched:
-    """A healthy plugin; `controller` and `node` are what its services here can do, None for one that is not here."""
+    """Return a healthy plugin. `controller` and `node` are its services' capabilities, None without the service."""
     found = Fingerprint(
         provider=f"{plugin_id}.csi.example",
         provider_version="1.4",
@@ -166,7 +166,7 @@ def watched(
 
 @dataclass
 class Bridge:
-    """A bridge's own code, as far as it speaks to the control plane."""
+    """The part of a bridge's own code that sends messages to the control plane."""
 
     front: Front
     node_id: str
@@ -180,7 +180,7 @@ class Bridge:
         self.restart()
 
     def restart(self) -> None:
-        """The bridge ended without a word, and another runs in its place."""
+        """Replace the bridge, which ended without a message, by another."""
         self.starts += 1
         ca, certificate, key = ((self.certs / name).read_bytes() for name in ("ca.pem", "bridge.pem", "bridge-key.pem"))
         tls = BridgeTls(ca, certificate, key, Certificate.read(self.certs / "bridge.pem"))
@@ -197,7 +197,7 @@ class Bridge:
         )
 
     def say(self) -> Exchange | None:
-        """Register, or the heartbeat; None when there was no answer."""
+        """Send a registration, which is also the heartbeat. Return None when there was no answer."""
 
         async def tell() -> None:
             async with self.registration._session(ANSWER_SECONDS) as session:
@@ -206,7 +206,7 @@ class Bridge:
         return self._exchange(tell)
 
     def leave(self) -> Exchange | None:
-        """An orderly stop."""
+        """Stop in order."""
         return self._exchange(self.registration.farewell)
 
     def _exchange(self, speak: Callable[[], Any]) -> Exchange | None:
@@ -226,7 +226,7 @@ class Strike:
 
 
 class Strikes:
-    """Strikes one after the other; each waits for the one before it to be used up."""
+    """Strikes in order. Each begins when the one before it is used up."""
 
     def __init__(self, *strikes: Strike) -> None:
         self.left = deque(strikes)
@@ -253,7 +253,7 @@ class Strikes:
 
 @contextmanager
 def dying(system: System, call: str, number: int, *, after: bool = False) -> Iterator[None]:
-    """Whoever makes the call of DynamoDB with this number, from 1, in this block is killed before or after it."""
+    """Kill the process in this block at one call of DynamoDB, before or after it. `number` counts from 1."""
     with at_call(system, call, number, after=after, act=_die) as used, suppress(Died):
         yield
     assert used, f"there was no {call} number {number}"
@@ -263,7 +263,7 @@ def dying(system: System, call: str, number: int, *, after: bool = False) -> Ite
 def at_call(
     system: System, call: str, number: int, *, act: Callable[[], None], after: bool = False
 ) -> Iterator[list[bool]]:
-    """Act at one call of DynamoDB in this block; what is yielded is empty until then."""
+    """Call `act` at one call of DynamoDB in this block. The list that is yielded is empty until then."""
     count, used = itertools.count(1), list[bool]()
     events, moment = system.deps.dynamo.client.meta.events, "after" if after else "before"
 

@@ -1,4 +1,4 @@
-"""Every read of the API about a set of rows: the requests are made from the rows themselves."""
+"""Make every read of the API about a set of rows. The requests follow from the rows."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ SEARCHED: Final = ("volumes", "plugins", "nodes", "namespaces")
 
 
 def answers(system: System) -> list[Exchange]:
-    """What the API answers to each of them now."""
+    """Return today's answer to each read."""
     return [
         exchange(system, "POST" if body else "GET", path, query=query, body=body)
         for path, query, body in (*_things(system), *_lists(system), *_searches())
@@ -23,7 +23,7 @@ def answers(system: System) -> list[Exchange]:
 
 
 def _things(system: System) -> Iterator[tuple[str, str, str]]:
-    """Each thing that a row is about, and one that is not there."""
+    """Yield the read of each thing that a row is about, and of one that does not exist, as path, query and body."""
     rows = read_rows(system)
     keys = {table: sorted((item["pk"]["S"], item["sk"]["S"]) for item in items) for table, items in rows.items()}
     claimed = {pk.removeprefix("vol#") for pk, _ in keys["claims"]} | {f"default#{NEVER}"}

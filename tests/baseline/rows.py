@@ -1,4 +1,4 @@
-"""The forms of keys, and a baseline's items as the rows that they are."""
+"""The forms of keys, and a baseline's items as rows."""
 
 import re
 from collections import defaultdict
@@ -35,7 +35,7 @@ from tests.baseline.files import Baseline, Item
 
 @dataclass(frozen=True)
 class Key:
-    """Keys of one form; `parts` are the names in store/tables.py that make them."""
+    """Keys of one form. `parts` are the names in store/tables.py that make them."""
 
     table: str
     pk: str
@@ -78,7 +78,7 @@ KEYS: Final = (
 
 @dataclass(frozen=True)
 class Rows:
-    """A baseline's items as rows, and what the stores make of them."""
+    """A baseline's items as rows, by class. `moment` is when they were read, in seconds since the epoch."""
 
     moment: float
     items: Mapping[type[Row], list[Any]]
@@ -102,7 +102,7 @@ class Rows:
 
 
 def key_of(table: str, item: Item) -> Key:
-    """The one form that the item's key has."""
+    """Return the form of the item's key. Exactly one must fit."""
     fitting = [key for key in KEYS if key.fits(table, item["pk"]["S"], item["sk"]["S"])]
     assert len(fitting) == 1, f"{item['pk']} {item['sk']} in {table} is of {len(fitting)} forms: {fitting}"
     return fitting[0]

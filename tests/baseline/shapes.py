@@ -1,7 +1,7 @@
-"""Every kind of row there is, as today's code has it, and those that a baseline holds: both as sets of names.
+"""List the shapes of rows that today's code writes, and those that a baseline holds, both as sets of names.
 
-What is wanted follows from the code wherever it can: rows and attributes from store/tables.py, operations and their
-steps from the engine, states from their enums. Beside it stand the variants that only a reader of the stores knows of.
+The wanted shapes follow from the code where they can: rows and attributes from store/tables.py, operations and their
+steps from their kinds, states from their enums. tests/baseline/variants.py has those that do not follow from the code.
 """
 
 import ast
@@ -54,17 +54,17 @@ SINGLE: Final = (IndexRow, TrustRow, ChangesRow, SweepRow, MissedHeartbeatRow, C
 ALWAYS: Final = frozenset({"NodeRow.spared", "OperationRow.params"})
 """Attributes that may be null, and never are."""
 NEVER: Final = frozenset({"TrustRow.schema"})
-"""Attributes that are never written: `moorage certs` knows no number, and a row without one is of the first shape."""
+"""Attributes that are never written. `moorage certs` writes no number, so its row counts as of the first shape."""
 RESERVED: Final = ("create_index", "create_time", "modify_time", "readers", "writers", "past_claims", "plugin_id")
-"""What a volume's row does not have before the volume is made."""
+"""Attributes that a volume's row does not have before the volume is made."""
 EXPIRING: Final = (VolumeRow, OperationRow, TurnRow, WaitRow, AuditRow)
 """Rows that have an `expires_at`, at least at times."""
 FOREVER: Final = (WaitRow, AuditRow, TurnRow)
-"""Those of them that always have it."""
+"""Rows that always have an `expires_at`."""
 
 
 def wanted() -> set[str]:
-    """Every shape that today's code writes."""
+    """Return every shape that today's code writes."""
     return {
         *(key.name for key in KEYS),
         *(set(_attributes()) - NEVER),
@@ -80,7 +80,7 @@ def wanted() -> set[str]:
 
 
 def seen(baseline: Baseline) -> set[str]:
-    """Every shape that the baseline holds."""
+    """Return every shape that the baseline holds."""
     rows = Rows.of(baseline)
     return {
         *(key_of(table, item).name for table, items in baseline.rows.items() for item in items),
@@ -120,7 +120,7 @@ def _attributes_seen(baseline: Baseline) -> Iterator[str]:
 
 
 def key_names() -> set[str]:
-    """Names of store/tables.py that make keys."""
+    """Return the names in store/tables.py that make keys."""
     functions = {name for name, _ in inspect.getmembers(tables, inspect.isfunction) if name.endswith(("_pk", "_sk"))}
     return functions | {name for name in vars(tables) if name.endswith(("_PK", "_SK"))}
 
@@ -150,16 +150,16 @@ STORED: Final[Mapping[type[Enum], Callable[[Rows], set[str]]]] = {
     audit_domain.StorageKind: lambda rows: {finding["what"] for finding in _findings(rows)},
     Verdict: lambda rows: {finding["verdict"] for finding in _findings(rows)},
 }
-"""Enums whose members lie in rows, and where."""
+"""Enums whose members are stored in rows, with functions that return the stored values."""
 NEVER_STORED: Final = frozenset({Verdict.REGISTERED})
-"""Only counted: a report names what is not registered."""
+"""Members that are only counted, since a report names what is not registered."""
 NOT_IN_ROWS: Final = frozenset(
     {claim_domain.ClaimEvent, operation_domain.Event, outcome_domain.Outcome},
 )
 
 
 def enums() -> set[type[Enum]]:
-    """Every enum of the domain and of the stores."""
+    """Return every enum of the domain and of the stores."""
     modules = (
         audit_domain, claim_domain, operation_domain, outcome_domain, volume_domain, audits, claims, index, namespaces,
         volumes,
@@ -226,7 +226,7 @@ def _parts_seen(rows: Rows) -> Iterator[tuple[str, set[str]]]:
 
 
 def scopes() -> set[str]:
-    """What the index item publishes; all volumes are one here."""
+    """Return the scopes that the index item publishes. Those of volumes count as one here."""
     named = {value for name, value in vars(index).items() if name.isupper() and isinstance(value, str)}
     return named | {"volumes"}
 
@@ -245,7 +245,10 @@ def _scope(name: str) -> str:
 
 
 def literal_keys(source: str) -> Iterator[tuple[str, tuple[str | None, ...]]]:
-    """Row classes in a module's text with the parts of their keys that are written out there, None for the others."""
+    """Yield the row classes that a module's text names, with the parts of their keys.
+
+    A part that is not a literal there is None.
+    """
     names = {row.__name__ for row in tables.ROWS}
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         named = [call.func, *call.args]

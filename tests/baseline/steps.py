@@ -1,4 +1,4 @@
-"""Operations: each kind open at each of its steps, each kind over in each way, and the special cases between."""
+"""The story of operations: each kind open at each of its steps, each kind over in each way, and special cases."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,8 +69,9 @@ def _unpublish(story: Story, name: str, **fields: Any) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """How an operation comes to a step: how it is begun, the call that the step makes, and, for a step of an undo, the
-    call before it that was rejected in a way that proves nothing.
+    """How an operation comes to a step: how it is begun, and which call the step makes.
+
+    `undone`, for a step of an undo, is the call before it that was rejected in a way that proves nothing.
     """
 
     begin: Callable[..., str]
@@ -99,8 +100,9 @@ PLACES: Final[Mapping[tuple[Kind, str], Place]] = {
 
 
 def tell_every_step(story: Story, status: Status) -> None:
-    """An operation of each kind open at each of its steps: it waits for its next try, is held by a worker that died
-    with the provider's answer, or was given up in doubt.
+    """Leave an operation of each kind open at each of its steps, with this status.
+
+    It waits for its next try, or is held by a worker that died with the provider's answer, or was given up in doubt.
     """
     for kind, kinds in KINDS.items():
         for step in kinds.steps:
@@ -122,7 +124,7 @@ def give_up(story: Story, operation_id: str, rpc: str, *way: Strike) -> Operatio
 
 
 def tell_given_up(story: Story) -> None:
-    """Operations that are not tried any more; it takes hours until they are given up."""
+    """Leave operations that are not tried any more. It takes hours until they are given up."""
     tell_every_step(story, Status.IN_DOUBT)
     give_up(story, _delete(story, "resumed"), "DeleteVolume")
     for_ever = _delete(story, "every-worker-died")
@@ -130,7 +132,7 @@ def tell_given_up(story: Story) -> None:
 
 
 def tell_ends(story: Story) -> None:
-    """Every kind of operation that is over: done, failed at once, failed after an undo, and cancelled."""
+    """End operations of every kind in every way: done, failed at once, failed after an undo, and cancelled."""
     for name, rpc, code, method, action, body in (
         ("never-made", "CreateVolume", "INVALID_ARGUMENT", "PUT", "create", definition("never-made", PluginID="ebs")),
         ("unmade", "CreateVolume", "INTERNAL", "PUT", "create", definition("unmade", PluginID="ebs")),
@@ -168,7 +170,7 @@ def larger(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def tell_open(story: Story) -> None:
-    """Operations that are open in other ways than by one call that was not answered."""
+    """Leave operations that are open for other reasons than one call without an answer."""
     assert not story.operation(_create(story, "never-begun", **SECRETS)).attempt
     story.work(_create(story, "again"), Strike("CreateVolume", unreached))
     _create(story, "made-in-prod", Namespace="prod")
@@ -189,7 +191,7 @@ def tell_open(story: Story) -> None:
 
 
 def _tell_late_landings(story: Story) -> None:
-    """Calls that were not answered, whose repeats were: what must wait until they cannot land any more."""
+    """Leave calls without an answer whose repeats were answered, and work that waits until they cannot land."""
     story.finish(_create(story, "lands-late"), Strike("CreateVolume", doubt))
     assert story.operation(story.begin("DELETE", "/v1/volume/csi/lands-late/delete")).not_before
     story.finish(_snapshot(story, "snapshot-lands-late"), Strike("CreateSnapshot", doubt))
@@ -200,7 +202,7 @@ def _tell_late_landings(story: Story) -> None:
 
 
 def _tell_in_use(story: Story) -> None:
-    """Updates that are more than an expansion, or beside claims; claims that need fewer calls."""
+    """Leave updates that are more than an expansion, or run beside claims, and claims that need fewer calls."""
     story.create("updated", RequestedCapabilities=CAPABILITIES[:1])
     story.begin("PUT", "/v1/volume/csi/updated/create", larger("updated", RequestedCapabilities=CAPABILITIES))
     story.create("expanded-in-use")
@@ -216,7 +218,7 @@ def _tell_in_use(story: Story) -> None:
 
 
 def _tell_turns(story: Story) -> None:
-    """One volume, two nodes: the call for one is in flight, the other waits for its turn."""
+    """Claim one volume on two nodes. The call for one is in flight, and the other waits for its turn."""
     shared = {"AccessMode": "multi-node-multi-writer", "AttachmentMode": "file-system"}
     story.create("shared", RequestedCapabilities=[shared])
     holds = story.begin("PUT", "/v1/volume/csi/shared/claim", claim_body("shared"))
@@ -227,7 +229,7 @@ def _tell_turns(story: Story) -> None:
 
 
 def tell_half_recorded(story: Story) -> None:
-    """Workers that died when the end was recorded, and not yet published."""
+    """Let workers die after the end of their operation was recorded, and before it was published."""
     for begin, name in ((_create, "made-in-silence"), (_publish, "published-in-silence")):
         operation_id = begin(story, name)
         with dying(story.system, "TransactWriteItems", 1, after=True):

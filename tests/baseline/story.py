@@ -1,6 +1,6 @@
-"""A control plane and all who use it: clients, bridges and workers, and what they do.
+"""A control plane with its clients, bridges and workers, and what they can do.
 
-Nothing is written but by the product. What happens is in nodes.py, volumes.py and steps.py beside this module.
+Only the product writes rows. What happens is in nodes.py, volumes.py and steps.py beside this module.
 """
 
 import datetime as dt
@@ -25,7 +25,7 @@ from tests.operations.script import tell
 ROUNDS: Final = 100
 CERTIFICATE_DAYS: Final = 365 * 100
 UNMOUNTED: Final = {"StagingPath": "", "TargetPath": ""}
-"""Fields of a claim whose owner mounts it."""
+"""Fields of a claim that its owner mounts."""
 SECRETS: Final[Mapping[str, Any]] = {"Secrets": {"user": "me", "password": "not a secret: tests know it"}}
 NOT_WAITING: Final = {"Prefer": "respond-async"}
 
@@ -40,34 +40,34 @@ def rejected(code: str) -> Callable[[], None]:
 
 @dataclass
 class Story:
-    """The control plane, and everybody around it."""
+    """The control plane, with its clients, bridges and workers."""
 
     system: System
     front: Front
     folder: Path
     bridges: dict[str, Bridge] = field(default_factory=dict)
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What began an operation that was not waited for, by the operation's ID."""
+    """The requests that began an operation and did not wait for it, by the operation's ID."""
 
     # Clients
 
     def ask(
         self, method: str, path: str, body: Any = None, *, query: str = "", headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """A request that is done."""
+        """Make a request that must succeed, and return its reply."""
         reply = self.system.call(method, path, body, query=query, headers=headers)
         assert reply.status == 200, f"{method} {path}: {reply.status} {reply.body}"
         return reply
 
     def refused(self, *strikes: Strike, **request: Any) -> None:
-        """A request that fails at the plugin."""
+        """Make a request that must fail at the plugin, with all strikes used up."""
         with Strikes(*strikes).at(self.system.provider) as used:
             reply = self.system.call(**request)
         assert reply.status == 500, f"{request}: {reply.status} {reply.body}"
         assert not used.left
 
     def begin(self, method: str, path: str, body: Any = None, *, query: str = "", **headers: str) -> str:
-        """A request that is not waited for, and whose message is lost; the ID of its operation."""
+        """Make a request that does not wait, and lose its message. Return the ID of its operation."""
         given = NOT_WAITING | headers
         with self.still():
             reply = self.system.call(method, path, body, query=query, headers=given)
@@ -79,7 +79,7 @@ class Story:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """No worker runs in this block, and the messages that it sends are lost."""
+        """Run no worker in this block, and lose the messages that it sends."""
         self.system.pumping = False
         try:
             yield
@@ -95,12 +95,12 @@ class Story:
         return self.ask("PUT", f"/v1/volume/csi/{volume_id}/claim", claim_body(volume_id, node, **fields))
 
     def snapshot(self, volume_id: str, **fields: Any) -> str:
-        """Take one; its ID."""
+        """Take a snapshot, and return its ID."""
         taken = self.ask("PUT", "/v1/volumes/snapshot", snapshot_body(volume_id, **fields))
         return str(taken.json["Snapshots"][0]["ID"])
 
     def remove(self, *names: str) -> None:
-        """The owner of deregistered volumes removes their storage."""
+        """Remove the storage of deregistered volumes, as their owner would."""
         stored = self.system.provider.volumes
         for found in [one.id for one in stored.values() if one.name.rpartition("-")[0] in names]:
             del stored[found]
@@ -108,7 +108,7 @@ class Story:
     # Workers
 
     def work(self, operation_id: str, *strikes: Strike, over: Callable[[Operation], bool] | None = None) -> Operation:
-        """Deliver the operation's message, with time passing, until the strikes are used up, or it is `over`."""
+        """Deliver the operation's message, each time when it is due, until the strikes are used up or it is `over`."""
         with Strikes(*strikes).at(self.system.provider) as used:
             for _ in range(ROUNDS):
                 found = self.operation(operation_id)
@@ -138,7 +138,10 @@ class Story:
         self.system.clock.moment = max(self.system.clock.moment, *moments)
 
     def pass_time(self, seconds: float, *, beating: Iterable[str]) -> liveness.Report:
-        """Time in which the sweeper looks after the nodes each minute, and these bridges beat."""
+        """Let time pass. Each minute these bridges send a heartbeat, and the sweeper sweeps the nodes.
+
+        Returns the report of the last sweep.
+        """
         end = self.system.clock.moment + seconds
         found = liveness.sweep(self.system.deps)
         while self.system.clock.moment < end:
@@ -152,7 +155,7 @@ class Story:
             self.said(self.bridges[node_id].say())
 
     def bridge(self, node_id: str, *plugins: Watched) -> Bridge:
-        """A machine with a bridge that has not said anything yet."""
+        """Add a machine with a bridge that has not sent a message yet."""
         certs, number = self.folder / node_id, len(self.bridges) + 1
         certificates.issue_bridge(self.folder / "ca", node_id, certs, days=CERTIFICATE_DAYS, now=self._now())
         made = self.bridges[node_id] = Bridge(self.front, node_id, number, certs, list(plugins))
@@ -163,7 +166,7 @@ class Story:
         assert exchange.status == status, exchange
 
     def publish_worker(self) -> None:
-        """The worker's identity, and the CA that bridges' certificates come from."""
+        """Publish the worker's certificate, and the CA that issues bridges' certificates."""
         certificates.make_ca(self.folder / "ca", days=2 * CERTIFICATE_DAYS, now=self._now())
         certificates.issue_worker(self.folder / "ca", self.folder / "worker", days=CERTIFICATE_DAYS, now=self._now())
         stranger = certificates.issue_bridge(
@@ -173,7 +176,7 @@ class Story:
         publishing.publish_worker(self.folder / "worker", stage=STAGE, region=REGION)
 
     def open_of(self, volume_id: str) -> Operation:
-        """The volume's open operation."""
+        """Return the volume's open operation."""
         return next(o for o in self.system.deps.operations.newest() if o.open and o.volume_id == volume_id)
 
     def _now(self) -> dt.datetime:
@@ -181,7 +184,7 @@ class Story:
 
 
 def claim_body(volume_id: str, node: str = "node-a", **fields: Any) -> dict[str, Any]:
-    """A claim that the worker mounts."""
+    """Return the body of a claim that the worker mounts."""
     return {
         "AllocationID": f"alloc-{volume_id}",
         "NodeID": node,

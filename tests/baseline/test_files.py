@@ -1,4 +1,4 @@
-"""Baselines stay as they were made, and each released version has one."""
+"""Baselines never change, and each released version has one."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def test_each_released_version_has_a_baseline() -> None:
 
 @pytest.mark.parametrize("version", files.versions())
 def test_what_a_version_wrote_is_never_changed(version: str) -> None:
-    """Rows in an operator's tables do not change with this tree: a later version must read these."""
+    """A later version must read these rows, since the rows in an operator's tables do not change with this tree."""
     assert files.digest(version) == DIGESTS[version]
 
 

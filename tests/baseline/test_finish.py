@@ -1,4 +1,4 @@
-"""Workers of today finish every operation that an earlier version began, from wherever it was."""
+"""Today's workers finish every operation that an earlier version began, at each of its steps."""
 
 import base64
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ HOUR = 3600
 
 
 def test_every_open_operation_comes_to_its_end(world: System) -> None:
-    """It succeeds, unless its client was told already that it failed; and nothing is left that nothing names."""
+    """It succeeds, unless its client was told already that it failed. No storage is left without a record of it."""
     world.clock.moment += HOUR
     begun = [operation for operation in all_operations(world) if operation.open]
     for operation in sorted(begun, key=lambda o: o.id):
         engine.run(world.context, operation.id)
-        if is_in_doubt(world, operation.id):  # as it was, or since so many workers died of it
+        if is_in_doubt(world, operation.id):  # it was before, or is now, since so many workers died of it
             assert world.call("PUT", f"/v1/operation/{operation.id}/resume").status == 200
         world.pump()
     ended = {operation.id: operation for operation in all_operations(world)}
@@ -43,7 +43,7 @@ def is_in_doubt(world: System, operation_id: str) -> bool:
 
 
 def test_secrets_that_an_earlier_version_sealed_are_opened(world: System) -> None:
-    """Of volumes, of requests, of the worker; and by no caller that takes them for another volume's."""
+    """These are the secrets of volumes, of requests and of the worker. None opens as another volume's."""
     sealer = world.sealer
     kept = [*_sealed(world)]
     assert len(kept) > 20
@@ -59,7 +59,7 @@ def test_secrets_that_an_earlier_version_sealed_are_opened(world: System) -> Non
 
 
 def _sealed(world: System) -> Iterator[tuple[str, str, bytes]]:
-    """Namespace, volume ID and ciphertext of everything that is sealed for a volume."""
+    """Yield namespace, volume ID and ciphertext of everything that is sealed for a volume."""
     for name in ("default", "prod"):
         for page in world.deps.volumes.in_namespace(name):
             yield from ((v.namespace, v.id, v.sealed_secrets) for v in page if v.sealed_secrets)
@@ -70,14 +70,14 @@ def _sealed(world: System) -> Iterator[tuple[str, str, bytes]]:
 
 
 def test_a_request_that_is_sent_again_joins_its_operation(world: System, baseline: Baseline) -> None:
-    """Clients repeat what was not answered; the record of an earlier version must know the request again."""
+    """Clients repeat a request without an answer. The record of an earlier version must recognise it."""
     known = {item["sk"]["S"] for item in baseline.rows["operations"]}
     wrong = []
     for one in baseline.repeats:
         said = world.call(one.method, one.path, one.body.encode(), query=one.query, headers=one.headers)
         ids = said.json["Operations"] if said.status == 202 else said.body
         wanted = one.json["Operations"] if one.status == 202 else one.text
-        # An undo goes on alone: the same create begins anew, under an ID of its own.
+        # An operation that undoes is not joined: the same create begins a new one, under another ID.
         same = ids == wanted or (one.status == 202 and not known & {*ids, *wanted})
         if (said.status, same) != (one.status, True):
             wrong.append((one.what, said.status, said.body))

@@ -1,6 +1,6 @@
-"""Today's control plane takes what the bridges of every baseline say, as it was signed, and answers as it did then.
+"""Today's control plane accepts the signed messages of every baseline's bridges, and answers as it did then.
 
-An answer may say more than it did: a bridge does not look at what it does not know.
+An answer may have more fields than it had: a bridge ignores those that it does not know.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ from tests.baseline.world import empty_world, put_rows
 from tests.harness import System
 
 COUNTED = {"Index", "CreateIndex", "ModifyIndex"}
-"""Numbers that depend on how many writes there were before: only whether there is one must be the same."""
+"""Numbers that depend on how many writes there were before. It only counts whether each is above 0."""
 
 
 @pytest.fixture
 def beginning(baseline: Baseline) -> Iterator[System]:
-    """A control plane that knows nothing but whom to trust."""
+    """A control plane that has the CA and nothing else."""
     with empty_world() as system:
         put_rows(system, {"meta": [baseline.trust]})
         yield system
@@ -31,20 +31,20 @@ def test_bridges_that_register_at_first(beginning: System, baseline: Baseline) -
 
 
 def test_bridges_that_go_on_after_the_upgrade(world: System, baseline: Baseline) -> None:
-    """Beats of nodes that are up, the return of those that were silent or lost, and orderly ends; and mounts."""
+    """These are heartbeats of nodes that are up, the return of silent and lost nodes, orderly stops, and mounts."""
     assert differences(world, baseline.later) == []
     assert any(one.json and one.json["Lost"] for one in baseline.later if "/bridge/" in one.path)
 
 
 def test_a_message_that_was_changed_on_its_way_is_refused(world: System, baseline: Baseline) -> None:
-    """So what was recorded is what was signed."""
+    """So the recorded message is the signed one."""
     for one in (baseline.first[0], next(one for one in baseline.later if one.method == "DELETE")):
         reply = world.call(one.method, one.path, one.body.replace(" ", "  ", 1).encode(), headers=one.headers)
         assert (reply.status, reply.body) == (403, "bridge signature does not fit the body and the certificate")
 
 
 def differences(system: System, exchanges: Sequence[Exchange]) -> list[tuple[str, Any, Any]]:
-    """What is answered otherwise than it was."""
+    """Return the exchanges whose answers differ, each with the recorded answer and today's."""
     found = []
     for one in exchanges:
         system.clock.moment = max(system.clock.moment, one.at)
@@ -61,7 +61,7 @@ def differences(system: System, exchanges: Sequence[Exchange]) -> list[tuple[str
 
 
 def says(said: Any, wanted: Any, name: str = "") -> bool:
-    """Whether everything that is wanted was said."""
+    """Return whether `said` has everything that is wanted."""
     if isinstance(wanted, dict) and isinstance(said, dict):
         return all(key in said and says(said[key], value, key) for key, value in wanted.items())
     if isinstance(wanted, list) and isinstance(said, list):

@@ -1,4 +1,4 @@
-"""Today's API reads the rows of every baseline, and answers what is written beside them."""
+"""Today's API reads the rows of every baseline, and gives the answers that are stored beside them."""
 
 from tests.baseline import files, reads
 from tests.baseline.files import Baseline
@@ -9,7 +9,7 @@ from tests.harness import System
 def test_every_read_answers_what_is_written_beside_the_rows_and_changes_nothing(
     world: System, baseline: Baseline
 ) -> None:
-    """An answer that is changed on purpose is written anew (tests/baseline/make.py), and its difference looked at."""
+    """Write an answer that is changed on purpose anew (tests/baseline/make.py), and read the diff."""
     wanted = {one.what + one.body: one for one in baseline.answers}
     answered = {one.what + one.body: one for one in reads.answers(world)}
     assert answered.keys() == wanted.keys()
@@ -19,7 +19,7 @@ def test_every_read_answers_what_is_written_beside_the_rows_and_changes_nothing(
 
 
 def test_who_waited_for_a_change_goes_on_waiting(world: System, baseline: Baseline) -> None:
-    """A blocking query with the index of an earlier version's answer: it is over with the first change, not before."""
+    """A blocking query with the index of an earlier version's answer ends with the first change, and not before."""
     listed = next(one for one in baseline.answers if one.path == "/v1/volumes" and "namespace=*" in one.query)
     before = world.clock.now()
     again = world.call("GET", listed.path, query=f"type=csi&namespace=*&index={listed.index}&wait=3s")

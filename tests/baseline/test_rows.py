@@ -1,4 +1,4 @@
-"""What is read of a row and written again has lost nothing: each row as a whole, and each part that a store encodes."""
+"""A row that is read and written again loses nothing: neither the whole row, nor a part that a store encodes."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -24,7 +24,7 @@ from tests.baseline.rows import Rows, key_of
 from tests.harness import System
 
 PROGRESS = {"attempt", "tries", "lease_until", "error", "last_error", "result", "expires_at", "due_at", "due_bucket"}
-"""What an operation's record is given after it was opened, by updates only."""
+"""The attributes that an operation's record gets only by updates, after it was opened."""
 
 
 def test_a_row_that_is_loaded_and_serialized_is_the_same(baseline: Baseline) -> None:
@@ -44,7 +44,7 @@ def test_what_stores_decode_and_encode_is_the_same(baseline: Baseline) -> None:
     for claim in rows.items[ClaimRow]:
         found = claims._claim(claim)
         again_claim = claims._row(found, create_index=found.create_index, modify_index=found.modify_index)
-        # What the controller answered comes later, by an update.
+        # An update writes the controller's answer later.
         assert lost(claim.serialize(), again_claim, but={"publish_context"}) == {}
         assert json.loads(claim.publish_context or "{}") == found.publish_context
     for operation in rows.items[OperationRow]:
@@ -58,7 +58,7 @@ def test_what_stores_decode_and_encode_is_the_same(baseline: Baseline) -> None:
 
 
 def test_what_stores_write_whole_is_the_same(world: System) -> None:
-    """Nodes, namespaces and reports are put as a whole: each is read, put again, and compared."""
+    """Nodes and namespaces are put as a whole, so each is read, put again and compared. Reports are only read."""
     stores = world.deps
     for node in list(stores.plugins.nodes()):
         before = raw(world, NodeRow, "node", node.id)
@@ -87,7 +87,7 @@ def every(baseline: Baseline) -> list[tuple[Item, type[Row]]]:
 
 
 def lost(item: Mapping[str, Any], again: Row, *, but: Collection[str] = ()) -> dict[str, Any]:
-    """Attributes that are not there any more, or are others, with what they were; none is as good as 0."""
+    """Return the attributes that are missing or changed, with their old values. A missing one equals 0."""
     written = _plain(again.serialize())
     return {
         name: value
@@ -106,7 +106,7 @@ def raw(world: System, row: type[Row], pk: str, sk: str) -> Item:
 
 
 def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Values without the spelling of numbers, of JSON and of sets."""
+    """Return the values of an item, so that numbers, JSON and sets compare by value and not by their text."""
     return {name: _value(*next(iter(typed.items()))) for name, typed in item.items()}
 
 

@@ -1,4 +1,4 @@
-"""The newest baseline holds every kind of row that today's code writes; a kind that is missing is named."""
+"""The newest baseline has every shape of row that today's code writes. A failure names those that are missing."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def newest() -> Baseline:
 
 
 def test_every_shape_is_there(newest: Baseline) -> None:
-    """What the code writes since then has to be said in shapes.NEWER, and its readers have to do without it."""
+    """A shape that came after the baseline is named in shapes.NEWER, and its readers must work without it."""
     wanted, seen = shapes.wanted(), shapes.seen(newest)
     assert sorted(wanted - seen - shapes.NEWER) == []
     assert sorted(shapes.NEWER - wanted) == [], "nothing writes these any more"

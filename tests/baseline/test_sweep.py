@@ -1,4 +1,4 @@
-"""Today's sweeper looks after the rows of every baseline until nothing is due: nothing stands still that should end."""
+"""Today's sweeper works on the rows of every baseline until nothing is due: nothing that should end is stuck."""
 
 import json
 
@@ -17,16 +17,17 @@ from tests.nodes.bridges import counts
 from tests.operations.invariants import all_operations, unpublished, wrong_claims
 
 LONG = int(REPAIR_AFTER // GAP) + 2
-"""So many sweeps take longer than any lease, and than the time after which a writer is held to be dead."""
+"""Sweeps that take longer than any lease, and longer than the time after which a writer counts as dead."""
 CALLED = {"version": "0", "account": "", "region": "", "detail": {}, "detail-type": "Scheduled Event"} | {
     "source": "aws.events", "time": "", "id": "", "resources": []
 }  # fmt: skip
-"""What the schedule calls a function with."""
+"""The event with which the schedule calls a function."""
 
 
 def sweep(system: System, times: int) -> list[int]:
-    """The schedule calls the function, as seldom as it may, workers get its messages, and the bridges that are up beat;
-    how many messages it sent each time.
+    """Sweep several times, as seldom as the schedule may. Return how many messages each sweep sent.
+
+    Workers get the messages, and the bridges that are up send heartbeats.
     """
     sent = []
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""Variants of rows that do not follow from the code: a reader of the stores knows them."""
+"""Variants of rows that do not follow from the code. They come from reading the stores."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Namespaces, volumes, claims and audits: definitions of every form, and claims of every kind."""
+"""The story of namespaces, volumes, claims and audits: definitions of every form, and claims of every kind."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def tell_namespaces(story: Story) -> None:
 
 
 def tell_volumes(story: Story) -> None:
-    """Definitions of every form, made, registered, changed, and gone."""
+    """Create, register, change and delete volumes with definitions of every form."""
     story.create("plain")
     provider = story.system.provider
     provider.context = {"made": "yes", "größe": "¼"}
@@ -67,7 +67,7 @@ def tell_volumes(story: Story) -> None:
 
 
 def _tell_registered(story: Story) -> None:
-    """Volumes that were at their providers before; one of a plugin that goes away."""
+    """Register volumes that were at their providers before, one of them of a plugin that goes away."""
     for external_id in ("vol-0001", "own-id", "placed", "of-gone"):
         story.system.provider.volumes[external_id] = Stored(external_id, external_id, 1024)
     registered: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def _tell_registered(story: Story) -> None:
 
 
 def tell_claims(story: Story) -> None:
-    """Every mode in force, in both forms of attachment, with and without a lease, read and written."""
+    """Claim volumes in every access mode, in both attachment modes, with and without a lease, to read and to write."""
     named = {"Name": "web.cache[0]", "JobID": "web", "TaskGroup": "cache"}
     for number, mode in enumerate(ACCESS_MODES):
         name, attachment = f"used-{mode}", ("file-system", "block-device")[number % 2]
@@ -102,14 +102,14 @@ def tell_claims(story: Story) -> None:
     for number in (1, 2, 3, 4):
         story.create(f"spared-{number}")
         story.claim(f"spared-{number}", f"node-s{number}", **({"LeaseSeconds": 60} if number == 1 else {}))
-    # An operator says that a claim may go, whatever its node does.
+    # An operator releases a claim without waiting for its node.
     with story.still():
         query = "node=node-dead&force=true"
         story.system.call("DELETE", "/v1/volume/csi/dead-unproven/detach", query=query, headers=NOT_WAITING)
 
 
 def tell_under_way(story: Story) -> None:
-    """Writers and readers that were killed a moment ago."""
+    """Leave the traces of writers and readers that were killed a moment ago."""
     system = story.system
     system.provider.volumes["half-known"] = Stored("half-known", "half-known", 1024)
     for name in ("half-known", "not-known"):
@@ -129,7 +129,7 @@ def tell_under_way(story: Story) -> None:
 
 
 def tell_audits(story: Story) -> None:
-    """One that is done and found everything that there is to be found, one that failed, one whose function died."""
+    """Leave an audit that is done and has findings of every kind, one that failed, and one whose function died."""
     system = story.system
     for name in ("files-orphan", "files-snapped"):
         story.create(name, plugin="files")
@@ -167,7 +167,7 @@ def _listing(entries: Any) -> Callable[..., Any]:
 
 @contextmanager
 def _small_parts() -> Iterator[None]:
-    """Few findings make many parts."""
+    """Store few findings in each part of a report, so that it has several parts."""
     usual = audits.PART
     audits.PART = 3  # type: ignore[misc]
     yield

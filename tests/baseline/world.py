@@ -25,8 +25,10 @@ MOST_IN_A_BATCH: Final = 25
 
 @contextmanager
 def empty_world(clock: FakeClock | None = None, *, wait_seconds: float = 25.0) -> Iterator[System]:
-    """Everything but rows. Secrets are sealed under the key of tests/fakes/kms.py: the rows of a baseline hold
-    ciphertext as its version wrote it, and today's version must open it.
+    """Build a control plane without rows.
+
+    Secrets are sealed under the key of tests/fakes/kms.py, because the rows of a baseline hold ciphertext that its
+    version wrote, and today's version must open it.
     """
     with aws() as place, kms.serving() as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_KMS", endpoint)
@@ -40,8 +42,10 @@ def empty_world(clock: FakeClock | None = None, *, wait_seconds: float = 25.0) -
 
 
 def _with_own_tokens(system: System) -> None:
-    """The emulator remembers the tokens of transactions, whatever became of their tables, and operations of the same
-    IDs are run here in one test after the other.
+    """Salt the tokens of transactions with a value of this world.
+
+    The emulator remembers tokens after their tables are gone, and one test after the other runs operations with the
+    same IDs.
     """
     salt = secrets.token_hex(4)
 
@@ -54,14 +58,14 @@ def _with_own_tokens(system: System) -> None:
 
 @contextmanager
 def loaded_world(baseline: Baseline, *, wait_seconds: float = 25.0) -> Iterator[System]:
-    """The control plane at the moment at which the rows were read, with all of them."""
+    """Build a control plane with all rows of the baseline, at the moment at which they were read."""
     with empty_world(wait_seconds=wait_seconds) as system:
         load(system, baseline)
         yield system
 
 
 def load(system: System, baseline: Baseline) -> None:
-    """Put the rows into the empty tables, and the clock and the provider to where they were."""
+    """Put the rows into the empty tables, and set the clock and the provider to that moment."""
     put_rows(system, baseline.rows)
     system.clock.moment = baseline.moment
     provider = provider_of(baseline.provider)
@@ -78,7 +82,7 @@ def put_rows(system: System, rows: Mapping[str, Sequence[Item]]) -> None:
 
 
 def read_rows(system: System) -> dict[str, list[Item]]:
-    """Every item of every table."""
+    """Return every item of every table."""
     pages = system.deps.dynamo.client.get_paginator("scan").paginate
     return {
         table: [item for page in pages(TableName=table_name(system, table)) for item in page["Items"]]
@@ -91,7 +95,7 @@ def table_name(system: System, table: str) -> str:
 
 
 def described(provider: FakeProvider) -> dict[str, Any]:
-    """What the provider has, in JSON's types."""
+    """Return the provider's storage, in JSON's types."""
     return {
         "attached": sorted(map(list, provider.attached)),
         "made": provider.made,
@@ -102,7 +106,7 @@ def described(provider: FakeProvider) -> dict[str, Any]:
 
 
 def provider_of(body: Mapping[str, Any]) -> FakeProvider:
-    """The provider that `described` said."""
+    """Return the provider that `described` returned as JSON."""
     return FakeProvider(
         attached={(volume, node) for volume, node in body["attached"]},
         made=body["made"],
@@ -113,6 +117,6 @@ def provider_of(body: Mapping[str, Any]) -> FakeProvider:
 
 
 def forget_mounts(system: System) -> None:
-    """Machines whose bridges are silent are off, for this: nothing is mounted there."""
+    """Remove the mounts of nodes that are not healthy, as if their machines were off."""
     off = {node.id for node in system.deps.plugins.nodes() if not node.healthy}
     system.provider.mounted -= {place for place in system.provider.mounted if place[1] in off}

@@ -1,4 +1,4 @@
-"""A clock that tests own: time passes only when somebody sleeps or a test moves it."""
+"""A clock for tests: time passes only in a sleep, or when a test sets it."""
 
 import itertools
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from chalicelib.clock import Clock
 
 
 class FakeClock(Clock):
-    """Starts at a fixed moment; `sleep` moves it on and calls `on_sleep`, where a test lets others work."""
+    """A clock that starts at a fixed moment. `sleep` adds the seconds and calls `on_sleep`, in which others work."""
 
     _ids = itertools.count()
-    """One for all clocks: the emulator remembers the tokens of transactions, whatever became of their tables."""
+    """One counter for all clocks, because the emulator remembers the tokens of transactions after their tables."""
 
     def __init__(self, moment: float = 1_800_000_000.0) -> None:
         self.moment = moment
@@ -34,7 +34,7 @@ class FakeClock(Clock):
         return 0.5
 
     def new_id(self) -> str:
-        """Sorts by time like the real one; counts where the real one is random."""
+        """Return an ID that sorts by time like a real one. It ends in a count, and a real one in random letters."""
         number, letters = next(self._ids), []
         for _ in range(6):
             number, digit = divmod(number, 26)

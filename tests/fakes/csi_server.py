@@ -1,7 +1,7 @@
-"""Serves a FakeProvider as a CSI plugin, by gRPC on a unix socket.
+"""Serve a FakeProvider as a CSI plugin, by gRPC on a unix socket.
 
-A hook of the provider runs in a thread of the server. What it raises that is no gRPC status, a death for example, is
-kept by the number of its call, and FakeChannels raises it in the caller's thread.
+A hook of the provider runs in a thread of the server. An exception of it that is no gRPC status, like a death, is kept
+by the number of its call, and FakeChannels raises it in the caller's thread.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from tests.fakes.provider import FakeProvider, snake
 
 THREADS: Final = 32
 NODE_ID: Final = "node"
-"""Of a call that does not say on which node it is made."""
+"""The node of a call that does not name one."""
 CONTROLLER: Final = (
     "CREATE_DELETE_VOLUME",
     "PUBLISH_UNPUBLISH_VOLUME",
@@ -40,7 +40,7 @@ CONTROLLER: Final = (
 
 
 def _capabilities() -> tuple[Message, ...]:
-    """Return the answers to calls that tell what the plugin is."""
+    """Return the answers to the calls that describe the plugin."""
     service, expansion = csi.PluginCapability.Service, csi.PluginCapability.VolumeExpansion
     controller, node = csi.ControllerServiceCapability, csi.NodeServiceCapability
     return (
@@ -79,7 +79,7 @@ class CsiServer(grpc.GenericRpcHandler):
         return self._methods.get(handler_call_details.method)
 
     def raised(self, call: str) -> BaseException | None:
-        """Return what a hook raised in this call, if it was no gRPC status."""
+        """Return the exception that a hook raised in this call, if it was no gRPC status."""
         return self._raised.pop(call, None)
 
     def stop(self) -> None:
@@ -118,7 +118,7 @@ class CsiServer(grpc.GenericRpcHandler):
 
 
 class FakeChannels:
-    """Channels to the server of one provider, which is started by the first call."""
+    """Channels to the server of one provider. The first call starts the server."""
 
     _numbers = itertools.count()
 
@@ -131,10 +131,10 @@ class FakeChannels:
         return _Channel(server, channel, instance.node_id)
 
     def forget(self) -> None:
-        """There is no certificate to read again."""
+        """Do nothing: there is no certificate to read again."""
 
     def close(self) -> None:
-        """Stop the server; the next call starts another."""
+        """Stop the server. The next call starts another."""
         if self._opened is not None:
             server, channel, folder = self._opened
             self._opened = None
@@ -150,7 +150,7 @@ class FakeChannels:
 
 @dataclass(frozen=True)
 class _Channel:
-    """As much of a grpc.Channel as the product uses."""
+    """The part of a grpc.Channel that the product uses."""
 
     server: CsiServer
     channel: grpc.Channel
@@ -176,7 +176,7 @@ class _Channel:
 @contextmanager
 def serving(folder: Path) -> Iterator[Path]:
     """Serve a new provider, which has the one node NODE_ID; the socket."""
-    server = CsiServer(FakeProvider(nodes=frozenset({NODE_ID})), folder / "csi.sock")
+    server = CsiServer(FakeProvider(nodes=frozenset({NODE_ID}), makes_folders=True), folder / "csi.sock")
     try:
         yield folder / "csi.sock"
     finally:

@@ -1,7 +1,7 @@
-"""A key service whose key is known: what was sealed under it in one run is opened in any other, years later.
+"""A fake of KMS with a fixed key: what one run sealed under it, any later run opens.
 
-The emulator makes the material of its keys anew at each start, and its ciphertext is its own. Rows that are kept in
-the tree need a key that stays. It speaks as much of KMS as sealing and opening need.
+The emulator makes new keys at each start, and its ciphertext has a form of its own. The rows that are kept in the tree
+need a key that stays the same. The fake has the two actions of KMS that sealing and opening need.
 """
 
 import base64
@@ -24,7 +24,7 @@ _NONCE: Final = 12
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Its address, while it serves."""
+    """Serve the key on the loopback, and yield the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -48,7 +48,7 @@ def _decrypt(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _bound_to(request: Mapping[str, Any]) -> bytes:
-    """The encryption context, which must be the same for both."""
+    """Return the encryption context as bytes. It must be the same for encryption and decryption."""
     return json.dumps(request.get("EncryptionContext") or {}, sort_keys=True).encode()
 
 
@@ -74,4 +74,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that the base has
-        """Say nothing."""
+        """Log nothing."""

@@ -1,13 +1,14 @@
-"""A storage provider in memory, with hooks for every way to fail; tests/fakes/csi_server.py serves it by gRPC.
+"""A storage provider in memory, with hooks for every way to fail. tests/fakes/csi_server.py serves it by gRPC.
 
-It keeps what CSI promises of names, IDs and repeated calls: tests/fakes/test_plugins.py tries it and the directory
-plugin alike.
+It follows CSI's rules for names, IDs and repeated calls. tests/fakes/test_plugins.py runs the same tests against it and
+the directory plugin.
 """
 
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -38,12 +39,12 @@ class Stored:
 
 
 Attempt = tuple[str, int]
-"""Operation and number, as a call's metadata name them."""
+"""The operation and the number in a call's metadata."""
 Hook = Callable[[str, "FakeProvider"], None]
 
 
 class Stranded(Exception):
-    """A `before` hook raises it to delay a call: its caller is told `error`, and `land` has its effect later."""
+    """Raised by a `before` hook to delay a call: its caller gets `error`, and `land` makes its effect later."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__("stranded")
@@ -52,7 +53,7 @@ class Stranded(Exception):
 
 @dataclass
 class FakeProvider:
-    """What the provider has, and a method for each RPC. `before` and `after` are called around the effect of each call.
+    """A provider's storage, and a method for each RPC. `before` and `after` are called around the effect of each call.
 
     A hook that raises PluginRejected or PluginInDoubt ends the call with the gRPC status of the error's code. Any other
     exception of a hook is raised where the call was made.
@@ -69,17 +70,19 @@ class FakeProvider:
     attached: set[tuple[str, str]] = field(default_factory=set)
     """Volume and node, by the provider's IDs."""
     mounted: set[tuple[str, str, str]] = field(default_factory=set)
-    """Volume, Moorage's ID of the node, and path: staged or published."""
+    """Volume, Moorage's ID of the node, and path, of volumes that are staged or published."""
     stranded: list[Callable[[], Any]] = field(default_factory=list)
     context: Mapping[str, str] = field(default_factory=lambda: {"made": "yes"})
     topologies: Sequence[Mapping[str, str]] = ()
-    """As the context, of every volume that is created."""
+    """Of every volume that is created, as `context` is."""
     nodes: frozenset[str] | None = None
     """The nodes that volumes can be attached to; None for any."""
+    makes_folders: bool = False
+    """Whether there is a folder at a target path while something is published there."""
     made: int = 0
 
     def serve(self, request: Message, *, node_id: str, attempt: Attempt) -> Message:
-        """Answer one call that was made on the node with that ID."""
+        """Answer one call, made on the node with that ID."""
         rpc = rpc_of(request)
         method = getattr(self, snake(rpc))
 
@@ -239,6 +242,8 @@ class FakeProvider:
         if (volume_id, node_id, request.staging_target_path) not in self.mounted:
             raise PluginRejected(f"not staged at {request.staging_target_path}", code="FAILED_PRECONDITION")
         self.mounted.add((volume_id, node_id, path))
+        if self.makes_folders:
+            Path(path).mkdir(exist_ok=True)
         return csi.NodePublishVolumeResponse()
 
     def node_unpublish_volume(
@@ -246,6 +251,8 @@ class FakeProvider:
     ) -> csi.NodeUnpublishVolumeResponse:
         volume_id, path = _required(request.volume_id, "volume_id"), _required(request.target_path, "target_path")
         self.mounted.discard((volume_id, node_id, path))
+        if self.makes_folders and Path(path).exists():
+            Path(path).rmdir()
         return csi.NodeUnpublishVolumeResponse()
 
     def node_unstage_volume(self, request: csi.NodeUnstageVolumeRequest, node_id: str) -> csi.NodeUnstageVolumeResponse:

@@ -1,4 +1,4 @@
-"""What CSI promises of a plugin, tried on the fake one and on the directory plugin alike."""
+"""The rules of CSI for a plugin, tested with the fake plugin and with the directory plugin."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -26,7 +26,7 @@ MIB: Final = 1 << 20
 
 @dataclass
 class Client:
-    """Makes calls; a status that is not OK is raised as grpc.RpcError."""
+    """A client of one plugin. It raises a status that is not OK as grpc.RpcError."""
 
     channel: grpc.Channel
     folder: Path
@@ -42,7 +42,7 @@ class Client:
         return call(request, timeout=20)
 
     def refused(self, request: Message) -> str:
-        """Return the name of the status with which a call is refused."""
+        """Make a call that the plugin refuses, and return the name of its status."""
         with pytest.raises(grpc.RpcError) as caught:
             self(request)
         code: grpc.StatusCode = caught.value.code()
@@ -209,7 +209,7 @@ def test_lists_are_read_in_pages(client: Client) -> None:
 
 
 def unknown(client: Client) -> list[Message]:
-    """Requests about what does not exist."""
+    """Return requests about volumes, snapshots and nodes that do not exist."""
     volume_id = create(client, "attachable")
     return [
         csi.ControllerExpandVolumeRequest(volume_id="never-was", capacity_range=csi.CapacityRange(required_bytes=1)),

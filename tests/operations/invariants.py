@@ -1,4 +1,4 @@
-"""What must be true when everything is at rest, whatever happened before (protocols, section 3)."""
+"""Find what is wrong when everything is at rest. After any faults, nothing may be (docs/protocols.md, section 3)."""
 
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.domain.volume import Volume, VolumeState
@@ -7,7 +7,11 @@ from tests.harness import System
 
 
 def violations(system: System) -> list[str]:
-    """Everything that is wrong: orphans, phantoms, volumes and operations that are stuck, locks without holder."""
+    """Return everything that is wrong, in words.
+
+    That is storage without a volume, a volume without storage, a volume or an operation that is stuck, a lock without a
+    holder, a claim that is counted or mounted wrongly, and an index that was allocated and not published.
+    """
     found: list[str] = []
     names = {"default", *(namespace.name for namespace in system.deps.namespaces.all())}
     volumes = [v for name in sorted(names) for page in system.deps.volumes.in_namespace(name) for v in page]
@@ -36,12 +40,12 @@ def violations(system: System) -> list[str]:
 
 
 def storage_of(volume: Volume) -> str:
-    """The volume's ID at its provider: its own, if it was registered without one."""
+    """Return the volume's ID at its provider: its own ID, if it was registered without another."""
     return volume.definition.external_id or volume.id
 
 
 def wrong_claims(system: System, volume: Volume) -> list[str]:
-    """Claims against the volume's counters and modes, and against what the provider has attached and mounted."""
+    """Compare the claims with the volume's counters and modes, and with the provider's attachments and mounts."""
     claims = system.deps.claims.of_volume(volume.namespace, volume.id)
     found = []
     counted = (volume.readers, volume.writers, volume.past_claims)
@@ -74,12 +78,12 @@ def wrong_claims(system: System, volume: Volume) -> list[str]:
 
 
 def at_rest(system: System) -> bool:
-    """Nothing will change any more by itself."""
+    """Return whether nothing will change any more by itself."""
     return not unpublished(system) and not any(o.open for o in all_operations(system))
 
 
 def unpublished(system: System) -> list[str]:
-    """Writes that allocated an index and never published."""
+    """Return the names of the writes that allocated an index and never published."""
     key = {"pk": {"S": "index"}, "sk": {"S": "index"}}
     item = system.deps.dynamo.client.get_item(TableName="moorage-test-meta", Key=key).get("Item", {})
     return [name for name in item if name.startswith("pend#")]

@@ -1,4 +1,4 @@
-"""The kinds of operation as their users start them, for tests that treat all kinds alike."""
+"""The kinds of operation, started as clients start them, for tests that treat all kinds alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from tests.harness import CAPABILITIES, Reply, System, definition
 
 @dataclass(frozen=True)
 class Case:
-    """How to prepare and start an operation, and what must be true of the provider when it is over and done."""
+    """How to prepare and start an operation, and what must be true when it has succeeded."""
 
     name: str
     rpc: str
@@ -17,7 +17,7 @@ class Case:
     start: Callable[[System], Reply]
     done: Callable[[System], bool]
     step: str = ""
-    """The step whose call `rpc` is; empty for the first."""
+    """The step that calls `rpc`. It is empty for the first step."""
 
 
 def _volume(system: System) -> None:
@@ -99,7 +99,7 @@ def _claim(system: System) -> Reply:
 
 
 def _unclaim(system: System) -> Reply:
-    """What is released already is as good as released."""
+    """Release the claim. A claim that is released already counts as released."""
     reply = system.call("DELETE", "/v1/volume/csi/data/claim/a")
     return Reply(200, {}, "") if reply.status == 404 else reply
 

@@ -1,4 +1,4 @@
-"""What a provider does to the calls it gets, told call by call: which one fails, how, before or after its effect."""
+"""Make calls of a provider fail: which one, how, and whether before or after its effect."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -9,14 +9,14 @@ from tests.fakes.provider import FakeProvider
 
 @dataclass(frozen=True)
 class Strike:
-    """What happens to one call; `act` may raise what the caller is told, or die."""
+    """What happens to one call. `act` may raise an error for the caller, or die."""
 
     act: Callable[[], None]
     after: bool = False
 
 
 def tell(error: BaseException) -> Callable[[], None]:
-    """An act that raises."""
+    """Return an act that raises the error."""
 
     def act() -> None:
         raise error
@@ -26,7 +26,7 @@ def tell(error: BaseException) -> Callable[[], None]:
 
 @dataclass
 class Script:
-    """Strikes by RPC and number of the call, from 1, counted from when the script is put into the provider."""
+    """Strikes by RPC and number of the call. The count begins at 1, when the script is put into the provider."""
 
     strikes: Mapping[tuple[str, int], Strike]
     calls: Counter[str] = field(default_factory=Counter)

@@ -1,9 +1,9 @@
 """The command `moorage-devplugin`."""
 
 import dataclasses
+import os
 import signal
 import socket
-import threading
 from pathlib import Path
 
 import click
@@ -114,12 +114,13 @@ def run(endpoint: str, plugin: Plugin, trouble: faults.Faults, *, mounts: MountO
     }
     if plugin.profile.groups:
         services["GroupController"] = (Groups(plugin, snapshots),)
-    stop = threading.Event()
+    # A pipe, not an Event: the handler may run while this thread, in `wait`, holds the lock that `set` needs.
+    told, tell = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(tell, b"."))
     serving = server.serve(endpoint, services, trouble)
     server.log.info("ready", extra={"endpoint": endpoint, "root": str(plugin.vault.root)})
-    stop.wait()
+    os.read(told, 1)
     trouble.stopping.set()
     serving.stop(GRACE_SECONDS).wait()
     server.log.info("stopped")
