@@ -148,7 +148,7 @@ class Document:
 
 @cache
 def document() -> Document:
-    return Document(yaml.safe_load(FILE.read_text("utf-8")))
+    return Document(yaml.load(FILE.read_text("utf-8"), yaml.CSafeLoader))  # five times as fast as safe_load
 
 
 def check(method: str, path: str, reply: Reply) -> None:

@@ -108,6 +108,8 @@ IGNORED: Final = (
     "mounts/",
 )
 """Paths that are made when something runs, and forms of a path."""
+BASES: Final = (ROOT, ROOT / "chalicelib", ROOT / "infra/bridge/src", ROOT / "infra/bridge", ROOT / "docs")
+"""Where a path may begin."""
 TOPS: Final = tuple(
     f"{p.name}/"
     for p in (*ROOT.iterdir(), *(ROOT / "chalicelib").iterdir())
@@ -124,10 +126,24 @@ def missing_paths(text: str, *, everything: bool = False) -> Problems:
         looks = path.startswith(TOPS) or path.endswith((".py", ".in", ".toml")) or (everything and "/" in path)
         if not looks or path.startswith(IGNORED) or not re.fullmatch(r"[\w./*{},<>-]+", path):
             continue
-        for one in expanded(path):
-            bases = (ROOT, ROOT / "chalicelib", ROOT / "infra/bridge/src", ROOT / "infra/bridge", ROOT / "docs")
-            if not (_cited(one) or any(any(base.glob(one.rstrip("/"))) for base in bases)):
-                found.append(one)
+        found += [one for one in expanded(path) if not (_cited(one) or _anywhere(one))]
+    return found
+
+
+def _anywhere(pattern: str) -> bool:
+    return any(any(base.glob(pattern.rstrip("/"))) for base in BASES)
+
+
+NAMES_IN: Final = re.compile(r"((?:`[\w.]+`(?:, | and | or )?)+) (?:in|of)\s+`([\w/.-]+\.py)`")
+
+
+def missing_names(text: str) -> Problems:
+    """Name what "`name` in `module.py`" says is in a module and is not."""
+    found = []
+    for names, path in NAMES_IN.findall(text):
+        file = next((base / path for base in BASES if (base / path).exists()), None)
+        words = set(re.findall(r"\w+", file.read_text())) if file else set()
+        found += [f"{name} in {path}" for name in CODE.findall(names) if not set(name.split(".")) <= words]
     return found
 
 
@@ -271,6 +287,11 @@ def test_paths_that_a_page_names_exist(page: Path) -> None:
     assert set(missing_paths(page.read_text(), everything=page == MAP)) <= made
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ADDING], ids=page_id)
+def test_names_that_a_page_places_are_there(page: Path) -> None:
+    assert missing_names(page.read_text()) == []
+
+
 def test_the_map_has_a_row_for_every_room() -> None:
     assert unmapped(MAP.read_text()) == []
 
@@ -348,6 +369,11 @@ def test_a_broken_link_is_seen(target: str) -> None:
 )
 def test_a_path_that_is_gone_is_seen(text: str, missing: str) -> None:
     assert missing_paths(text) == [missing]
+
+
+def test_a_name_that_is_gone_is_seen() -> None:
+    text = "`Committer` in `store/commit.py`, `commit` and `Committer.undo` of\n`store/commit.py`, `x` in `no.py`"
+    assert missing_names(text) == ["Committer.undo in store/commit.py", "x in no.py"]
 
 
 def test_a_module_that_is_gone_is_seen_in_the_code() -> None:
