@@ -113,7 +113,7 @@ def expand(ctx: StepContext, operation: Operation, until: float) -> None:
     def writes(index: int) -> list[Write]:
         result = {"index": index, "capacity": size}
         return [
-            volumes.expand(grown, index, operation_id=operation.id, secrets=params.volume_secrets),
+            volumes.redefine(grown, index, operation_id=operation.id, secrets=params.volume_secrets),
             operations.succeed(operation, now=now, result=result),
         ]
 

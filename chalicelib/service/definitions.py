@@ -15,7 +15,7 @@ from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
 from chalicelib.domain.volume import DEFINITION_LIMIT, Volume, limits, mode_problem, problems
 from chalicelib.errors import Refused, RequestError, VolumesError, joined
-from chalicelib.operations import create_volume, expand_volume, starting
+from chalicelib.operations import create_volume, starting
 from chalicelib.operations.starting import Started
 from chalicelib.service import batches, updates
 from chalicelib.service.batches import PendingVolume, VolumeRequest, VolumeResult
@@ -196,7 +196,7 @@ def _already(deps: Deps, item: VolumeRequest, refused: RefusedWrites, mine: Oper
     if old is None or old.operation_id == mine.id:
         return Started(mine, new=True)
     updates.refuse_known(old, item)
-    if old.operation_id and not expand_volume.is_held(old):
+    if updates.is_held_by_another(old):
         return Started(starting.join(deps, old, mine.digest, secrets=mine.sealed_secrets))
     return old  # An update of it joins the expansion that holds it, if that is the same.
 

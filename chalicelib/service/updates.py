@@ -26,9 +26,14 @@ def refuse_known(known: Volume | None, request: VolumeRequest) -> None:
         raise RequestError(f"volume {known.id} exists: If-None-Match asks for a new one", status=412)
 
 
+def is_held_by_another(volume: Volume) -> bool:
+    """Return whether an operation holds the volume that is no update. An update may be joined."""
+    return bool(volume.operation_id) and not expand_volume.is_held(volume)
+
+
 def refuse_held(volume: Volume) -> None:
-    """Raise OperationInProgress when an operation holds the volume, unless it is an expansion, which may be joined."""
-    if volume.operation_id and not expand_volume.is_held(volume):
+    """Raise OperationInProgress when an operation holds the volume that is no update."""
+    if is_held_by_another(volume):
         raise starting.in_progress(volume)
 
 

@@ -169,8 +169,8 @@ def replace_definition(volume: Volume, index: int, *, read: Volume) -> Write:
     return dynamo.put("volume", _row(put), condition & (VolumeRow.state == VolumeState.READY.value) & _idle())
 
 
-def expand(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> Write:
-    """Write the definition after an expansion, and `secrets` if given.
+def redefine(volume: Volume, index: int, *, operation_id: str, secrets: bytes) -> Write:
+    """Write a new definition of the volume that an operation holds, with `secrets` if given, and end the hold.
 
     This is an update, not a put: claims that came meanwhile keep their counters and modes.
     """

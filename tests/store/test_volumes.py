@@ -132,7 +132,7 @@ WRITES: dict[str, tuple[Callable[[Stores], list[Write]], set[str]]] = {
         {"ready", "read_by", "written_by", "once_claimed"},
     ),
     "expanded": (
-        lambda s: [writes.expand(SOME, LATER, operation_id=EXPANDING, secrets=b"new")],
+        lambda s: [writes.redefine(SOME, LATER, operation_id=EXPANDING, secrets=b"new")],
         {"expanding"},
     ),
     "mark": (
@@ -200,7 +200,7 @@ def test_a_number_that_is_not_above_the_stored_one_is_refused(
         "register": lambda t: writes.register(SOME, t),
         "replace_definition": lambda t: [writes.replace_definition(SOME, t, read=_read(stores))],
         "deregistered": lambda t: writes.deregister(_read(stores), t, expires_at=EXPIRES),
-        "expanded": lambda t: [writes.expand(SOME, t, operation_id=EXPANDING, secrets=b"")],
+        "expanded": lambda t: [writes.redefine(SOME, t, operation_id=EXPANDING, secrets=b"")],
         "deleted": lambda t: writes.delete(
             "default", "data", "directory", t, expires_at=EXPIRES, operation_id=DELETING
         ),
@@ -270,7 +270,7 @@ def test_an_expansion_leaves_claims_that_came_meanwhile(stores: Stores) -> None:
     stores.dynamo.put(writes._row(replace(held, readers=2, access_mode="multi-node-reader-only")))
 
     grown = replace(SOME, definition=replace(SOME.definition, capacity=4096))
-    write(stores, writes.expand(grown, LATER, operation_id=EXPANDING, secrets=b""))
+    write(stores, writes.redefine(grown, LATER, operation_id=EXPANDING, secrets=b""))
 
     after = stored(stores)
     assert (after.definition.capacity, after.readers, after.access_mode) == (4096, 2, "multi-node-reader-only")
