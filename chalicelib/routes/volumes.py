@@ -159,7 +159,7 @@ def _filter(call: Call) -> listing.Matches | None:
     def matches(volume: Volume, plugin: Plugin | None, spend: Callable[[int], None]) -> bool:
         if about_claims and volume.in_use:
             spend(listing.QUERY_COST)
-        held = claim_service.its_claims(deps, volume) if about_claims else ()
+        held = claim_service.claims_on(deps, volume) if about_claims else ()
         try:
             return wanted.matches(wire.filter_datum(volume, plugin, held))
         except FilterError as exc:

@@ -98,10 +98,10 @@ def of_volume(deps: Deps, namespace: str, volume_id: str) -> tuple[int, list[Cla
     The volume is read first, so a change that the claims show already has a higher index.
     """
     volume = _volume(deps, namespace, volume_id)
-    return volume.modify_index, its_claims(deps, volume)
+    return volume.modify_index, claims_on(deps, volume)
 
 
-def its_claims(deps: Deps, volume: Volume) -> list[Claim]:
+def claims_on(deps: Deps, volume: Volume) -> list[Claim]:
     """Return the claims of this volume, not those of an earlier one with its ID.
 
     Nothing is read when the volume's counters say that there are none.

@@ -217,17 +217,17 @@ def _validate_at_providers(deps: Deps, wanted: Sequence[VolumeRequest], budget: 
     Raises what the first of them, in order, is refused with.
     """
     seconds = budget.left(deps.clock.monotonic())
-    questions = [question for item in wanted if (question := _question(deps, item, seconds)) is not None]
-    if not questions:
+    validations = [validation for item in wanted if (validation := _validation(deps, item, seconds)) is not None]
+    if not validations:
         return
-    with ThreadPoolExecutor(min(len(questions), ASKED_AT_ONCE)) as pool:
-        asked = [pool.submit(question) for question in questions]
+    with ThreadPoolExecutor(min(len(validations), ASKED_AT_ONCE)) as pool:
+        asked = [pool.submit(validation) for validation in validations]
     for answer in asked:
         answer.result()
 
 
-def _question(deps: Deps, item: VolumeRequest, seconds: float) -> Callable[[], None] | None:
-    """Return the call that asks the item's plugin, or None if it has no controller.
+def _validation(deps: Deps, item: VolumeRequest, seconds: float) -> Callable[[], None] | None:
+    """Return the query that asks the item's plugin, or None if it has no controller.
 
     Raises Refused when the answer is no without asking.
     """

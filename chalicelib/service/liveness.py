@@ -24,7 +24,7 @@ def release_lost_claims(deps: Deps, node_id: str) -> list[Claim]:
         past.append(claim)
         # What an orchestrator mounted, which gave no path, is the orchestrator's to unmount and release.
         if claim.node_lost and claim.target_path:
-            releases.let_go(deps, claim)
+            releases.begin_release(deps, claim)
     return past
 
 

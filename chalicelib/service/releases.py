@@ -13,7 +13,7 @@ from chalicelib.errors import Refused
 from chalicelib.operations import starting, unpublish_volume
 from chalicelib.operations.starting import NewOperation
 from chalicelib.service import waiting
-from chalicelib.service.claims import PUBLISH_CAPABILITY, existing, its_claims
+from chalicelib.service.claims import PUBLISH_CAPABILITY, claims_on, existing
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import claims as claim_store
 from chalicelib.store.claims import Lease
@@ -29,8 +29,8 @@ def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str, budg
     """
     claim = existing(deps, namespace, volume_id, allocation_id)
     node = deps.plugins.node(claim.node_id)
-    operation = let_go(deps, claim, node_up=node is not None and node.healthy)
-    index = finished(deps, [operation] if operation else [], budget)
+    operation = begin_release(deps, claim, node_up=node is not None and node.healthy)
+    index = wait_until_free(deps, [operation] if operation else [], budget)
     _refuse_lost(deps, [claim])
     if index:
         return index
@@ -48,7 +48,7 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     volume = deps.volumes.get(namespace, volume_id)
     if volume is None or not volume.exists:
         raise Refused("no such volume")
-    held = its_claims(deps, volume)
+    held = claims_on(deps, volume)
     node_id = _node_named(deps, node, held)
     on_node = [claim for claim in held if claim.node_id == node_id]
     known = deps.plugins.node(node_id)
@@ -56,8 +56,8 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     if any(claim.live for claim in on_node) and up:
         raise Refused(f"volume in use: {volume_id}")
     # A node that is back can unmount what the worker mounted there. It knows nothing of what others mounted.
-    started = [let_go(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
-    index = finished(deps, [operation for operation in started if operation is not None], budget)
+    started = [begin_release(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
+    index = wait_until_free(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
     return max(index, volume.modify_index)
 
@@ -73,7 +73,7 @@ def _refuse_lost(deps: Deps, claims: Sequence[Claim]) -> None:
             )
 
 
-def let_go(
+def begin_release(
     deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = True, lease: Lease | None = None
 ) -> Operation | None:
     """Start to free the claim, and return the operation that does it, or None if there is none.
@@ -104,7 +104,7 @@ def let_go(
     scope = volume_scope(claim.namespace)
     index, released = deps.committer.commit(scope, build=build, what=f"volume {claim.volume_id}")
     if index:
-        _end(deps, released.instead_of)
+        _resume_in_doubt(deps, released.instead_of)
         if released.operation is not None:
             starting.send(deps, released.operation)
     return released.operation
@@ -126,14 +126,14 @@ def _still_there(deps: Deps, claim: Claim, lease: Lease | None) -> Claim | None:
     return found if lease is None or deps.claims.lease(found) == lease else None
 
 
-def _end(deps: Deps, operation_id: str) -> None:
+def _resume_in_doubt(deps: Deps, operation_id: str) -> None:
     """Resume a publish that was left in doubt, so that it notices that it has lost its claim, and ends."""
     found = deps.operations.get(operation_id) if operation_id else None
     if found is not None and found.status is Status.IN_DOUBT:
         starting.resume(deps, found)
 
 
-def finished(deps: Deps, operations: Sequence[Operation], budget: Budget) -> int:
+def wait_until_free(deps: Deps, operations: Sequence[Operation], budget: Budget) -> int:
     """Wait until the claims of these operations are free. Return the highest index, or 0 if none is known.
 
     Raises Refused with the last error of an operation in doubt, and OperationPending. A publish that failed has

@@ -11,9 +11,9 @@ from chalicelib.errors import NotFound, Refused
 from chalicelib.operations import delete_volume, starting
 from chalicelib.operations.starting import Started
 from chalicelib.service import counters, waiting
-from chalicelib.service.claims import its_claims
+from chalicelib.service.claims import claims_on
 from chalicelib.service.deps import Budget, Deps
-from chalicelib.service.releases import let_go
+from chalicelib.service.releases import begin_release
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import MEMBERS, volume_scope
@@ -40,7 +40,7 @@ def read(deps: Deps, namespace: str, volume_id: str) -> VolumeRead:
     if found is None or not found.exists:
         return VolumeRead((found.modify_index if found else 0) or floor, None)
     plugin = deps.plugins.get(found.plugin_id, consistent=False)
-    return VolumeRead(found.modify_index, found, plugin, tuple(its_claims(deps, found)))
+    return VolumeRead(found.modify_index, found, plugin, tuple(claims_on(deps, found)))
 
 
 def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
@@ -90,8 +90,8 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
             found = _existing(deps, namespace, volume_id)
         if is_kept(found):
             raise Refused(f"volume in use: {volume_id}")
-        for claim in its_claims(deps, found):
-            let_go(deps, claim, force=True)
+        for claim in claims_on(deps, found):
+            begin_release(deps, claim, force=True)
         expires_at = int(deps.clock.now()) + TOMBSTONE_SECONDS
         return Change(None, lambda index: volume_store.deregister(found, index, expires_at=expires_at, force=force))
 

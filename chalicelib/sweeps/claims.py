@@ -90,7 +90,7 @@ def _late(deps: Deps, node: Node) -> bool:
 def _let_go(deps: Deps, claim: Claim, counts: Counter[str], *, node_up: bool, lease: Lease | None = None) -> None:
     """Release one claim. With `lease`, only if it was not renewed since that was read."""
     try:
-        if releases.let_go(deps, claim, node_up=node_up, lease=lease) is None:
+        if releases.begin_release(deps, claim, node_up=node_up, lease=lease) is None:
             counts["lost"] += 1
     except StoreError:
         counts["failed"] += 1  # the next sweep finds it again

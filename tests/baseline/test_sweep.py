@@ -75,10 +75,10 @@ def test_what_an_earlier_version_left_is_swept_until_nothing_is_due(world: Syste
     sweep(world, 2)
     nodes = {node.id: node for node in world.deps.plugins.nodes()}
     assert [name for name, node in nodes.items() if node.claims_kept] == [], "most are back"
-    let_go = [
+    released = [
         world.deps.claims.get(*place) for node in nodes.values() if not node.healthy for place in held(world, node)
     ]
-    assert [claim for claim in let_go if claim is not None and claim.state is ClaimState.TAKEN] == []
+    assert [claim for claim in released if claim is not None and claim.state is ClaimState.TAKEN] == []
 
     sweep(world, 2)
     leases = Rows.of(Baseline("", world.clock.now(), read_rows(world))).items[LeaseRow]

@@ -581,13 +581,13 @@ def test_a_volume_stays_staged_and_attached_while_another_claim_may_have_it_moun
 def test_a_lease_that_is_renewed_while_it_is_judged_goes_on(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
     later = Later(cluster)
     assert claim(cluster, LeaseSeconds=60).status == 200
-    let_go = releases.let_go
+    begin = releases.begin_release
 
     def renewed_before(deps: Deps, *args: Any, **given: Any) -> Any:
         assert cluster.call("PUT", f"{PATH}/claim/alloc-1/renew").status == 200
-        return let_go(deps, *args, **given)
+        return begin(deps, *args, **given)
 
-    monkeypatch.setattr(releases, "let_go", renewed_before)
+    monkeypatch.setattr(releases, "begin_release", renewed_before)
     cluster.clock.moment += 61
     later.sweep()
     assert cluster.call("GET", f"{PATH}/claims").json[0]["State"] == "taken"
