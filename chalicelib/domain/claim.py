@@ -25,6 +25,8 @@ EXCLUDES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
 }
 """Access mode and claim mode, and the volume's counters that must be zero for such a claim. A pair without a row
 excludes no other claim. `has_room` and the condition of the write (store/claims.py) both read this table.
+
+The table counts claims, not nodes. A single-node mode stays on one node only because it admits one claim at a time.
 """
 READ_ONLY: Final = frozenset({"single-node-reader-only", "multi-node-reader-only"})
 """Access modes that no claim writes in."""

@@ -1,9 +1,13 @@
-"""The outcome of a gRPC status for each RPC. No other module compares codes.
+"""The outcome of a gRPC status for each RPC. The decisions that follow from codes are made by this table alone.
 
-`REJECTED`: the plugin answered, and does nothing more for this call. `IN_DOUBT`: the call may have had its effect, or
-may still have it. `GONE`: what the call should remove is not there, which is success. Whether a rejection proves
-anything about the storage is a second question (`PROOF`). INTERNAL after CreateVolume may have left a volume behind
-(CSI spec, CreateVolume errors; external-provisioner reads it in the same way).
+`REJECTED`: the call is over, and has no further effect; `is_answer` has the one exception. `IN_DOUBT`: the call may
+have had its effect, or may still have it. `GONE`: what the call should remove is not there, which is success. Whether a
+rejection proves anything about the storage is a second question (`PROOF`): INTERNAL after CreateVolume may have left a
+volume behind (CSI spec, CreateVolume errors; external-provisioner reads it in the same way).
+
+Some codes are not the plugin's. A bridge answers ABORTED for an older attempt than it has seen, PERMISSION_DENIED for a
+caller that it does not trust, and UNAVAILABLE when the plugin does not answer. gRPC itself answers UNAVAILABLE,
+DEADLINE_EXCEEDED and CANCELLED, and UNKNOWN for errors of its own.
 """
 
 from collections.abc import Mapping

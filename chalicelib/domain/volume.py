@@ -116,7 +116,12 @@ class Volume:
     modify_time: int = 0
     state: VolumeState = VolumeState.READY
     operation_id: str = ""
+    """The operation that holds the volume, if one does."""
     operation_kind: str = ""
+    """What the hold is called: the value of a `Kind`, or another name that the kind gives it (expand_volume.UPDATES).
+
+    Clients see it in errors.
+    """
     calls_until: float = 0.0
     """Until when a call of an earlier operation on this volume may still land at the provider, in epoch seconds."""
     readers: int = 0
@@ -164,7 +169,7 @@ def limits(volume: Volume) -> list[str]:
 
 
 def mode_problem(capabilities: Sequence[Capability]) -> str | None:
-    """Return the first unknown mode in the words of a Nomad client, or an empty string."""
+    """Return the first unknown mode in the words of a Nomad client, or None."""
     for capability in capabilities:
         if capability.attachment_mode not in ATTACHMENT_MODES:
             return f"unknown volume attachment mode: {capability.attachment_mode}"

@@ -78,4 +78,4 @@ class KindSpec:
     holds: VolumeHold | SubjectHold | ClaimHold
     steps: Mapping[str, Step]
     storage_has_id: bool = True
-    """Whether other operations can name the storage, so that its calls must take turns with theirs."""
+    """Whether other operations could name the storage by its ID. Then the calls of all of them take turns."""

@@ -120,9 +120,9 @@ def join(api: Api, held: Volume, digest: str, *, secrets: bytes = b"") -> Operat
     return _join(api, found, digest, held.id, secrets=secrets)
 
 
-def _join(api: Api, found: Operation, digest: str, subject: str, *, secrets: bytes) -> Operation:
+def _join(api: Api, found: Operation, digest: str, name: str, *, secrets: bytes) -> Operation:
     if found.digest != digest:
-        raise OperationInProgress(f"volume {subject} has an operation in progress: {found.kind}")
+        raise OperationInProgress(f"volume {name} has an operation in progress: {found.kind}")
     return resume(api, found, secrets=secrets)
 
 

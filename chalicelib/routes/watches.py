@@ -13,7 +13,7 @@ from chalicelib.store.index import MEMBERS, NAMESPACES, NODES, PLUGINS
 
 
 def volume_list(deps: Deps, call: Call, _index: int) -> int:
-    """Return the index of the last change to a volume of the namespace."""
+    """Return the index of the last publication that a list of the namespace's volumes waits for."""
     return listing.current(deps, call.namespace)
 
 

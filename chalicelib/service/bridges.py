@@ -47,7 +47,7 @@ def register(deps: Deps, registration: Registration, *, key: str) -> Registered:
     read = deps.plugins.node(registration.node_id)
     _check_owner(read, registration, key)
     now = deps.clock.now()
-    digest = _digest(registration)
+    digest = digest_of(registration)
     if read is not None and read.instance_id != registration.instance_id:
         _check_alone(read, registration, now)
     same = read is not None and read.instance_id == registration.instance_id and read.healthy
@@ -156,7 +156,7 @@ def _check_alone(read: Node, said: Registration, now: float) -> None:
         )
 
 
-def _digest(said: Registration) -> str:
+def digest_of(said: Registration) -> str:
     """Return the SHA-256 (hex) of what the registration says, without what changes at every heartbeat."""
     plugins = [
         {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(instance).items()}

@@ -1,10 +1,11 @@
 """Commit a change that clients see: allocate an index, write under it, publish it (store/index.py).
 
 No other module allocates or publishes, apart from the index's own repair. So the rules for every change are kept here.
-A write that was refused is built anew from what is stored now. A refusal that shows our own index is our own write,
-whose answer was lost. An index that was allocated for nothing is given back.
+A write that was refused is built anew from what is stored now. If the stored item has the index that was allocated for
+this very try, the write was made and only its answer was lost. An index that was allocated for nothing is given back.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from chalicelib.store.dynamo import Dynamo, Raw, TransactionRefused, Write
 from chalicelib.store.index import IndexStore
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 TRIES: Final = 60
 """Tries of one change. Each lost try means that another change of the same items was made, so sixty tries are enough
@@ -54,7 +57,12 @@ class Commit:
 
 
 class Committer:
-    """The commits of one stage. `listeners` are called after each one, in the process that made it."""
+    """The commits of one stage.
+
+    `listeners` are called after each commit, in the process that made it, when the write stands. They must be quick. A
+    listener that raises is logged, since the change must not look as if it had failed. A change whose writer dies
+    before it is published reaches no listener.
+    """
 
     def __init__(
         self, dynamo: Dynamo, index: IndexStore, clock: Clock, *, listeners: Iterable[Callable[[Commit], None]] = ()
@@ -108,7 +116,10 @@ class Committer:
         self._index.publish(ticket)
         commit = Commit(ticket.index, scopes, writes, number)
         for listener in self._listeners:
-            listener(commit)
+            try:
+                listener(commit)
+            except Exception:
+                log.exception("a listener of commits failed: index %d", commit.index)
         return ticket.index, {}
 
     def _write(self, writes: Sequence[Write], *, token: str) -> RefusedWrites:

@@ -100,7 +100,7 @@ class OperationStore:
             actions.append(OperationRow.params.set(_to_json(params)))
         if external_id:
             actions.append(OperationRow.external_id.set(external_id))
-        return self._fenced(operation, actions, _mine(operation))
+        return self._seen(self._fenced(operation, actions, _mine(operation)))
 
     def postpone(self, operation: Operation, *, now: float, until: float, last_error: str, answered: bool) -> None:
         """End this attempt. Another may begin at `until` (epoch seconds).

@@ -1,4 +1,4 @@
-"""The shapes and keys of the items of every table. No other module spells them.
+"""The shapes and keys of the items of every table. tests/baseline/rows.py reads them back.
 
 | table | pk | sk | item |
 |---|---|---|---|

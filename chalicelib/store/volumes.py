@@ -205,7 +205,8 @@ def mark(volume: Volume, *, operation_id: str, kind: str, state: VolumeState, un
 def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float | None = None) -> Write:
     """Make the volume ready again: its operation has ended without effect.
 
-    `calls_until` (epoch seconds) is until when a call of it may still land, and None if no call was made.
+    `calls_until` (epoch seconds) is until when a call of it may still land. It is 0 when every call was answered, and
+    None when no call was made, which keeps what an earlier operation left.
     """
     actions: list[Action] = [
         VolumeRow.state.set(VolumeState.READY.value),

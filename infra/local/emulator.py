@@ -1,7 +1,7 @@
 """The emulator of AWS (infra/emulator): how it is started and stopped, and what of AWS it lacks.
 
-The rest of infra/local knows an emulator only by what this module defines. Another one is this module, the API Gateway
-calls in deploy_app.py, and requirements-emulator.in.
+The rest of infra/local knows an emulator only by what this module defines. Another emulator replaces this module,
+the API Gateway calls in deploy_app.py, requirements-emulator.in, and the wrapper that is started (infra/emulator).
 """
 
 from __future__ import annotations

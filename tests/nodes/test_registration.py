@@ -1,19 +1,38 @@
 """What a registration must be, who may register and stop a node, and how a node is forgotten."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from chalicelib.csi.channel import TlsChannels, WorkerTls
 from chalicelib.domain.deadlines import GRACE, LONGEST_CALL, LONGEST_GRACE, SILENT_AFTER
+from chalicelib.domain.plugin import Instance
+from chalicelib.domain.registration import Registration
 from chalicelib.errors import PluginUnreachable
+from chalicelib.service import bridges
 from chalicelib.sweeps import claims
 from moorage import certificates
 from tests.harness import System
 from tests.nodes.bridges import Authority, counts, plugin, statuses
 from tests.nodes.test_liveness import pass_time, take_a_volume, times
+
+HEARD: dict[str, Any] = {
+    "node_name": "b", "address": "127.0.0.1:2", "bridge_version": "9", "certificate_pem": "PEM", "instances": (),
+}  # fmt: skip
+"""Another value for each field that is stored. The others change with each message, or name the node."""
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(Registration)])
+def test_what_a_registration_says_anew_is_stored(field: str) -> None:
+    """A heartbeat with the digest that is known is not stored, so a field outside the digest would be lost."""
+    said = Registration("n", "a", "i", 1, "127.0.0.1:1", "1", "", (Instance("p", "n", "127.0.0.1:1", healthy=True),))
+    if field in HEARD:
+        assert bridges.digest_of(replace(said, **{field: HEARD[field]})) != bridges.digest_of(said)
+    else:
+        assert field in {"node_id", "instance_id", "sequence"}
+
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"NodeInfo": []}, "Plugins[0].NodeInfo is not a dict"),

@@ -53,6 +53,19 @@ def committer(stores: Stores, dynamo: Dynamo, *listeners: Callable[[Commit], Non
     return Committer(dynamo, stores.index, stores.clock, listeners=listeners)
 
 
+def test_a_listener_that_fails_does_not_fail_the_change(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Commit) -> None:
+        raise ValueError("no")
+
+    heard: list[Commit] = []
+    index, result = committer(stores, stores.dynamo, fail, heard.append).commit(
+        SCOPE, MEMBERS, build=once(registers()), what="volume data"
+    )
+    assert (index, result) == (stored(stores).modify_index, "done")
+    assert [commit.index for commit in heard] == [index], "the next listener is called"
+    assert f"index {index}" in caplog.text
+
+
 def test_a_change_is_written_under_its_index_published_and_told(stores: Stores) -> None:
     heard: list[Commit] = []
     index, result = committer(stores, stores.dynamo, heard.append).commit(

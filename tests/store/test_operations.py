@@ -136,7 +136,9 @@ def test_what_a_worker_read_before_the_attempt_ended_gives_it_no_hold_on_the_rec
 def test_a_checkpoint_goes_on_under_the_same_lease_with_its_call_answered(stores: Stores) -> None:
     acquired = acquire(stores, opened(stores))
 
+    before = stores.operations.changes()
     after = stores.operations.checkpoint(acquired, now=NOW + 1, step="remove", external_id="e-1")
+    assert stores.operations.changes() > before, "a reader sees the step, so it is woken"
 
     assert after == replace(acquired, step="remove", external_id="e-1", unanswered=0, tries=0, update_time=NOW + 1)
 
