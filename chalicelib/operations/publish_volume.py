@@ -55,7 +55,8 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
         )
     params = Params.decode(operation.params)
     if params.target_path:
-        learnt = replace(params, publish_context=context).encode()
+        # Over what is stored, so that a parameter of a newer version is kept while both versions run.
+        learnt = {**operation.params, **replace(params, publish_context=context).encode()}
         return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=STAGE, params=learnt)
     _published(ctx, operation, context)
     return None

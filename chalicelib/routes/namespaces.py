@@ -28,17 +28,18 @@ def read(_call: Call, _given: Options, name: str) -> Answer:
 
 
 def definition(call: Call) -> Mapping[str, Any]:
-    """Read the body of a write."""
+    """Read the body of a write. A name in the path must be the body's."""
     too_large(call.body, DEFINITION_LIMIT)
     body = decode(call.body, shapes.NAMESPACE)
+    name = call.path.partition("/v1/namespace/")[2]
+    if name and body["Name"] != name:
+        raise RequestError("Namespace name does not match request path")
     region(call)
     return body
 
 
-def write(_call: Call, body: Mapping[str, Any], name: str = "") -> Answer:
-    """Create or change the namespace of the body. A name in the path must be the body's."""
-    if name and body["Name"] != name:
-        raise RequestError("Namespace name does not match request path")
+def write(_call: Call, body: Mapping[str, Any], _name: str = "") -> Answer:
+    """Create or change the namespace of the body."""
     index = service.write(
         wiring.deps(), body["Name"], wire.stored(body), description=body["Description"], quota=body["Quota"]
     )

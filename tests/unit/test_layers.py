@@ -19,6 +19,7 @@ OURS: dict[str, set[str]] = {
     "routes": {"errors", "domain", "service", "wire", "wiring", "log", "bridge_signature"},
     "plugin_queries": {"domain", "errors", "store"},
     "functions": {"settings", "wiring", "operations", "errors", "log", "plugin_queries", "service", "sweeps"},
+    "workers": {"functions"},
     "sweeps": {"domain", "errors", "log", "service", "store"},
     "wiring": {
         "clock", "csi", "errors", "log", "operations", "plugin_queries", "sealing", "service", "settings", "sqs",

@@ -50,7 +50,7 @@ class RuleType(click.ParamType[faults.Rule]):
 @click.option("--node", "other_nodes", multiple=True, help="Another node that volumes can be published to; repeatable.")
 @click.option("--topology-key", default=None, help="Key of the one topology segment; default: that of --like.")
 @click.option(
-    "--ids", type=click.Choice(["named", "uuid"]), default=None, help="MountKind IDs are made; default: that of --like."
+    "--ids", type=click.Choice(["named", "uuid"]), default=None, help="How IDs are made; default: that of --like."
 )
 @click.option(
     "--capacity", type=click.IntRange(min=0), default=0, help="Bytes of all volumes together; 0: what the disk has."
@@ -59,7 +59,7 @@ class RuleType(click.ParamType[faults.Rule]):
     "--mounts",
     type=click.Choice(["auto", "bind", "symlink"]),
     default="auto",
-    help="MountKind volumes are shown at paths.",
+    help="How volumes are shown at paths.",
 )
 @click.option(
     "--writable-links", is_flag=True, help="Make a link even where read-only was asked for and cannot be kept."
