@@ -6,7 +6,7 @@ SOAK                          fifty blocked readers, alone: each change must rea
 tests/conformance             clients and plugins in other languages, csi-sanity
 EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
                               message; every error of every step; every interleaving of writers and readers; a kill of
-                              each process of a local system
+                              each process of a local system; every step left out of docs/adding-*.md
 tests/store, CLAIMS, --many,  the store's own tests, and 200 examples of claims, on DynamoDB Local; beside the others,
   --against=local             since both wait for servers
 """
@@ -32,6 +32,7 @@ EXHAUSTIVE: Final = (
     "tests/e2e/test_durability.py",
     "tests/blocking/test_explorer.py",
     "tests/blocking/test_lists.py",
+    "tests/docs/test_adding.py",
 )
 SOAK: Final = "tests/conformance/test_soak_blocking.py"
 SHOWN: Final = ("--durations=10", "--dist", "loadgroup")

@@ -51,8 +51,10 @@ def tell_volumes(story: Story) -> None:
     provider.context, provider.topologies = {}, ()
     story.create("no-flags", MountOptions={})
     story.create("no-required", RequestedTopologies={"Required": None, "Preferred": []})
+    source = next(iter(provider.volumes))
+    provider.snapshots["snap-of-old"] = Stored("snap-of-old", "old", 1024, source)
     story.create("of-snapshot", SnapshotID="snap-of-old")
-    story.create("of-clone", CloneID="plain")
+    story.create("of-clone", CloneID=source)
     story.create("ünïcode ¼ ID", Name="ünïcode")
     _tell_registered(story)
     for volume_id in ("changed", "expanded", "deleted", "deregistered", "again"):

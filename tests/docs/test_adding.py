@@ -21,6 +21,8 @@ from tests.docs.steps import Edit
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = {path.name: steps.read(path) for path in sorted((ROOT / "docs").glob("adding-*.md"))}
 STEPS: Final = [(name, number) for name, page in PAGES.items() for number in range(1, len(page.steps) + 1)]
+SAMPLED: Final = 7
+"""The step that each run leaves out of each page."""
 COPIED: Final = ("app.py", "pyproject.toml", "requirements*", "chalicelib", "docs", "infra", "tests", ".chalice")
 # Bytecode comes along: it spares each run the compilation of what no step changes.
 LEFT_OUT: Final = shutil.ignore_patterns("corpus", "conformance", ".*cache")
@@ -98,7 +100,13 @@ def test_the_ten_steps_work(lane: Lane, name: str) -> None:
     assert code == 0, printed[-3000:]
 
 
-@pytest.mark.parametrize(("name", "number"), STEPS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Leave out each step with --many, and one of each page without."""
+    if "number" in metafunc.fixturenames:
+        some = STEPS if metafunc.config.getoption("--many") else [(name, SAMPLED) for name in PAGES]
+        metafunc.parametrize(("name", "number"), some)
+
+
 def test_no_step_can_be_left_out(lane: Lane, name: str, number: int) -> None:
     page = PAGES[name]
     others = page.steps[: number - 1] + page.steps[number:]
