@@ -130,21 +130,34 @@ class Reader:
         return None
 
 
-def write(system: System, number: int, external_id: str, until: float, changes: list[Change]) -> None:
-    """Register, update, deregister, over and over; each change is noted with the index that its answer names."""
-    names = [f"soak-{number}-{which}" for which in range(VOLUMES)]
-    with closing(Client(system)) as client:
-        while time.monotonic() < until:
-            for name in names:
-                for method in ("PUT", "PUT", "DELETE"):
-                    changes += [change(client, method, name, external_id)]
-        changes += [change(client, "PUT", name, external_id) for name in names[1:]]
+@dataclass
+class Writer:
+    """Registers, updates and deregisters volumes, over and over, and notes each change with its answer's index."""
+
+    number: int
+    external_id: str
+    until: float
+    changes: list[Change] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def run(self, system: System) -> None:
+        names = [f"soak-{self.number}-{which}" for which in range(VOLUMES)]
+        try:
+            with closing(Client(system)) as client:
+                while time.monotonic() < self.until:
+                    for name in names:
+                        for method in ("PUT", "PUT", "DELETE"):
+                            self.changes += [change(client, method, name, self.external_id)]
+                self.changes += [change(client, "PUT", name, self.external_id) for name in names[1:]]
+        except (AssertionError, OSError) as exc:
+            self.problems.append(f"after {len(self.changes)} changes: {exc!r}")
 
 
 def change(client: Client, method: str, name: str, external_id: str) -> Change:
     volume = {"ID": name, "Name": name, "PluginID": "directory", "ExternalID": external_id} | CAPABLE
+    began = time.monotonic()
     answer = client.call(method, f"/v1/volume/csi/{name}", {"Volumes": [volume]} if method == "PUT" else None)
-    assert answer.status == 200, answer
+    assert answer.status == 200, f"{method} {name}: {answer} after {time.monotonic() - began:.1f} s"
     return Change(name, answer.index, time.monotonic(), gone=method == "DELETE")
 
 
@@ -167,16 +180,14 @@ def test_no_change_is_missed_by_fifty_blocked_readers(
     environments.ensure(environments.EMULATOR)
     with private.running(tmp_path / "system") as system:
         external_id = storage(system)
-        stop, blocked, changes = threading.Event(), readers(), list[Change]()
+        stop, blocked = threading.Event(), readers()
         reading = [threading.Thread(target=reader.run, args=(system, stop), daemon=True) for reader in blocked]
         for thread in reading:
             thread.start()
         pause(QUIET)
         until = time.monotonic() + SOAK_SECONDS
-        writing = [
-            threading.Thread(target=write, args=(system, number, external_id, until, changes), daemon=True)
-            for number in range(WRITERS)
-        ]
+        writers = [Writer(number, external_id, until) for number in range(WRITERS)]
+        writing = [threading.Thread(target=writer.run, args=(system,), daemon=True) for writer in writers]
         for thread in writing:
             thread.start()
         for thread in writing:
@@ -184,7 +195,8 @@ def test_no_change_is_missed_by_fifty_blocked_readers(
             assert not thread.is_alive()
         pause(KNOWN_WITHIN)
         stop.set()
-        record_property(MEASURED, heard(blocked, changes))
+        assert [problem for writer in writers for problem in writer.problems] == []
+        record_property(MEASURED, heard(blocked, [change for writer in writers for change in writer.changes]))
         poke(system, external_id)
         for thread in reading:
             thread.join(WAIT + 30)
@@ -203,7 +215,7 @@ def storage(system: System) -> str:
 def poke(system: System, external_id: str) -> None:
     """One more change of every volume, so that the readers end their last wait."""
     for number in range(WRITERS):
-        write(system, number, external_id, time.monotonic() + 0.1, [])
+        Writer(number, external_id, time.monotonic() + 0.1).run(system)
 
 
 def heard(blocked: list[Reader], changes: list[Change]) -> str:
