@@ -162,11 +162,13 @@ class Writer:
 def change(client: Client, method: str, name: str, external_id: str) -> Change:
     volume = {"ID": name, "Name": name, "PluginID": "directory", "ExternalID": external_id} | CAPABLE
     began = time.monotonic()
+    body = {"Volumes": [volume]} if method == "PUT" else None
+    answer = client.call(method, f"/v1/volume/csi/{name}", body)
     for _ in range(TRIES):
-        answer = client.call(method, f"/v1/volume/csi/{name}", {"Volumes": [volume]} if method == "PUT" else None)
         if method != "PUT" or answer.status != 503:
             break
         pause(1.0)
+        answer = client.call(method, f"/v1/volume/csi/{name}", body)
     assert answer.status == 200, f"{method} {name}: {answer} after {time.monotonic() - began:.1f} s"
     return Change(name, answer.index, time.monotonic(), gone=method == "DELETE")
 
