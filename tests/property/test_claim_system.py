@@ -26,7 +26,8 @@ PATH = "/v1/volume/csi/v"
 ALLOCS = st.sampled_from(["a1", "a2", "a3", "a4"])
 NODES = st.sampled_from(["node-a", "node-b"])
 MODES = st.sampled_from(["read", "write"])
-LEASE = 300
+LEASE = 6 * 3600
+"""Seconds. Each sweep takes 100 s of the fake clock, so no lease may end in an example before `leases_run_out`."""
 
 
 class Claims(RuleBasedStateMachine):
