@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Final
 
 from chalicelib.domain import outcome
+from chalicelib.domain.call import CallOptions
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState
 from chalicelib.domain.operation import JsonObject, Operation
 from chalicelib.domain.secrets import from_base64, to_base64
@@ -110,6 +111,11 @@ def the_claim(ctx: StepContext, operation: Operation) -> Claim:
     return found
 
 
+def call_options(ctx: StepContext, operation: Operation, until: float) -> CallOptions:
+    """Return the options of one call of this attempt, with the volume's secrets. Raises PluginUnreachable."""
+    return ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
+
+
 def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call NodeUnpublishVolume, unless the node is down or gone."""
     claim = the_claim(ctx, operation)
@@ -119,7 +125,7 @@ def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation |
             operation.external_id,
             node_id=claim.node_id,
             path=claim.target_path,
-            call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
+            call=call_options(ctx, operation, until),
         )
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=UNSTAGE)
 
@@ -137,7 +143,7 @@ def unstage(ctx: StepContext, operation: Operation, until: float) -> Operation |
             operation.external_id,
             node_id=claim.node_id,
             path=claim.staging_path,
-            call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
+            call=call_options(ctx, operation, until),
         )
 
     def build() -> Writes:
@@ -170,7 +176,7 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> None:
             operation.plugin_id,
             operation.external_id,
             external_node_id=claim.external_node_id,
-            call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
+            call=call_options(ctx, operation, until),
         )
     # The worker did not mount it: the claim's owner did, and released the claim while the node was there.
     given_up = answers and not claim.target_path

@@ -24,7 +24,7 @@ from chalicelib.domain.volume import Volume, VolumeState
 from chalicelib.errors import PluginRejected
 from chalicelib.operations import starting
 from chalicelib.operations.context import StepContext
-from chalicelib.operations.spec import KindSpec, Step, VolumeHold
+from chalicelib.operations.spec import KindSpec, Step, VolumeHold, unmark
 from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
@@ -113,24 +113,16 @@ def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
     if not outcome.proves("DeleteVolume", error.code):
         ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
         return
-    unmark = volumes.unmark(
-        volumes.key(operation.namespace, operation.volume_id), operation_id=operation.id, calls_until=0
-    )
-    ctx.close(operation, unmark, operations.fail(operation, now=now, error=error.text))
+    ctx.close(operation, unmark(operation, calls_until=0), operations.fail(operation, now=now, error=error.text))
 
 
 def _digest(volume: Volume) -> str:
     return starting.digest(Kind.DELETE_VOLUME.value, volume.namespace, volume.id)
 
 
-def _free(operation: Operation, _now: float) -> list[Write]:
-    key = volumes.key(operation.namespace, operation.volume_id)
-    return [volumes.unmark(key, operation_id=operation.id)]
-
-
 KIND: Final = KindSpec(
     Kind.DELETE_VOLUME,
     first=DELETE,
-    holds=VolumeHold(_free),
+    holds=VolumeHold(),
     steps={DELETE: Step("DeleteVolume", delete, delete_rejected)},
 )

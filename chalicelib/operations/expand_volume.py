@@ -23,7 +23,7 @@ from chalicelib.domain.volume import Definition, MountOptions, Volume, VolumeSta
 from chalicelib.errors import PluginRejected
 from chalicelib.operations import starting
 from chalicelib.operations.context import StepContext, the_volume
-from chalicelib.operations.spec import KindSpec, Step, VolumeHold
+from chalicelib.operations.spec import KindSpec, Step, VolumeHold, unmark
 from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
@@ -123,12 +123,9 @@ def expand(ctx: StepContext, operation: Operation, until: float) -> None:
 def expand_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
     """Fail the operation. The volume is as it was, or larger than its record says, which does no harm."""
     now = ctx.clock.now()
-    unmark = volumes.unmark(
-        volumes.key(operation.namespace, operation.volume_id),
-        operation_id=operation.id,
-        calls_until=0.0 if outcome.is_answer(error.code) else operation.calls_until,
-    )
-    ctx.close(operation, unmark, operations.fail(operation, now=now, error=error.text))
+    calls_until = 0.0 if outcome.is_answer(error.code) else operation.calls_until
+    closing = operations.fail(operation, now=now, error=error.text)
+    ctx.close(operation, unmark(operation, calls_until=calls_until), closing)
 
 
 def _digest(updated: Volume) -> str:
@@ -141,14 +138,9 @@ def _modes(definition: Definition) -> tuple[object, ...]:
     return definition.capabilities, definition.mount_options or MountOptions()
 
 
-def _free(operation: Operation, _now: float) -> list[Write]:
-    key = volumes.key(operation.namespace, operation.volume_id)
-    return [volumes.unmark(key, operation_id=operation.id)]
-
-
 KIND: Final = KindSpec(
     Kind.EXPAND_VOLUME,
     first=EXPAND,
-    holds=VolumeHold(_free, open_to_claims=frozenset({EXPANDS})),
+    holds=VolumeHold(open_to_claims=frozenset({EXPANDS})),
     steps={EXPAND: Step("ControllerExpandVolume", expand, expand_rejected)},
 )

@@ -42,18 +42,17 @@ def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOpe
 
 def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call ControllerPublishVolume, whose publish context the node's calls need."""
-    claim = claim_steps.the_claim(ctx, operation)
+    claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
     context = ctx.calls.controller_publish_volume(
         the_volume(operation),
-        _use(operation),
+        _use(params),
         external_node_id=claim.external_node_id,
-        call=ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets),
+        call=claim_steps.call_options(ctx, operation, until),
     )
     if len(json.dumps(context)) > CONTEXT_LIMIT:
         raise PluginRejected(
             "controller publish: the plugin's publish context is larger than can be kept", code=outcome.UNUSABLE
         )
-    params = Params.decode(operation.params)
     if params.target_path:
         # Over what is stored, so that a parameter of a newer version is kept while both versions run.
         learnt = {**operation.params, **replace(params, publish_context=context).encode()}
@@ -64,18 +63,18 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
 
 def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call NodeStageVolume, if the plugin has it."""
-    claim = claim_steps.the_claim(ctx, operation)
-    call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
-    ctx.calls.node_stage_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
+    claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
+    call = claim_steps.call_options(ctx, operation, until)
+    ctx.calls.node_stage_volume(the_volume(operation), _use(params), node_id=claim.node_id, call=call)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
 def mount(ctx: StepContext, operation: Operation, until: float) -> None:
     """Call NodePublishVolume, which puts the volume at its target path."""
-    claim = claim_steps.the_claim(ctx, operation)
-    call = ctx.call_options(operation, until, Params.decode(operation.params).volume_secrets)
-    ctx.calls.node_publish_volume(the_volume(operation), _use(operation), node_id=claim.node_id, call=call)
-    _published(ctx, operation, dict(Params.decode(operation.params).publish_context))
+    claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
+    call = claim_steps.call_options(ctx, operation, until)
+    ctx.calls.node_publish_volume(the_volume(operation), _use(params), node_id=claim.node_id, call=call)
+    _published(ctx, operation, dict(params.publish_context))
 
 
 def attach_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
@@ -125,8 +124,7 @@ def _undo(ctx: StepContext, operation: Operation, error: PluginRejected, step: s
     return None if may_land else ctx.operations.get(operation.id)
 
 
-def _use(operation: Operation) -> Use:
-    params = Params.decode(operation.params)
+def _use(params: Params) -> Use:
     return Use(
         capability=Capability(params.access_mode, params.attachment_mode),
         read_only=params.read_only,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.errors import PluginRejected
-from chalicelib.store import operations
+from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
 
 if TYPE_CHECKING:
@@ -39,11 +39,21 @@ class Step:
     rejected: Rejected
 
 
+def unmark(operation: Operation, *, calls_until: float | None = None) -> Write:
+    """Build the write that makes the operation's volume ready again. store/volumes.py says what `calls_until` means."""
+    key = volumes.key(operation.namespace, operation.volume_id)
+    return volumes.unmark(key, operation_id=operation.id, calls_until=calls_until)
+
+
+def _free_volume(operation: Operation, _now: float) -> list[Write]:
+    return [unmark(operation)]
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeHold:
     """The volume's record names the operation, so a volume has one at a time."""
 
-    free: Callable[[Operation, float], list[Write]]
+    free: Callable[[Operation, float], list[Write]] = _free_volume
     """Builds the writes that free the volume of an operation that never began, at a time in epoch seconds."""
     open_to_claims: frozenset[str] = frozenset()
     """Under which names (`Volume.operation_kind`) claims may come and go while the volume is held."""

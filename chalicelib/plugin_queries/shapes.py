@@ -7,12 +7,12 @@ During an upgrade the two functions may be a version apart. So a name never chan
 field that this version does not know is ignored.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, TypeVar
 
 from chalicelib.domain.external import Page
+from chalicelib.domain.secrets import from_base64, to_base64
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable
 from chalicelib.store import volumes
@@ -32,24 +32,20 @@ class ValidateVolume:
     volume: Volume
     sealed_secrets: bytes = field(repr=False)
 
-    @property
-    def plugin_id(self) -> str:
-        return self.volume.plugin_id
-
     def encode(self) -> Json:
         return {
             "plugin_id": self.volume.plugin_id,
             "namespace": self.volume.namespace,
             "volume_id": self.volume.id,
             "definition": volumes.encode(self.volume.definition),
-            "secrets": base64.b64encode(self.sealed_secrets).decode(),
+            "secrets": to_base64(self.sealed_secrets),
         }
 
     @classmethod
     def decode(cls, event: Mapping[str, Any]) -> "ValidateVolume":
         definition = volumes.decode(event["definition"])
         volume = Volume(event["namespace"], event["volume_id"], event["plugin_id"], definition=definition)
-        return cls(volume, base64.b64decode(event["secrets"]))
+        return cls(volume, from_base64(event["secrets"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +78,16 @@ class ListSnapshots:
     sealed_secrets: bytes = field(default=b"", repr=False)
 
     def encode(self) -> Json:
-        secrets = base64.b64encode(self.sealed_secrets).decode()
         return {
             "plugin_id": self.plugin_id,
             "per_page": self.per_page,
             "next_token": self.next_token,
-            "secrets": secrets,
+            "secrets": to_base64(self.sealed_secrets),
         }
 
     @classmethod
     def decode(cls, event: Mapping[str, Any]) -> "ListSnapshots":
-        secrets = base64.b64decode(event["secrets"])
+        secrets = from_base64(event["secrets"])
         return cls(event["plugin_id"], int(event["per_page"]), event["next_token"], secrets)
 
 
