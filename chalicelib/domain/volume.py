@@ -23,7 +23,7 @@ DEFINITION_LIMIT: Final = 300 * 1024
 """Bytes of a request's definition at most."""
 RECORD_LIMIT: Final = 340 * 1024
 """Largest definition with what the provider answered, in bytes: an item of a table ends at 400 KB (AWS: DynamoDB
-quotas), and the secrets lie beside it.
+quotas), and the item also holds the secrets.
 """
 
 

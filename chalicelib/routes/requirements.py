@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
 
 Capability: TypeAlias = Literal[
-    "any",  # whichever the token has in the namespace
+    "any",  # one that the token has in the namespace, no matter which
     "csi-list-volume",
     "csi-mount-volume",
     "csi-read-volume",

@@ -30,7 +30,8 @@ ADDING: Final = sorted((ROOT / "docs").glob("adding-*.md"))
 DECISIONS: Final = ROOT / "docs" / "decisions"
 WIDTH: Final = 120
 BANNED: Final = re.compile(
-    r"\b(nobody|somebody|anybody|whoever|whatever|whichever|for ever|forever|surely|likewise|lies|lie)\b", re.IGNORECASE
+    r"\b(nobody|somebody|anybody|whoever|whatever|whichever|for\s+ever|forever|surely|likewise|lies|lie)\b",
+    re.IGNORECASE,
 )
 FENCE: Final = re.compile(r"^\s*```", re.MULTILINE)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")

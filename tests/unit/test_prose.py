@@ -10,8 +10,9 @@ from typing import Final
 
 import pytest
 
+from tests.unit.test_docs import BANNED
+
 ROOT: Final = Path(__file__).parents[2]
-BANNED: Final = re.compile(r"\b(nobody|somebody|whoever|whatever|for\s+ever|surely|likewise)\b", re.IGNORECASE)
 QUOTED: Final = re.compile(r"``?[^`]*``?|\"[^\"\n]*\"")
 NEWLINE: Final = "\n"
 GENERATED: Final = (ROOT / "chalicelib" / "csi" / "spec", ROOT / "infra" / "bridge" / "src" / "moorage" / "spec")
