@@ -18,6 +18,10 @@ from tests.openapi import contract
 BAD_GATEWAY = 502
 """What the gateway itself answers when a function died; it is in no document of ours."""
 STILL_RUNNING = 504
+PATIENCE = 120.0
+"""Seconds for which a request waits for its answer. The API itself takes 29 at most; before them a busy machine may
+have to start sixteen functions anew.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def request(
     body: Any = None,
     *,
     headers: Mapping[str, str] | None = None,
-    seconds: float = 40.0,
+    seconds: float = PATIENCE,
 ) -> Reply:
     """One request; `target` is the path with its query, escaped. Redirects are answers here.
 
@@ -72,7 +76,7 @@ def answered(send: Callable[[], Reply], *, tries: int = 3) -> Reply:
     return reply
 
 
-def create(system: private.System, volume_id: str, *, seconds: float = 40.0, **fields: Any) -> Reply:
+def create(system: private.System, volume_id: str, *, seconds: float = PATIENCE, **fields: Any) -> Reply:
     """Create one volume of the directory plugin."""
     capability = {"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}
     volume = {"ID": volume_id, "Name": volume_id, "PluginID": "directory", "RequestedCapabilities": [capability]}

@@ -1,6 +1,8 @@
 """Volumes on real parts: proxy, gateway, functions, tables, queue, bridge with mutual TLS, plugin, a folder on disk."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 
@@ -79,21 +81,18 @@ def test_snapshot_and_restore(system: private.System) -> None:
 
 def test_sixteen_creates_and_deletes_of_one_volume_at_once_leave_nothing(system: private.System) -> None:
     """Nomad leaves orphans in such a race in every run."""
-    answers: list[Reply] = []
 
-    def work(number: int) -> None:
-        for turn in range(3):
-            if (number + turn) % 2:
-                answers.append(create(system, "raced"))
-            else:
-                answers.append(request(system, "DELETE", "/v1/volume/csi/raced/delete"))
+    def make() -> Reply:
+        return create(system, "raced")
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 48
+    def remove() -> Reply:
+        return request(system, "DELETE", "/v1/volume/csi/raced/delete")
+
+    def work(number: int) -> list[Reply]:
+        return [answered(make if (number + turn) % 2 else remove) for turn in range(3)]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(chain.from_iterable(pool.map(work, range(16))))
     assert {a.status for a in answers} <= {200, 409, 500}
     refused = {a.text for a in answers if a.status == 500}
     assert refused <= {"volume not found: raced"}, refused
