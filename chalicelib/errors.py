@@ -6,6 +6,8 @@
       NotFound                404    a known path, an unknown thing
       Refused                 500    a rule said no (500 is what Nomad answers, and clients expect it)
       OperationInProgress     409    another request is changing the same volume
+      StorageOutdated         409    a removal of the storage is under way, or has just ended
+      StageUpgrading          503    the records of an older version are being converted
       OperationPending        504    accepted, still running: repeat the request to go on waiting
       StoreError
         WriteConflict         503    another writer was first too often: it is retried, and seen only past the limit
@@ -60,6 +62,20 @@ class OperationInProgress(VolumesError):
     """Another operation holds the volume."""
 
     status = 409
+
+
+class StorageOutdated(VolumesError):
+    """What a provider said of a storage may be older than a removal of it: ask again."""
+
+    status = 409
+    retry_after = 2
+
+
+class StageUpgrading(VolumesError):
+    """The records of an older version are not in the storages' items yet, so none may come or go."""
+
+    status = 503
+    retry_after = 60
 
 
 class OperationPending(VolumesError):

@@ -8,7 +8,7 @@ another writer must not be let in.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from chalicelib.domain.volume import Capability, Volume
 
@@ -143,21 +143,35 @@ class Claim:
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
-def refusal(volume: Volume, claim: Claim) -> str | None:
-    """Return why the claim cannot be taken on the volume as it is, in Nomad's words, or None if it can."""
-    if volume.access_mode and (volume.access_mode, volume.attachment_mode) != (
-        claim.access_mode,
-        claim.attachment_mode,
-    ):
-        in_force = f"{volume.access_mode}, {volume.attachment_mode}"
+class InUse(Protocol):
+    """Where claims count: a volume, or a storage that several volumes share."""
+
+    @property
+    def access_mode(self) -> str: ...
+    @property
+    def attachment_mode(self) -> str: ...
+    @property
+    def readers(self) -> int: ...
+    @property
+    def writers(self) -> int: ...
+
+
+def refusal(volume: Volume, claim: Claim, used: InUse | None = None) -> str | None:
+    """Return why the claim cannot be taken on the volume as it is, in Nomad's words, or None if it can.
+
+    `used` is where the claims count, if that is not the volume.
+    """
+    used = used or volume
+    if used.access_mode and (used.access_mode, used.attachment_mode) != (claim.access_mode, claim.attachment_mode):
+        in_force = f"{used.access_mode}, {used.attachment_mode}"
         return f"volume is claimed as {in_force}: other modes must wait for its last claim"
     if claim.writes and claim.access_mode in READ_ONLY:
         return UNSCHEDULABLE
     if Capability(claim.access_mode, claim.attachment_mode) not in volume.definition.capabilities:
         return "requested modes are not among the volume's requested capabilities"
-    return None if has_room(volume, claim) else MAX_CLAIMS
+    return None if has_room(used, claim) else MAX_CLAIMS
 
 
-def has_room(volume: Volume, claim: Claim) -> bool:
+def has_room(used: InUse, claim: Claim) -> bool:
     """Return whether the claim fits beside those that are there. Past claims count until they are free."""
-    return not any(getattr(volume, counter) for counter in claim.excludes)
+    return not any(getattr(used, counter) for counter in claim.excludes)

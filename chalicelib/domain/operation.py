@@ -131,6 +131,10 @@ class Operation:
         """Return how many earlier calls may still land at the provider."""
         return self.unanswered if now < self.calls_until else 0
 
+    def older_calls_until(self, now: float) -> float:
+        """Return until when a call before the one that was just answered may land, or 0 if none may."""
+        return self.calls_until if self.in_flight(now) > 1 else 0.0
+
 
 def retry_delay(tries: int, jitter: float) -> float:
     """Return the seconds until the next try. They double with each try, up to a limit, and vary by up to a quarter."""

@@ -127,6 +127,8 @@ class Volume:
     readers: int = 0
     writers: int = 0
     past_claims: int = 0
+    shared: bool = False
+    """Whether another record names the volume's storage, or did. Then claims are judged by the storage's counters."""
     sealed_secrets: bytes = field(default=b"", repr=False)
     revision: int = 0
 

@@ -26,7 +26,7 @@ from chalicelib.operations import starting
 from chalicelib.operations.context import ClaimLost, StepContext
 from chalicelib.operations.spec import KindSpec, Step
 from chalicelib.operations.starting import Api, NewOperation
-from chalicelib.store import claims, operations, volumes
+from chalicelib.store import claims, operations, ownership, volumes
 from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 
@@ -207,6 +207,7 @@ def free(ctx: StepContext, operation: Operation, error: str) -> None:
     def build() -> Writes:
         claim = the_claim(ctx, operation)
         volume = ctx.volumes.get(operation.namespace, operation.volume_id)
+        counted_off = ownership.free(ctx, claim, volume)
         now = ctx.clock.now()
 
         def writes(index: int) -> list[Write]:
@@ -215,7 +216,7 @@ def free(ctx: StepContext, operation: Operation, error: str) -> None:
                 if error
                 else operations.succeed(operation, now=now, result={"index": index})
             )
-            return [*claims.free(claim, volume, index, operation_id=operation.id), closing]
+            return [*claims.free(claim, volume, index, operation_id=operation.id), *counted_off, closing]
 
         return writes
 

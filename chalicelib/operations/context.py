@@ -52,19 +52,21 @@ class StepContext(Stores):
             raise PluginUnreachable(exc.text, code="UNAVAILABLE") from exc
         return CallOptions(until=until, secrets=secrets, attempt=Attempt(operation.id, operation.attempt))
 
-    def record(self, operation: Operation, *scopes: str, writes: Writes) -> None:
-        """Commit what the operation did to the volume that it holds, and its own record with it.
+    def record(self, operation: Operation, *scopes: str, build: Callable[[], Writes]) -> None:
+        """Commit what the operation did to its volume and its storage, and its own record with it.
 
-        Raises LeaseLost when a later attempt owns the operation.
+        `build` runs again after each refusal, so it reads what it needs anew. Without `scopes`, no client sees the
+        change. Raises LeaseLost when a later attempt owns the operation.
         """
 
-        def build(refused: RefusedWrites) -> Change[None]:
+        def again(refused: RefusedWrites) -> Change[None]:
             volume = volume_of(refused.get("volume"))
-            if refused and ("operation" in refused or volume is None or volume.operation_id != operation.id):
+            held = "volume" not in refused or (volume is not None and volume.operation_id == operation.id)
+            if "operation" in refused or not held:
                 raise LeaseLost(operation.id)
-            return Change(None, writes)
+            return Change(None, build(), visible=bool(scopes))
 
-        self.committer.commit(*scopes, build=build, what=f"volume {operation.volume_id}")
+        self.committer.commit(*scopes, build=again, what=f"volume {operation.volume_id}")
 
     def record_claim(self, operation: Operation, *, build: Callable[[], Writes]) -> None:
         """Commit what the operation did to its claim, and its own record with it.

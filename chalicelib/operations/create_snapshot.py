@@ -83,9 +83,10 @@ def create(ctx: StepContext, operation: Operation, until: float) -> None:
         call=ctx.call_options(operation, until, params.volume_secrets, operation.sealed_secrets),
     )
     now = ctx.clock.now()
-    if operation.unanswered > 1 and now < operation.calls_until:
+    older = operation.older_calls_until(now)
+    if older:
         subject = of_storage(operation.plugin_id, made.id)
-        ctx.turns.take(Turn(subject, operation.id, operation.attempt, operation.calls_until), now=now)
+        ctx.turns.take(Turn(subject, operation.id, operation.attempt, older), now=now)
     ctx.finish(operation, asdict(made))
 
 

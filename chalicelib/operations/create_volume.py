@@ -26,14 +26,16 @@ from typing import Final
 from chalicelib.domain import outcome
 from chalicelib.domain.operation import Kind, Operation, retry_delay
 from chalicelib.domain.volume import RECORD_LIMIT, Made, Volume, registered
-from chalicelib.errors import PluginRejected
+from chalicelib.errors import PluginRejected, RequestError, StorageOutdated
 from chalicelib.operations import starting
 from chalicelib.operations.context import StepContext, the_volume
 from chalicelib.operations.spec import KindSpec, Step, VolumeHold
 from chalicelib.operations.starting import Api, NewOperation
-from chalicelib.store import operations, volumes
+from chalicelib.store import operations, ownership, volumes
+from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
+from chalicelib.store.stores import Stores
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 CREATE: Final = "create"
@@ -71,7 +73,11 @@ def result(asked: Volume, operation: Operation) -> Volume:
 
 
 def create(ctx: StepContext, operation: Operation, until: float) -> None:
-    """Call CreateVolume. Write the volume, its membership and the end of the operation in one transaction."""
+    """Call CreateVolume. Write the volume, what it owns and the end of the operation in one transaction.
+
+    If the storage was being removed when the call began, its answer may be older than that: call again later.
+    """
+    since = ctx.clock.now()
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
     asked = the_volume(operation)
@@ -79,20 +85,24 @@ def create(ctx: StepContext, operation: Operation, until: float) -> None:
     if len(volumes.encode(volume.definition).encode()) > RECORD_LIMIT:
         # No attempt can store it, so the undo removes it.
         raise PluginRejected(TOO_LARGE, code=outcome.UNUSABLE)
-    # A call that is still in flight finds the storage by its name. After a delete it would make it anew, so a delete
-    # waits until `calls_until`.
-    volume = replace(
-        volume, calls_until=operation.calls_until if operation.unanswered > 1 and now < operation.calls_until else 0.0
-    )
+    # A call that is still in flight finds the storage by its name. After a delete it would make it anew, so every
+    # removal of the storage waits for it.
+    volume = replace(volume, calls_until=operation.older_calls_until(now))
 
-    def writes(index: int) -> list[Write]:
-        result = {"index": index} | volumes.encode_made(made)
-        return [
-            *volumes.create(volume, index, operation_id=operation.id),
-            operations.succeed(operation, now=now, result=result),
+    def build() -> Writes:
+        owner, joining = ownership.join(ctx, volume, since=since)
+        return lambda index: [
+            *volumes.create(owner, index, operation_id=operation.id),
+            *joining,
+            operations.succeed(operation, now=now, result={"index": index} | volumes.encode_made(made)),
         ]
 
-    ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
+    try:
+        ctx.record(operation, volume_scope(operation.namespace), MEMBERS, build=build)
+    except StorageOutdated as exc:
+        ctx.retry(operation, exc.text, answered=True, now=now)
+    except RequestError as exc:
+        raise PluginRejected(exc.text, code=outcome.UNUSABLE) from exc
 
 
 def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
@@ -105,18 +115,36 @@ def create_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
             now if outcome.is_answer(error.code) else operation.calls_until, now + retry_delay(1, ctx.clock.jitter())
         )
         closing = operations.undo(operation, now=now, step=FIND, error=error.text, until=until)
-    ctx.close(operation, *_free(operation, now), closing)
+    ctx.close(operation, *_free(ctx, operation), closing)
 
 
 def find(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call CreateVolume again under the same name, to learn the ID of what may have been made."""
+    since = ctx.clock.now()
     made = _call(ctx, operation, until)
     now = ctx.clock.now()
-    found = ctx.operations.checkpoint(operation, now=now, step=REMOVE, external_id=made.external_id)
-    if found.in_flight(now):
-        ctx.operations.postpone(found, now=now, until=found.calls_until, last_error=found.last_error, answered=False)
+    older = operation.older_calls_until(now)
+    if older:
+        # It may make anew what is removed now.
+        ctx.operations.postpone(operation, now=now, until=older, last_error=operation.last_error, answered=True)
         return None
-    return found
+
+    def build() -> Writes:
+        removal = ownership.claim_removal(ctx, operation, made.external_id, since=since)
+        if removal is None:
+            return lambda _: [operations.fail(operation, now=now, error=operation.error)]
+        return lambda _: [
+            removal,
+            operations.proceed(operation, now=now, step=REMOVE, external_id=made.external_id),
+        ]
+
+    try:
+        ctx.record(operation, build=build)
+    except StorageOutdated as exc:
+        ctx.retry(operation, exc.text, answered=True, now=now)
+        return None
+    after = ctx.operations.get(operation.id)
+    return after if after is not None and after.open else None
 
 
 def find_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
@@ -128,14 +156,21 @@ def find_rejected(ctx: StepContext, operation: Operation, error: PluginRejected)
     ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
 
 
-def remove(ctx: StepContext, operation: Operation, until: float) -> None:
+def remove(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call DeleteVolume for what was found, and close the operation."""
+    storage = ctx.storages.get(operation.plugin_id, operation.external_id)
+    if storage.operation_id != operation.id:
+        # An older version found it, and did not mark it. By now it may be a volume's.
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=FIND)
     ctx.calls.delete_volume(
         operation.plugin_id,
         operation.external_id,
         call=ctx.call_options(operation, until, operation.sealed_secrets),
     )
-    ctx.close(operation, operations.fail(operation, now=ctx.clock.now(), error=operation.error))
+    now = ctx.clock.now()
+    gone = ownership.end_removal(ctx, storage, until=max(now, operation.older_calls_until(now)))
+    ctx.close(operation, gone, operations.fail(operation, now=now, error=operation.error))
+    return None
 
 
 def remove_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
@@ -151,8 +186,8 @@ def _call(ctx: StepContext, operation: Operation, until: float) -> Made:
     )
 
 
-def _free(operation: Operation, now: float) -> list[Write]:
-    key, expires_at = volumes.key(operation.namespace, operation.volume_id), int(now) + TOMBSTONE_SECONDS
+def _free(stores: Stores, operation: Operation) -> list[Write]:
+    key, expires_at = volumes.key(operation.namespace, operation.volume_id), int(stores.clock.now()) + TOMBSTONE_SECONDS
     return [volumes.release_reservation(key, operation_id=operation.id, expires_at=expires_at)]
 
 
@@ -166,6 +201,7 @@ KIND: Final = KindSpec(
     Kind.CREATE_VOLUME,
     first=CREATE,
     holds=VolumeHold(_free),
+    names_storage=True,
     storage_has_id=False,
     steps={
         CREATE: Step("CreateVolume", create, create_rejected),

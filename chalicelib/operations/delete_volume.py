@@ -1,7 +1,12 @@
 """Delete a volume: DeleteVolume, then the record goes.
 
+A delete of one of several volumes that name a storage only takes the record away, and is no operation: the data goes
+with the last record.
+
 Races with
 - claims: the mark `deleting` is written only if there are none, and refuses them from then on.
+- a volume that is registered or created for the same storage: the storage's item names either the records that hold
+it or the operation that removes it.
 - a create of the same ID: it is refused until the tombstone is written, and has another storage name.
 - a call of the volume's own create that is still in flight: the delete starts when the create's `calls_until` has
 passed.
@@ -13,22 +18,26 @@ there makes it ready again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chalicelib.domain import outcome
+from chalicelib.domain import storage as rules
 from chalicelib.domain.operation import JsonObject, Kind, Operation
 from chalicelib.domain.secrets import from_base64, to_base64
+from chalicelib.domain.storage import Storage
 from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.errors import PluginRejected
+from chalicelib.errors import PluginRejected, PluginUnreachable
 from chalicelib.operations import starting
 from chalicelib.operations.context import StepContext
 from chalicelib.operations.spec import KindSpec, Step, VolumeHold, unmark
 from chalicelib.operations.starting import Api, NewOperation
-from chalicelib.store import operations, volumes
+from chalicelib.store import operations, ownership, volumes
+from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 from chalicelib.store.index import MEMBERS, volume_scope
+from chalicelib.store.stores import Stores
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
 DELETE: Final = "delete"
@@ -51,9 +60,14 @@ class Params:
         return cls(from_base64(stored.get("volume_secrets")))
 
 
-def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation:
-    """Mark the volume as `deleting`, unless a claim is on it, and delete it at its provider."""
-    now = api.clock.now()
+def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation | None:
+    """Mark the volume as `deleting`, unless a claim is on it, and delete it at its provider.
+
+    Returns None when another record names its storage, which must stay.
+    """
+    now, storage = api.clock.now(), ownership.of_volume(api, volume)
+    # A call of a create that may still land would make the storage anew after the delete: wait until it cannot.
+    landing = max(volume.calls_until, storage.create_until)
     operation = replace(
         starting.new_operation(
             api,
@@ -66,13 +80,15 @@ def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation:
         external_id=volume.definition.external_id,
         params=Params(volume.sealed_secrets).encode(),
         sealed_secrets=api.seal(secrets, volume.namespace, volume.id),
-        # A call of the create that may still land would make the storage anew after the delete: wait until it cannot.
-        not_before=volume.calls_until if volume.calls_until > now else 0.0,
+        not_before=landing if landing > now else 0.0,
     )
     mark = volumes.mark(
         volume, operation_id=operation.id, kind=operation.kind.value, state=VolumeState.DELETING, unclaimed=True
     )
-    return NewOperation(operation, [mark, operations.open_operation(operation, now=now)])
+    removal = ownership.begin_removal(api, volume, storage, operation.id)
+    if removal is None:
+        return None
+    return NewOperation(operation, [mark, removal, operations.open_operation(operation, now=now)])
 
 
 def join(api: Api, held: Volume, secrets: Mapping[str, str]) -> Operation:
@@ -81,18 +97,38 @@ def join(api: Api, held: Volume, secrets: Mapping[str, str]) -> Operation:
 
 
 def delete(ctx: StepContext, operation: Operation, until: float) -> None:
-    """Call DeleteVolume. Write the tombstone, the membership and the end of the operation in one transaction."""
+    """Call DeleteVolume. Write the tombstone, what it owned and the end of the operation in one transaction."""
+    storage = _storage(ctx, operation)
+    if storage.operation_id != operation.id:
+        _leave(ctx, operation, storage)
+        return
+    secrets = Params.decode(operation.params).volume_secrets, operation.sealed_secrets
     ctx.calls.delete_volume(
-        operation.plugin_id,
-        operation.external_id,
-        call=ctx.call_options(
-            operation, until, Params.decode(operation.params).volume_secrets, operation.sealed_secrets
-        ),
+        operation.plugin_id, operation.external_id, call=ctx.call_options(operation, until, *secrets)
     )
     now = ctx.clock.now()
+    _deleted(
+        ctx, operation, lambda: ownership.end_removal(ctx, storage, until=max(now, operation.older_calls_until(now)))
+    )
 
-    def writes(index: int) -> list[Write]:
-        return [
+
+def _leave(ctx: StepContext, operation: Operation, storage: Storage) -> None:
+    """End a delete that an older version began for one of several volumes of a storage, which stays for the others.
+
+    Raises PluginUnreachable until the upgrade has found whether there are others.
+    """
+    volume = ctx.volumes.get(operation.namespace, operation.volume_id)
+    if volume is None or not rules.others(storage, volume):
+        raise PluginUnreachable("the volume's storage is not marked yet: the next sweep does it", code="UNAVAILABLE")
+    _deleted(ctx, operation, lambda: ownership.leave(ctx, volume))
+
+
+def _deleted(ctx: StepContext, operation: Operation, gone: Callable[[], Write]) -> None:
+    now = ctx.clock.now()
+
+    def build() -> Writes:
+        left = gone()
+        return lambda index: [
             *volumes.delete(
                 operation.namespace,
                 operation.volume_id,
@@ -101,10 +137,11 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
                 expires_at=int(now) + TOMBSTONE_SECONDS,
                 operation_id=operation.id,
             ),
+            left,
             operations.succeed(operation, now=now, result={"index": index}),
         ]
 
-    ctx.record(operation, volume_scope(operation.namespace), MEMBERS, writes=writes)
+    ctx.record(operation, volume_scope(operation.namespace), MEMBERS, build=build)
 
 
 def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:
@@ -113,7 +150,16 @@ def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
     if not outcome.proves("DeleteVolume", error.code):
         ctx.retry(operation, error.text, answered=outcome.is_answer(error.code), now=now)
         return
-    ctx.close(operation, unmark(operation, calls_until=0), operations.fail(operation, now=now, error=error.text))
+    closing = operations.fail(operation, now=now, error=error.text)
+    ctx.close(operation, unmark(operation, calls_until=0), ownership.keep(ctx, _storage(ctx, operation)), closing)
+
+
+def _free(stores: Stores, operation: Operation) -> list[Write]:
+    return [unmark(operation), ownership.keep(stores, _storage(stores, operation))]
+
+
+def _storage(stores: Stores, operation: Operation) -> Storage:
+    return stores.storages.get(operation.plugin_id, operation.external_id or operation.volume_id)
 
 
 def _digest(volume: Volume) -> str:
@@ -123,6 +169,7 @@ def _digest(volume: Volume) -> str:
 KIND: Final = KindSpec(
     Kind.DELETE_VOLUME,
     first=DELETE,
-    holds=VolumeHold(),
+    holds=VolumeHold(_free),
+    names_storage=True,
     steps={DELETE: Step("DeleteVolume", delete, delete_rejected)},
 )

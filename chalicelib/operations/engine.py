@@ -7,6 +7,7 @@ sends its message then. A worker that frees a turn continues with the operation 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.deadlines import FUNCTION_TIMEOUT, GRACE, call_seconds, lease_seconds
@@ -16,8 +17,12 @@ from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUn
 from chalicelib.operations.context import ClaimLost, StepContext
 from chalicelib.operations.kinds import KINDS
 from chalicelib.operations.spec import ClaimHold, KindSpec, Step
+from chalicelib.store import ownership
 from chalicelib.store.operations import Reason
 from chalicelib.store.turns import Turn, of_storage
+
+UPGRADE_CHECK: Final = 60.0
+"""Seconds after which an operation that waits for an upgrade is due again: the sweeper upgrades once a minute."""
 
 
 def work(ctx: StepContext, operation_id: str, *, seconds: float = FUNCTION_TIMEOUT) -> Iterator[Operation]:
@@ -83,6 +88,9 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
     grace = plugin.grace if plugin and plugin.grace else GRACE
     # The deadline counts from here, so what is read and decrypted before the call shortens the call.
     now, until = ctx.clock.now(), ctx.clock.monotonic() + seconds
+    if spec.names_storage and not ownership.is_upgraded(ctx):
+        ctx.operations.reschedule(operation, Reason.YIELD, at=now + UPGRADE_CHECK, now=now)
+        return None
     if not shift.has_time_for(lease_seconds(seconds)):
         ctx.operations.reschedule(operation, Reason.YIELD, at=now, now=now)
         return None

@@ -117,7 +117,7 @@ def expand(ctx: StepContext, operation: Operation, until: float) -> None:
             operations.succeed(operation, now=now, result=result),
         ]
 
-    ctx.record(operation, volume_scope(operation.namespace), writes=writes)
+    ctx.record(operation, volume_scope(operation.namespace), build=lambda: writes)
 
 
 def expand_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> None:

@@ -13,6 +13,7 @@ from chalicelib.domain.operation import Kind, Operation
 from chalicelib.errors import PluginRejected
 from chalicelib.store import operations, volumes
 from chalicelib.store.dynamo import Write
+from chalicelib.store.stores import Stores
 
 if TYPE_CHECKING:
     from chalicelib.operations.context import StepContext
@@ -45,7 +46,7 @@ def unmark(operation: Operation, *, calls_until: float | None = None) -> Write:
     return volumes.unmark(key, operation_id=operation.id, calls_until=calls_until)
 
 
-def _free_volume(operation: Operation, _now: float) -> list[Write]:
+def _free_volume(_stores: Stores, operation: Operation) -> list[Write]:
     return [unmark(operation)]
 
 
@@ -53,8 +54,8 @@ def _free_volume(operation: Operation, _now: float) -> list[Write]:
 class VolumeHold:
     """The volume's record names the operation, so a volume has one at a time."""
 
-    free: Callable[[Operation, float], list[Write]] = _free_volume
-    """Builds the writes that free the volume of an operation that never began, at a time in epoch seconds."""
+    free: Callable[[Stores, Operation], list[Write]] = _free_volume
+    """Builds the writes that free the volume of an operation that never began."""
     open_to_claims: frozenset[str] = frozenset()
     """Under which names (`Volume.operation_kind`) claims may come and go while the volume is held."""
 
@@ -63,7 +64,7 @@ class VolumeHold:
 class SubjectHold:
     """A lock item names the operation (store/operations.py), since no record of ours has what it works on."""
 
-    def free(self, operation: Operation, _now: float) -> list[Write]:
+    def free(self, _stores: Stores, operation: Operation) -> list[Write]:
         """Build the writes that free the lock of an operation that never began."""
         return operations.unlock(operation)
 
@@ -87,5 +88,7 @@ class KindSpec:
     """The step that an operation of this kind begins with, unless its start says otherwise."""
     holds: VolumeHold | SubjectHold | ClaimHold
     steps: Mapping[str, Step]
+    names_storage: bool = False
+    """Whether its end changes which records name a storage. Then it waits until those of an older version are known."""
     storage_has_id: bool = True
     """Whether other operations could name the storage by its ID. Then the calls of all of them take turns."""

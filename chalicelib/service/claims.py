@@ -11,6 +11,7 @@ from chalicelib.domain import claim as rules
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Instance, Plugin
+from chalicelib.domain.storage import Storage
 from chalicelib.domain.volume import Capability, Volume, mode_problem
 from chalicelib.errors import NotFound, Refused, RequestError
 from chalicelib.operations import publish_volume, starting
@@ -19,6 +20,7 @@ from chalicelib.operations.starting import NewOperation
 from chalicelib.service import counters, waiting
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import claims as claim_store
+from chalicelib.store import ownership
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import volume_scope
 
@@ -72,15 +74,18 @@ def take(deps: Deps, wanted: Claim, budget: Budget) -> IndexedClaim:
         asked = _with_modes(wanted, volume)
         if held is not None:
             return Change(_taken_already(deps, held, asked, volume))
-        if rules.refusal(volume, asked) == rules.MAX_CLAIMS and counters.repair(deps, volume):
+        storage = ownership.shared_by(deps, volume)
+        if rules.refusal(volume, asked, storage) == rules.MAX_CLAIMS and counters.repair(deps, volume):
             volume = _volume(deps, wanted.namespace, wanted.volume_id)
-        place = _place(deps, volume, asked)
+            storage = ownership.shared_by(deps, volume)
+        place = _place(deps, volume, asked, storage)
         claim, new = _prepared(deps, place, asked)
         lease_until = deps.clock.now() + claim.lease_seconds
         return Change(
             _Publication(claim, new and new.operation),
             lambda index: [
                 *claim_store.take(claim, volume, index, lease_until=lease_until, beside=OPEN_TO_CLAIMS),
+                *([] if storage is None else [ownership.take(deps, storage, claim)]),
                 *(new.writes if new else ()),
             ],
         )
@@ -176,11 +181,11 @@ def existing(deps: Deps, namespace: str, volume_id: str, allocation_id: str) -> 
     return found
 
 
-def _place(deps: Deps, volume: Volume, wanted: Claim) -> _Place:
+def _place(deps: Deps, volume: Volume, wanted: Claim, storage: Storage | None) -> _Place:
     if volume.operation_id and volume.operation_kind not in OPEN_TO_CLAIMS:
         raise starting.in_progress(volume)
     capability = Capability(wanted.access_mode, wanted.attachment_mode)
-    problem = mode_problem([capability]) or rules.refusal(volume, wanted)
+    problem = mode_problem([capability]) or rules.refusal(volume, wanted, storage)
     if problem:
         raise Refused(problem)
     plugin = deps.plugins.get(volume.plugin_id)

@@ -6,9 +6,11 @@ is refused because the volume is in use.
 """
 
 from chalicelib import log
+from chalicelib.domain.storage import record_of, storage_of
 from chalicelib.domain.volume import Volume
 from chalicelib.service.deps import Deps
 from chalicelib.store import claims as claim_store
+from chalicelib.store import ownership
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import volume_scope
 
@@ -45,3 +47,30 @@ def repair(deps: Deps, volume: Volume) -> bool:
         are=f"{readers} readers, {writers} writers, {past} past",
     )
     return True
+
+
+def repair_storage(deps: Deps, volume: Volume) -> bool:
+    """Set the counters of the volume's storage to the numbers of its claims, and return whether they were wrong.
+
+    This reads the claims of every record of the storage, so it is not for a request.
+    """
+    storage = ownership.shared_by(deps, volume)
+    # The storage was read first: a claim that comes after that changes its version, and so refuses the write.
+    if storage is None or record_of(volume) != min(storage.records, default=None):
+        return False  # each storage is counted once, not for each of its records
+    places = storage.records | {(namespace, volume_id) for namespace, volume_id, _ in storage.departed}
+    claims = [c for place in sorted(places) for c in deps.claims.of_volume(*place)]
+    on_it = [c for c in claims if storage_of(c) == (storage.plugin_id, storage.external_id)]
+    readers, writers = sum(not c.writes for c in on_it), sum(c.writes for c in on_it)
+    if (readers, writers) == (storage.readers, storage.writers):
+        return False
+    repaired = deps.dynamo.try_write(ownership.recount(deps, storage, readers=readers, writers=writers))
+    if repaired:
+        log.line(
+            "storage counters repaired",
+            plugin_id=storage.plugin_id,
+            external_id=storage.external_id,
+            were=f"{storage.readers} readers, {storage.writers} writers",
+            are=f"{readers} readers, {writers} writers",
+        )
+    return repaired

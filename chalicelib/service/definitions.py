@@ -22,6 +22,7 @@ from chalicelib.service.batches import PendingVolume, VolumeRequest, VolumeResul
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.service.updates import UpdateRefused
 from chalicelib.store import namespaces as namespace_store
+from chalicelib.store import ownership
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.index import MEMBERS, volume_scope
@@ -42,6 +43,7 @@ def create(deps: Deps, wanted: Sequence[VolumeRequest], budget: Budget) -> Write
 
     Raises Refused with all errors in one text, RequestError, and OperationPending.
     """
+    ownership.refuse_while_upgrading(deps)
     checked = _checked(deps, wanted)
     if len({(w.volume.namespace, w.volume.id) for w in checked}) < len(checked):
         raise RequestError("validation: one volume ID is in the request twice")
@@ -80,13 +82,15 @@ def register(deps: Deps, wanted: Sequence[VolumeRequest], budget: Budget) -> Wri
 
     All are checked before the first is written. Raises Refused, RequestError, and OperationPending.
     """
+    ownership.refuse_while_upgrading(deps)
     # Of one ID that is there twice, the last counts, as recorded.
     named = _checked(deps, wanted)
     checked = list({(w.volume.namespace, w.volume.id): w for w in named}.values())
     _refuse_namespaces(deps, checked, join=False)
     planned = [(item, _known(deps, item)) for item in checked]
+    since = deps.clock.now()
     _validate_at_providers(deps, [replace(w, volume=_merged_for_register(k, w)) for w, k in planned], budget)
-    starts = [partial(_start_register, deps, w, k) for w, k in planned]
+    starts = [partial(_start_register, deps, w, k, since=since) for w, k in planned]
     results, errors, operations = batches.finish(deps, starts, budget)
     if errors:
         raise errors[0] if len(errors) == 1 else Refused(joined([e.text for e in errors]))
@@ -98,9 +102,11 @@ def register(deps: Deps, wanted: Sequence[VolumeRequest], budget: Budget) -> Wri
     )
 
 
-def _start_register(deps: Deps, item: VolumeRequest, known: Volume | None) -> VolumeResult | PendingVolume:
+def _start_register(
+    deps: Deps, item: VolumeRequest, known: Volume | None, *, since: float
+) -> VolumeResult | PendingVolume:
     try:
-        outcome = _register(deps, item) if known is None else updates.update(deps, known, item)
+        outcome = _register(deps, item, since=since) if known is None else updates.update(deps, known, item)
     except UpdateRefused as exc:
         raise Refused("unable to update volume: " + exc.text) from exc
     if isinstance(outcome, VolumeResult):
@@ -260,7 +266,8 @@ def _placed(volume: Volume) -> Volume:
     return volume
 
 
-def _register(deps: Deps, item: VolumeRequest) -> VolumeResult | PendingVolume:
+def _register(deps: Deps, item: VolumeRequest, *, since: float) -> VolumeResult | PendingVolume:
+    """Register a volume that its provider validated by a call that began at `since`."""
     volume, scope = _placed(item.volume), volume_scope(item.volume.namespace)
     sealed = deps.seal(item.secrets, volume.namespace, volume.id)
 
@@ -275,10 +282,9 @@ def _register(deps: Deps, item: VolumeRequest) -> VolumeResult | PendingVolume:
             create_time=volume.create_time or now_ns,
             modify_time=volume.modify_time or now_ns,
         )
-        return Change(
-            None,
-            lambda index: [*volume_store.register(stored, index), *namespace_store.must_exist(volume.namespace)],
-        )
+        owner, joining = ownership.join(deps, stored, since=since)
+        checks = namespace_store.must_exist(volume.namespace)
+        return Change(None, lambda index: [*volume_store.register(owner, index), *joining, *checks])
 
     index, known = deps.committer.commit(scope, MEMBERS, build=build, what=f"volume {volume.id}")
     return VolumeResult(index, volume) if known is None else updates.update(deps, known, item)

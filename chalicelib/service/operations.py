@@ -103,7 +103,7 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
     now = deps.clock.now()
     closing = operation_store.cancel(found, now=now, error=CANCELLED)
     try:
-        deps.dynamo.transact([closing, *holds.free(found, now)], token=f"{operation_id[-24:]}cancel")
+        deps.dynamo.transact([closing, *holds.free(deps, found)], token=f"{operation_id[-24:]}cancel")
     except TransactionRefused as exc:
         after = read(deps, operation_id)
         if after.error != CANCELLED:

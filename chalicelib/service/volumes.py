@@ -14,8 +14,9 @@ from chalicelib.service import counters, waiting
 from chalicelib.service.claims import claims_on
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.service.releases import begin_release
+from chalicelib.store import ownership
 from chalicelib.store import volumes as volume_store
-from chalicelib.store.commit import Change, RefusedWrites
+from chalicelib.store.commit import Change, RefusedWrites, Writes
 from chalicelib.store.index import MEMBERS, volume_scope
 from chalicelib.store.tables import TOMBSTONE_SECONDS
 
@@ -57,17 +58,23 @@ def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:
 def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str], budget: Budget) -> int:
     """Delete the volume at its provider, then its record, and return the index.
 
-    Raises NotFound, OperationInProgress, OperationPending, and Refused, before anything is touched, if it is in use.
+    A storage that another volume names, too, stays: only the record goes. Raises NotFound, OperationInProgress,
+    OperationPending, and Refused, before anything is touched, if it is in use.
     """
+    ownership.refuse_while_upgrading(deps)
 
-    def build(_: RefusedWrites) -> Change[Started]:
+    def build(_: RefusedWrites) -> Change[Started | None]:
         volume = _existing(deps, namespace, volume_id)
         if volume.operation_id:
             return Change(Started(delete_volume.join(deps, volume, secrets)))
-        operation, writes = delete_volume.start(deps, _deletable(deps, volume), secrets)
-        return Change(Started(operation, new=True), lambda _: writes, visible=False)
+        new = delete_volume.start(deps, _deletable(deps, volume), secrets)
+        if new is None:
+            return Change(None, _deregistered(deps, volume))
+        return Change(Started(new.operation, new=True), lambda _: new.writes, visible=False)
 
-    _, started = deps.committer.commit(build=build, what=f"volume {volume_id}")
+    index, started = deps.committer.commit(*_scopes(namespace), build=build, what=f"volume {volume_id}")
+    if started is None:
+        return index
     operation = starting.send_new(deps, started)
     return _deleted(waiting.wait(deps, [operation], budget)[operation.id])
 
@@ -92,12 +99,22 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
             raise Refused(f"volume in use: {volume_id}")
         for claim in claims_on(deps, found):
             begin_release(deps, claim, force=True)
-        expires_at = int(deps.clock.now()) + TOMBSTONE_SECONDS
-        return Change(None, lambda index: volume_store.deregister(found, index, expires_at=expires_at, force=force))
+        return Change(None, _deregistered(deps, found, force=force))
 
-    scopes = (volume_scope(namespace), MEMBERS)
-    index, _ = deps.committer.commit(*scopes, build=build, what=f"volume {volume_id}")
+    ownership.refuse_while_upgrading(deps)
+    index, _ = deps.committer.commit(*_scopes(namespace), build=build, what=f"volume {volume_id}")
     return index
+
+
+def _deregistered(deps: Deps, volume: Volume, *, force: bool = False) -> Writes:
+    """Return what replaces the volume by a tombstone, and takes its record off its storage."""
+    expires_at = int(deps.clock.now()) + TOMBSTONE_SECONDS
+    left = ownership.leave(deps, volume)
+    return lambda index: [*volume_store.deregister(volume, index, expires_at=expires_at, force=force), left]
+
+
+def _scopes(namespace: str) -> tuple[str, ...]:
+    return volume_scope(namespace), MEMBERS
 
 
 def _deletable(deps: Deps, found: Volume) -> Volume:

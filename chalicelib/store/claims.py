@@ -85,7 +85,7 @@ class ClaimStore:
             )
             for row in page.rows:
                 volume, _, allocation_id = row.sk.partition("\n")
-                claim_namespace, _, volume_id = volume.partition("#")
+                claim_namespace, volume_id = tables.member_of(volume)
                 yield claim_namespace, volume_id, allocation_id
             if page.next_key is None:
                 return
@@ -245,7 +245,10 @@ def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, 
 
 
 def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use."""
+    """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use.
+
+    store/ownership.py counts it off its storage, if it counts there.
+    """
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
@@ -263,6 +266,7 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
         actions.append(VolumeRow.past_claims.add(-1))
     # Only under the counters that were read is it known whether this claim is the last.
     counted: Condition = (VolumeRow.readers == volume.readers) & (VolumeRow.writers == volume.writers)
+    counted &= _shared(volume)
     if volume.readers + volume.writers == 1:
         actions += [VolumeRow.access_mode.remove(), VolumeRow.attachment_mode.remove()]
     return [
@@ -304,10 +308,15 @@ def _room(claim: Claim, volume: Volume, index: int, beside: Collection[str]) -> 
     defined &= VolumeRow.create_index == volume.create_index
     same = (VolumeRow.access_mode == claim.access_mode) & (VolumeRow.attachment_mode == claim.attachment_mode)
     in_force = VolumeRow.access_mode.does_not_exist() | same
-    room: Condition = ready & idle & defined & in_force
+    room: Condition = ready & idle & defined & in_force & _shared(volume)
     for counter in sorted(claim.excludes):
         room &= getattr(VolumeRow, counter) == 0
     return room
+
+
+def _shared(volume: Volume) -> Condition:
+    """Hold while claims count where they did when the volume was read: there alone, or at its storage, too."""
+    return VolumeRow.shared == True if volume.shared else VolumeRow.shared.does_not_exist()  # noqa: E712
 
 
 def _touch(claim: Claim, volume: Volume | None, index: int, *counted: Action) -> list[Write]:

@@ -287,7 +287,7 @@ def fail(operation: Operation, *, now: float, error: str) -> Write:
     return _close(operation, Event.FAIL, now, [OperationRow.error.set(error), OperationRow.last_error.set(error)])
 
 
-def proceed(operation: Operation, *, now: float, step: str) -> Write:
+def proceed(operation: Operation, *, now: float, step: str, external_id: str = "") -> Write:
     """Do in a transaction what `OperationStore.checkpoint` does alone."""
     actions: list[Action] = [
         OperationRow.step.set(step),
@@ -295,6 +295,8 @@ def proceed(operation: Operation, *, now: float, step: str) -> Write:
         OperationRow.tries.set(0),
         OperationRow.update_time.set(now),
     ]
+    if external_id:
+        actions.append(OperationRow.external_id.set(external_id))
     return _write(operation, actions, _mine(operation))
 
 

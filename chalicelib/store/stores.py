@@ -12,6 +12,7 @@ from chalicelib.store.index import IndexStore
 from chalicelib.store.namespaces import NamespaceStore
 from chalicelib.store.operations import OperationStore
 from chalicelib.store.plugins import PluginStore
+from chalicelib.store.storages import StorageStore
 from chalicelib.store.volumes import VolumeStore
 
 
@@ -28,6 +29,7 @@ class Stores:
     operations: OperationStore
     plugins: PluginStore
     namespaces: NamespaceStore
+    storages: StorageStore
 
     def parts(self) -> dict[str, Any]:
         """Return the stores by name, for a larger collection that is built on them."""
@@ -51,4 +53,5 @@ def open_stores(
         operations=OperationStore(dynamo),
         plugins=PluginStore(dynamo, committer),
         namespaces=NamespaceStore(dynamo),
+        storages=StorageStore(dynamo),
     )

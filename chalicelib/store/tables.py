@@ -4,6 +4,7 @@
 |---|---|---|---|
 | volumes | `ns#<namespace>` | `<volume id>` | VolumeRow, kept as a tombstone for a day after its deletion |
 | volumes | `plugin#<plugin id>` | `<namespace>#<volume id>` | MemberRow, in the volume's transaction |
+| volumes | `storage#<hash of plugin and external id>` | `-` | StorageRow: the records that name a storage |
 | claims | `vol#<namespace>#<volume id>` | `<allocation id>` | ClaimRow |
 | claims | `node#<node id>` | `<namespace>#<volume id>\\n<allocation id>` | NodeClaimRow, in the claim's transaction |
 | operations | `lease#<hash of the claim>` | `-` | LeaseRow: when a claim that must be renewed runs out |
@@ -22,6 +23,7 @@
 | meta | `sweep` | `nodes` | SweepRow: when the nodes were swept the last time (store/plugins.py) |
 | meta | `sweep` | `deaf` | MissedHeartbeatRow: when the control plane missed a heartbeat the last time |
 | meta | `sweep` | `counters` | CheckRow: how far the claim counters have been checked (store/volumes.py) |
+| meta | `sweep` | `storages` | UpgradeRow: whether every record of an older version is in its storage's item |
 
 No namespace has a `#` in its name, so a key is unambiguous for every volume ID. A request that names such a namespace
 finds nothing. `schema` is the number of the item's shape. A reader refuses an item with a larger one: writing it back
@@ -65,6 +67,16 @@ def members_pk(plugin_id: str) -> str:
 
 def member_sk(namespace: str, volume_id: str) -> str:
     return f"{_name(namespace)}#{volume_id}"
+
+
+def member_of(text: str) -> tuple[str, str]:
+    """Return the namespace and the volume ID of a text that `member_sk` made."""
+    namespace, _, volume_id = text.partition("#")
+    return namespace, volume_id
+
+
+def storage_pk(plugin_id: str, external_id: str) -> str:
+    return "storage#" + hashlib.sha256(f"{plugin_id}\n{external_id}".encode()).hexdigest()
 
 
 def claims_pk(namespace: str, volume_id: str) -> str:
@@ -141,6 +153,7 @@ class VolumeRow(Row):
     readers = NumberAttribute(default=0)
     writers = NumberAttribute(default=0)
     past_claims = NumberAttribute(default=0)
+    shared = BooleanAttribute(null=True)
     secrets = BinaryAttribute(legacy_encoding=False, null=True)
     definition = UnicodeAttribute(null=True)
 
@@ -148,6 +161,27 @@ class VolumeRow(Row):
 class MemberRow(Row):
     class Meta:
         table_name = "volumes"
+
+
+class StorageRow(Row):
+    class Meta:
+        table_name = "volumes"
+
+    plugin_id = UnicodeAttribute()
+    external_id = UnicodeAttribute()
+    state = UnicodeAttribute()
+    records = UnicodeSetAttribute(null=True)
+    departed = UnicodeSetAttribute(null=True)
+    operation_id = UnicodeAttribute(null=True)
+    create_until = NumberAttribute(null=True)
+    until = NumberAttribute(null=True)
+    kept = BooleanAttribute(null=True)
+    shared = BooleanAttribute(null=True)
+    access_mode = UnicodeAttribute(null=True)
+    attachment_mode = UnicodeAttribute(null=True)
+    readers = NumberAttribute(default=0)
+    writers = NumberAttribute(default=0)
+    version = UnicodeAttribute()
 
 
 class ClaimRow(Row):
@@ -349,9 +383,19 @@ class CheckRow(Row):
     after = UnicodeAttribute(null=True)
 
 
+class UpgradeRow(Row):
+    class Meta:
+        table_name = "meta"
+
+    done = BooleanAttribute(null=True)
+    since = NumberAttribute(null=True)
+    after = UnicodeAttribute(null=True)
+
+
 ROWS: Final[tuple[type[Row], ...]] = (
     VolumeRow,
     MemberRow,
+    StorageRow,
     ClaimRow,
     NodeClaimRow,
     LeaseRow,
@@ -370,6 +414,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     ChangesRow,
     MissedHeartbeatRow,
     CheckRow,
+    UpgradeRow,
 )
 TABLES: Final = ("volumes", "claims", "operations", "plugins", "meta", "acl")
 

@@ -100,7 +100,7 @@ class VolumeStore:
     def _members(self, rows: Sequence[MemberRow]) -> list[Volume]:
         keys = []
         for row in rows:
-            namespace, _, volume_id = row.sk.partition("#")
+            namespace, volume_id = tables.member_of(row.sk)
             keys.append((tables.volumes_pk(namespace), volume_id))
         volumes = self._dynamo.batch_get(VolumeRow, keys)
         return [_volume(volumes[k]) for k in keys if k in volumes]
@@ -219,6 +219,17 @@ def unmark(volume_key: tuple[str, str], *, operation_id: str, calls_until: float
     return dynamo.update("volume", VolumeRow, *volume_key, actions, _held_by(operation_id))
 
 
+def share(volume: Volume, label: str) -> Write:
+    """Mark a volume whose storage another record names from now on, if neither it nor its claims changed since."""
+    actions: list[Action] = [VolumeRow.shared.set(True), VolumeRow.revision.add(1)]
+    return dynamo.update(label, VolumeRow, *_key(volume), actions, _as_read(volume))
+
+
+def unchanged(volume: Volume) -> Write:
+    """Check that neither the volume nor its claims changed since it was read."""
+    return dynamo.check("volume", VolumeRow, *_key(volume), _as_read(volume))
+
+
 def bury(
     namespace: str, volume_id: str, plugin_id: str, index: int, *, expires_at: int, condition: Condition
 ) -> list[Write]:
@@ -266,6 +277,12 @@ def _key(volume: Volume) -> tuple[str, str]:
     return key(volume.namespace, volume.id)
 
 
+def _as_read(volume: Volume) -> Condition:
+    same: Condition = (VolumeRow.revision == volume.revision) & (VolumeRow.create_index == volume.create_index)
+    same &= VolumeRow.state == volume.state.value
+    return same
+
+
 def _held_by(operation_id: str) -> Condition:
     return VolumeRow.operation_id == operation_id
 
@@ -302,6 +319,7 @@ def _row(volume: Volume) -> VolumeRow:
         readers=volume.readers,
         writers=volume.writers,
         past_claims=volume.past_claims,
+        shared=volume.shared or None,
         secrets=volume.sealed_secrets or None,
         definition=encode(volume.definition),
     )
@@ -326,6 +344,7 @@ def _volume(row: VolumeRow) -> Volume:
         readers=int(row.readers),
         writers=int(row.writers),
         past_claims=int(row.past_claims),
+        shared=bool(row.shared),
         sealed_secrets=row.secrets or b"",
         revision=int(row.revision),
     )

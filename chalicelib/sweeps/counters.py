@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from chalicelib.service.counters import repair
+from chalicelib.domain.volume import Volume
+from chalicelib.service import counters
 from chalicelib.service.deps import Deps
+from chalicelib.store import ownership
 
 VOLUMES: Final = 20
 """Volumes that one sweep reads: about forty read units a minute, however many volumes there are."""
@@ -26,7 +28,7 @@ def sweep(deps: Deps) -> Report:
     for position, plugin_id in enumerate(plugin_ids):
         first = after if plugin_id == begin else None
         volumes, last = deps.volumes.some_of_plugin(plugin_id, after=first, limit=unread)
-        repaired += sum(repair(deps, volume) for volume in volumes if volume.exists)
+        repaired += sum(_repair(deps, volume) for volume in volumes if volume.exists)
         unread -= len(volumes)
         if last is not None:
             following = plugin_id, last
@@ -38,3 +40,9 @@ def sweep(deps: Deps) -> Report:
     if following != (begin, after):
         deps.volumes.record_check(*following)
     return Report(repaired=repaired)
+
+
+def _repair(deps: Deps, volume: Volume) -> bool:
+    # After a restored backup, a record may be missing in its storage's item, too.
+    adopted = ownership.is_upgraded(deps) and ownership.adopt(deps, volume)
+    return any([adopted, counters.repair(deps, volume), counters.repair_storage(deps, volume)])

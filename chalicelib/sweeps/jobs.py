@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.service.deps import Deps
-from chalicelib.sweeps import claims, counters, index, liveness, operations
+from chalicelib.sweeps import claims, counters, index, liveness, operations, storages
 
-Report = operations.Report | index.Report | liveness.Report | claims.Report | counters.Report
+Report = operations.Report | index.Report | liveness.Report | claims.Report | counters.Report | storages.Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ JOBS: Final = (
     Job("index", index.sweep),
     Job("liveness", liveness.sweep),
     Job("claims", claims.sweep, needs="liveness"),
+    Job("storages", storages.sweep),
     Job("counters", counters.sweep),
 )
 
