@@ -61,6 +61,11 @@ class Call:
         return "pretty" in self.query and self.parameter("pretty") != "0"
 
     @property
+    def extended(self) -> bool:
+        """Whether the client asks for what Nomad does not show (`Moorage-Extended: true`). Nomad's clients do not."""
+        return self.header("Moorage-Extended").strip().lower() == "true"
+
+    @property
     def asynchronous(self) -> bool:
         """Whether the client wants the answer before the work is done (RFC 7240, respond-async)."""
         return "respond-async" in self._preferences

@@ -144,7 +144,7 @@ def _error(call: Call, error: VolumesError) -> Response:
         headers |= {"X-Nomad-Index": str(error.index), "X-Nomad-Knownleader": "true", "X-Nomad-Lastcontact": "0"}
     if isinstance(error, NoRoute):
         headers["Content-Type"] = ""
-    if error.retry_after is not None and isinstance(error, StoreError):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     return Response("" if call.method == "HEAD" else error.text, headers, error.status)
 

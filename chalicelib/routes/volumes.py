@@ -55,10 +55,14 @@ def list_csi(call: Call, given: Options) -> Answer:
 
 
 def read(call: Call, _given: Options, volume_id: str) -> Answer:
-    found = volumes.read(wiring.deps(), call.namespace, volume_id)
+    deps = wiring.deps()
+    found = volumes.read(deps, call.namespace, volume_id)
     if found.volume is None:
         raise Missing("volume not found", index=found.index)
-    return Answer(wire.volume(found.volume, found.plugin, found.claims), index=found.index)
+    body = wire.volume(found.volume, found.plugin, found.claims)
+    if call.extended:
+        body |= wire.extension(volumes.shared_with(deps, found.volume))
+    return Answer(body, index=found.index)
 
 
 def to_register(call: Call) -> list[VolumeRequest]:

@@ -1,11 +1,12 @@
 """Read, delete and deregister volumes. service/definitions.py creates, registers and updates them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.storage import others
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import NotFound, Refused
 from chalicelib.operations import delete_volume, starting
@@ -42,6 +43,12 @@ def read(deps: Deps, namespace: str, volume_id: str) -> VolumeRead:
         return VolumeRead((found.modify_index if found else 0) or floor, None)
     plugin = deps.plugins.get(found.plugin_id, consistent=False)
     return VolumeRead(found.modify_index, found, plugin, tuple(claims_on(deps, found)))
+
+
+def shared_with(deps: Deps, volume: Volume) -> Sequence[tuple[str, str]]:
+    """Return the namespaces and IDs of the other volumes that name the volume's storage."""
+    storage = ownership.shared_by(deps, volume)
+    return () if storage is None else others(storage, volume)
 
 
 def current(deps: Deps, namespace: str, volume_id: str, index: int = 0) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.domain.volume import Volume
-from chalicelib.service import counters
+from chalicelib.service.counters import repair, repair_storage
 from chalicelib.service.deps import Deps
 from chalicelib.store import ownership
 
@@ -45,4 +45,4 @@ def sweep(deps: Deps) -> Report:
 def _repair(deps: Deps, volume: Volume) -> bool:
     # After a restored backup, a record may be missing in its storage's item, too.
     adopted = ownership.is_upgraded(deps) and ownership.adopt(deps, volume)
-    return any([adopted, counters.repair(deps, volume), counters.repair_storage(deps, volume)])
+    return any([adopted, repair(deps, volume), repair_storage(deps, volume)])

@@ -51,6 +51,11 @@ def volume(item: Volume, plugin: Plugin | None, claims: Sequence[Claim] = ()) ->
     return body | claims_wire.shown(claims)
 
 
+def extension(shared_with: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return what a read shows beside Nomad's fields: namespaces and IDs of the other volumes of the same storage."""
+    return {"Moorage": {"SharedWith": [{"ID": volume_id, "Namespace": name} for name, volume_id in shared_with]}}
+
+
 def stub(item: Volume, plugin: Plugin | None) -> dict[str, Any]:
     """Return the entry of a list."""
     return _common(item, plugin) | {"CurrentReaders": item.readers, "CurrentWriters": item.writers}

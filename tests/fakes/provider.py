@@ -120,9 +120,11 @@ class FakeProvider:
             _known(self.snapshots, source.snapshot.snapshot_id)
         if source.volume.volume_id:
             _known(self.volumes, source.volume.volume_id)
-        volume = next((v for v in self.volumes.values() if v.name == name), None)
+        share = request.parameters.get("share", "")
+        # As some NFS plugins do: one share is one volume, whatever name it is created by.
+        volume = self.volumes.get(share) or next((v for v in self.volumes.values() if v.name == name), None)
         if volume is None:
-            volume = Stored(self._new_id("ext"), name, size.required_bytes or size.limit_bytes or 1024)
+            volume = Stored(share or self._new_id("ext"), name, size.required_bytes or size.limit_bytes or 1024)
             self.volumes[volume.id] = volume
         elif volume.capacity < size.required_bytes or 0 < size.limit_bytes < volume.capacity:
             raise PluginRejected(f"a volume {name} exists and has {volume.capacity} bytes", code="ALREADY_EXISTS")

@@ -1,8 +1,11 @@
 """Find what is wrong when everything is at rest. After any faults, nothing may be (docs/protocols.md, section 3)."""
 
 from chalicelib.domain.operation import Operation, Status
+from chalicelib.domain.storage import Storage, StorageState
 from chalicelib.domain.volume import Volume, VolumeState
+from chalicelib.store.dynamo import load
 from chalicelib.store.operations import operation_of
+from chalicelib.store.tables import StorageRow
 from tests.harness import System
 
 
@@ -10,18 +13,20 @@ def violations(system: System) -> list[str]:
     """Return everything that is wrong, in words.
 
     That is storage without a volume, a volume without storage, a volume or an operation that is stuck, a lock without a
-    holder, a claim that is counted or mounted wrongly, and an index that was allocated and not published.
+    holder, a claim that is counted or mounted wrongly, an index that was allocated and not published, and a storage
+    that does not name exactly its volumes, or counts other claims than they have.
     """
     found: list[str] = []
     names = {"default", *(namespace.name for namespace in system.deps.namespaces.all())}
     volumes = [v for name in sorted(names) for page in system.deps.volumes.in_namespace(name) for v in page]
     registered = {storage_of(v) for v in volumes if v.exists}
+    kept = {s.external_id for s in all_storages(system) if s.kept}
     operations = all_operations(system)
     named = {o.storage_name for o in operations if o.open} | {o.external_id for o in operations if o.open}
     found += [
         f"orphan: the provider has {stored.name}, which nothing here names"
         for stored in system.provider.volumes.values()
-        if stored.id not in registered and not {stored.id, stored.name} & named
+        if stored.id not in registered and not {stored.id, stored.name} & named and stored.id not in kept
     ]
     found += [
         f"phantom: {v.id} has no storage" for v in volumes if v.exists and storage_of(v) not in system.provider.volumes
@@ -36,6 +41,7 @@ def violations(system: System) -> list[str]:
     scan = system.deps.dynamo.client.scan(TableName="moorage-test-operations")["Items"]
     found += ["a lock is left" for item in scan if item["pk"]["S"].startswith("lock#")]
     found += [wrong for v in volumes for wrong in wrong_claims(system, v)]
+    found += wrong_storages(system, [v for v in volumes if v.exists])
     return found + [f"unpublished: {name}" for name in unpublished(system)]
 
 
@@ -75,6 +81,40 @@ def wrong_claims(system: System, volume: Volume) -> list[str]:
         if (c.namespace, c.volume_id, c.allocation_id) not in held
     ]
     return found
+
+
+def wrong_storages(system: System, volumes: list[Volume]) -> list[str]:
+    """Compare the storages' items with the volumes that exist and with their claims."""
+    found = []
+    storages = {(s.plugin_id, s.external_id): s for s in all_storages(system)}
+    for volume in volumes:
+        storage = storages.pop((volume.plugin_id, storage_of(volume)), None)
+        if storage is None or (volume.namespace, volume.id) not in storage.records:
+            found.append(f"unowned: {storage} does not name {volume.id}")
+            continue
+        storages[volume.plugin_id, storage_of(volume)] = storage
+        if volume.shared != storage.shared:
+            found.append(f"{volume.id} is shared: {volume.shared}, and its storage: {storage.shared}")
+    names = {(v.namespace, v.id) for v in volumes}
+    for storage in storages.values():
+        if not storage.records <= names:
+            found.append(f"{storage.external_id} names {storage.records - names}, which are gone")
+        if storage.state is StorageState.LEAVING:
+            found.append(f"{storage.external_id} is leaving by {storage.operation_id}")
+        places = storage.records | {place[:2] for place in storage.departed}
+        claims = [c for place in places for c in system.deps.claims.of_volume(*place)]
+        claims = [c for c in claims if (c.plugin_id, c.external_id) == (storage.plugin_id, storage.external_id)]
+        real = (sum(not c.writes for c in claims), sum(c.writes for c in claims))
+        if storage.shared and (storage.readers, storage.writers) != real:
+            found.append(f"{storage.external_id} counts {storage.readers, storage.writers} and has {real}")
+    return found
+
+
+def all_storages(system: System) -> list[Storage]:
+    """Return every storage that has an item."""
+    scan = system.deps.dynamo.client.scan(TableName="moorage-test-volumes")["Items"]
+    rows = [load(StorageRow, item) for item in scan if item["pk"]["S"].startswith("storage#")]
+    return [system.deps.storages.get(row.plugin_id, row.external_id) for row in rows if row is not None]
 
 
 def at_rest(system: System) -> bool:

@@ -43,6 +43,7 @@ def deps(stores: Stores) -> Deps:
 
 
 def make(deps: Deps, access_mode: str) -> Volume:
+    deps.storages.end_upgrade()
     volume = Volume("default", "v", "p", definition=Definition(capabilities=(Capability(access_mode, FILE_SYSTEM),)))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
     deps.dynamo.transact(volumes.register(volume, ticket.index), token=ticket.id)
