@@ -33,9 +33,11 @@ class Verdict(StrEnum):
     """We made it, and no record and no open operation names it."""
     MISSING = "missing"
     """A record names it, and it is not in the provider's whole list."""
+    CLASH = "clash"
+    """Several records name it, and their claims do not fit together. An older version let them in."""
 
 
-WRONG: Final = frozenset({Verdict.ORPHAN, Verdict.MISSING})
+WRONG: Final = frozenset({Verdict.ORPHAN, Verdict.MISSING, Verdict.CLASH})
 """Verdicts that show a fault."""
 
 _OURS: Final = re.compile(r"(?<![A-Za-z0-9])[a-z0-9](?:[a-z0-9-]*[a-z0-9])?-(?P<id>[a-z]{22})(?![A-Za-z])")

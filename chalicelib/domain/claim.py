@@ -5,7 +5,7 @@ one to be freed clears them. A past claim counts until it is free: the storage m
 another writer must not be let in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -175,3 +175,15 @@ def refusal(volume: Volume, claim: Claim, used: InUse | None = None) -> str | No
 def has_room(used: InUse, claim: Claim) -> bool:
     """Return whether the claim fits beside those that are there. Past claims count until they are free."""
     return not any(getattr(used, counter) for counter in claim.excludes)
+
+
+def fit_together(claims: Sequence[Claim]) -> bool:
+    """Return whether these claims, of all volumes of one storage, may be there at the same time."""
+    if len({(claim.access_mode, claim.attachment_mode) for claim in claims}) > 1:
+        return False
+    counts = {"readers": sum(not c.writes for c in claims), "writers": sum(c.writes for c in claims)}
+    return not any(
+        counts[counter] > (counter == ("writers" if claim.writes else "readers"))
+        for claim in claims
+        for counter in claim.excludes
+    )

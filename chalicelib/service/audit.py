@@ -11,16 +11,22 @@ from typing import Final
 
 from chalicelib import log
 from chalicelib.domain.audit import WRONG, Entry, Finding, Inventory, StorageKind, Verdict
+from chalicelib.domain.claim import fit_together
 from chalicelib.domain.deadlines import AUDIT_TIMEOUT
 from chalicelib.domain.external import Page
 from chalicelib.domain.plugin import Plugin
+from chalicelib.domain.storage import external_id_of
+from chalicelib.domain.volume import Volume
 from chalicelib.errors import NotFound, PluginInDoubt, PluginUnreachable, Refused, StoreUnavailable, VolumesError
 from chalicelib.service import blocking
+from chalicelib.service.claims import claims_on
 from chalicelib.service.deps import Deps
 from chalicelib.store.audits import AuditStatus, AuditStore, Report
 
 PER_PAGE: Final = 500
 PAGE_TRIES: Final = 4
+NAMED: Final = 5
+"""Claims that a finding names."""
 LONGEST_POLL: Final = 1.0
 _LISTS: Final = {StorageKind.VOLUME: "LIST_VOLUMES", StorageKind.SNAPSHOT: "LIST_SNAPSHOTS"}
 
@@ -147,17 +153,35 @@ def _compare(deps: Deps, plugin: Plugin) -> tuple[dict[str, int], list[Finding]]
     """Compare both sides once. Return the counts, and the findings that are not `registered`."""
     entries = [e for what, needed in _LISTS.items() if plugin.can(needed) for e in _entries(deps, plugin.id, what)]
     # The provider's lists were read first: what they have is in the records, or held, by the time these are read.
-    inventory = Inventory()
+    inventory, several = Inventory(), dict[str, list[Volume]]()
     for page in deps.volumes.of_plugin(plugin.id):
         inventory.add_volumes(page)
+        for volume in page:
+            if volume.exists and volume.shared:
+                several.setdefault(external_id_of(volume), []).append(volume)
     for operation in deps.operations.newest():
         if operation.plugin_id == plugin.id:
             inventory.add_operation(operation)
     now = deps.clock.now()
     findings = [inventory.judge(entry, now) for entry in entries]
     findings += inventory.missing({e.external_id for e in entries if e.what is StorageKind.VOLUME})
+    findings += [
+        clash for external_id in sorted(several) for clash in _clashes(deps, external_id, several[external_id])
+    ]
     counts = Counter(_name(f) for f in findings)
     return dict(counts), [f for f in findings if f.verdict is not Verdict.REGISTERED]
+
+
+def _clashes(deps: Deps, external_id: str, volumes: Sequence[Volume]) -> Iterator[Finding]:
+    """Yield a finding if the claims of the volumes, which name one storage, do not fit together."""
+    claims = [claim for volume in volumes for claim in claims_on(deps, volume)]
+    if fit_together(claims):
+        return
+    named = ", ".join(f"{c.namespace}/{c.volume_id} on {c.node_id} to {c.mode}" for c in claims[:NAMED])
+    first = volumes[0]
+    yield Finding(
+        StorageKind.VOLUME, Verdict.CLASH, external_id, first.namespace, first.id, detail=f"claimed as {named}"
+    )
 
 
 def _name(finding: Finding) -> str:

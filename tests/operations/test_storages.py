@@ -8,6 +8,7 @@ import pytest
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.volume import VolumeState
 from chalicelib.errors import PluginInDoubt, PluginRejected
+from chalicelib.service import audit
 from chalicelib.store import operations as operation_store
 from chalicelib.store import volumes as volume_store
 from chalicelib.store.commit import Change
@@ -359,7 +360,8 @@ def test_clashing_claims_of_an_older_version_are_counted_and_not_dropped(cluster
     name_one_storage(cluster, "a", "b")
     of_an_older_version(cluster)
     upgrade(cluster)
-    assert cluster.call("GET", "/v1/volume/csi/a/claims").json
+    cluster.use(cluster.context.calls)
+    assert audit.run(cluster.deps, "directory", "run").counts["volume clash"] == 1
     assert release(cluster, "a", "alloc").status == 200
     assert claim(cluster, "a", "again", "node-a").status == 500
     assert release(cluster, "b", "alloc").status == 200

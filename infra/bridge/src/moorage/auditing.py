@@ -19,7 +19,7 @@ WAIT: Final = "20s"
 BUSY: Final = (429, 503)
 BUSY_TRIES: Final = 5
 LONGEST_PAUSE: Final = 30.0
-WRONG: Final = ("orphan", "missing")
+WRONG: Final = ("orphan", "missing", "clash")
 """Verdicts that make `moorage audit` fail. The others are only shown."""
 
 
@@ -114,7 +114,7 @@ async def connected(url: str) -> AsyncIterator[Api]:
 
 
 def wrong(reports: Sequence[Mapping[str, Any]]) -> int:
-    """Return the number of findings that are wrong: orphans and missing storage."""
+    """Return the number of findings that are wrong: orphans, missing storage and claims that clash."""
     return sum(finding["Verdict"] in WRONG for report in reports for finding in report["Findings"])
 
 

@@ -36,9 +36,9 @@ def audit(  # noqa: PLR0913, PLR0917 - an option each
 ) -> None:
     """Compare what plugins have with what is registered, and change nothing.
 
-    Exit code 0: nothing is wrong; 2: there are orphans (made for this control plane, and nothing names them) or missing
-    storage (registered, and the plugin does not have it); 1: the audit failed. What others made at a provider is
-    shown as unknown and is not wrong.
+    Exit code 0: nothing is wrong; 2: there are orphans (made for this control plane, and nothing names them), missing
+    storage (registered, and the plugin does not have it) or clashes (several volumes name one storage, and their claims
+    do not fit together); 1: the audit failed. What others made at a provider is shown as unknown and is not wrong.
 
     With --adopt, a volume that the plugin has becomes a registered one: --adopt vol-1 --as default/data --plugin ID.
     """
