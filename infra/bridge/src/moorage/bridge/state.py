@@ -1,11 +1,10 @@
 """The bridge's state folder: the node's ID, the API's address, and a lock so that only one bridge uses it."""
 
-import fcntl
 from pathlib import Path
 from typing import IO
 
 from moorage.bridge.settings import BadSetting
-from moorage.files import write_whole
+from moorage.files import Folder, read_whole, write_whole
 
 
 class State:
@@ -39,21 +38,21 @@ class State:
                 "(moorage certs bridge), or use another --state if this is a new node"
             )
 
-    def _take(self) -> IO[str]:
+    def _take(self) -> IO[bytes]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = (self._folder / "lock").open("w")
+            with Folder.open(self._folder) as folder:
+                lock = folder.lock("lock")
         except OSError as exc:
             raise BadSetting(f"--state {self._folder} cannot be used: {exc.strerror}") from exc
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            handle.close()
-            raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state") from exc
-        return handle
+        if lock is None:
+            raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state")
+        return lock
 
     def _read_node_id(self) -> str | None:
         try:
-            return (self._folder / "node-id").read_text().strip() or None
+            return read_whole(self._folder / "node-id").decode().strip() or None
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as exc:
+            raise BadSetting(f"{self._folder / 'node-id'} cannot be read: {exc}") from exc

@@ -9,6 +9,8 @@ import stat
 import sys
 from pathlib import Path
 
+from moorage.files import Folder
+
 
 class BadTarget(Exception):
     """Nothing can be mounted there. The text says why and what to do."""
@@ -89,11 +91,11 @@ def folder_mode(target: str) -> int | None:
 
 def restore_folder(target: str, mode: int | None) -> None:
     """Make the empty folder at the target again, which the plugin removed (CSI spec, NodeUnpublishVolume)."""
-    if mode is None or os.path.lexists(target):
-        return
     path = Path(target)
-    path.mkdir()
-    path.chmod(mode)
+    if mode is None or os.path.lexists(path):
+        return
+    with Folder.open(path.parent) as above, above.folder(path.name, make=mode):
+        return
 
 
 def _mount_entry(target: str) -> str:
