@@ -14,6 +14,8 @@ class State:
         """Lock the folder for `node_id`, which the certificate names. Raises BadSetting."""
         self._folder = folder
         self._lock = self._take()
+        self.was_used = False
+        """Whether a bridge used the folder before."""
         try:
             self._check_node_id(node_id)
         except BaseException:
@@ -30,6 +32,7 @@ class State:
 
     def _check_node_id(self, node_id: str) -> None:
         kept = self._read_node_id()
+        self.was_used = kept is not None
         if kept is None:
             write_whole(self._folder / "node-id", f"{node_id}\n".encode(), mode=0o600)
         elif kept != node_id:

@@ -98,6 +98,11 @@ def restore_folder(target: str, mode: int | None) -> None:
         return
 
 
+def mount_points() -> set[str]:
+    """Return the paths at which anything is mounted. Empty on systems without /proc."""
+    return {point for point, _ in _mounts()}
+
+
 def _mount_entry(target: str) -> str:
     """Return device and root of what is mounted exactly there, bind mounts included, or "".
 
@@ -105,9 +110,16 @@ def _mount_entry(target: str) -> str:
     """
     if sys.platform != "linux":
         return target if os.path.ismount(target) else ""
-    found = ""
+    return next((source for point, source in reversed(_mounts()) if point == target), "")  # the last one is on top
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Return each mount point with device and root of what is mounted there."""
+    if sys.platform != "linux":
+        return []
+    found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")  # proc(5), /proc/pid/mountinfo: ID, parent, major:minor, root, mount point, ...
-        if re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]) == target:
-            found = f"{fields[2]} {fields[3]}"  # the last one is on top
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        found.append((point, f"{fields[2]} {fields[3]}"))
     return found
