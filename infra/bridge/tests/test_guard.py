@@ -132,6 +132,8 @@ def test_a_path_outside_is_refused_with_what_to_do_and_its_unpublish_touches_not
 
 @pytest.mark.parametrize("path", ["relative", "/", "", "/srv/../etc/cron.d", "//", "/srv/\0x"])
 def test_what_is_no_path_of_a_folder_is_refused(machine: Machine, path: str) -> None:
+    # So that a bridge that lets it pass does no harm.
+    machine.plugin.handlers |= dict.fromkeys(("NodePublishVolume", "NodeUnpublishVolume"), lambda *_: b"")
     refusal(lambda: machine.publish(path), "INVALID_ARGUMENT")
     machine.unpublish(path)
     assert machine.targets("NodePublishVolume") == machine.targets("NodeUnpublishVolume") == []
