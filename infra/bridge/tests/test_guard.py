@@ -130,13 +130,20 @@ def test_a_path_outside_is_refused_with_what_to_do_and_its_unpublish_touches_not
     assert machine.uses() == []
 
 
-@pytest.mark.parametrize("path", ["relative", "/", "", "/srv/../etc/cron.d", "//", "/srv/\0x"])
+@pytest.mark.parametrize("path", ["relative", "/", "/srv/../etc/cron.d", "//", "/srv/\0x"])
 def test_what_is_no_path_of_a_folder_is_refused(machine: Machine, path: str) -> None:
     # So that a bridge that lets it pass does no harm.
     machine.plugin.handlers |= dict.fromkeys(("NodePublishVolume", "NodeUnpublishVolume"), lambda *_: b"")
     refusal(lambda: machine.publish(path), "INVALID_ARGUMENT")
     machine.unpublish(path)
     assert machine.targets("NodePublishVolume") == machine.targets("NodeUnpublishVolume") == []
+
+
+def test_a_request_without_volume_or_path_is_refused(machine: Machine) -> None:
+    for call in (machine.publish, machine.unpublish, machine.stage, machine.unstage):
+        assert "path is missing" in refusal(lambda call=call: call(""), "INVALID_ARGUMENT")  # type: ignore[misc]
+        text = refusal(lambda call=call: call(machine.root / "x", volume=""), "INVALID_ARGUMENT")  # type: ignore[misc]
+        assert "volume_id is missing" in text
 
 
 def test_the_folder_itself_and_a_name_that_begins_like_it_are_outside(machine: Machine, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ class Guard:
         before = request.SerializeToString(deterministic=True)
         try:
             passage = await self._with_paths(rpc, request, call)
+        except UnsafePath as exc:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
         except (JournalTrouble, OSError) as exc:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, f"the bridge's journal cannot be used: {exc}") from exc
         changed = request.SerializeToString(deterministic=True) != before
@@ -153,7 +155,7 @@ class Guard:
         """Return the passage of an unpublish or unstage. Raises Refusal."""
         try:
             place = _place(call, request, name)
-        except Refusal:
+        except UnsafePath:
             return Passage(call.request, answered=True)  # nothing was ever published at such a path
         use = self.uses.find(kind, place.plugin, place.volume, place.path)
         if use is not None:
@@ -189,14 +191,16 @@ class Guard:
 
     async def _known(self, call: Call, request: Any, name: str) -> str:
         """Return where a volume is that was staged or published before. Raises Refusal."""
-        place = _place(call, request, name)
-        for kind in KINDS:
-            use = self.uses.find(kind, place.plugin, place.volume, place.path)
-            if use is not None:
-                return use.resolved
-        if await asyncio.to_thread(self.bounds.entry_of, place) is not None:
-            return place.path
-        raise Refusal(grpc.StatusCode.NOT_FOUND, f"this bridge did not have {place.volume} mounted at {place.path}")
+        with suppress(UnsafePath):
+            place = _place(call, request, name)
+            for kind in KINDS:
+                use = self.uses.find(kind, place.plugin, place.volume, place.path)
+                if use is not None:
+                    return use.resolved
+            if await asyncio.to_thread(self.bounds.entry_of, place) is not None:
+                return place.path
+        text = f"this bridge did not have volume {request.volume_id} mounted at {getattr(request, name)}"
+        raise Refusal(grpc.StatusCode.NOT_FOUND, text)
 
     def _check_idle(self, use: Use) -> None:
         if use.file in self._busy:
@@ -238,8 +242,8 @@ def _parse(rpc: str, request: bytes) -> Any:
 
 
 def _place(call: Call, request: Any, name: str) -> Place:
-    """Return the place that a field of the request names. Raises Refusal."""
-    try:
-        return Place(call.plugin, request.volume_id, _NAMES[name], clean(getattr(request, name)))
-    except UnsafePath as exc:
-        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"{_NAMES[name]} {exc}") from exc
+    """Return the place that a field of the request names. Raises Refusal, and UnsafePath for what is no path."""
+    for required in ("volume_id", name):
+        if not getattr(request, required):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"{required} is missing in the request")
+    return Place(call.plugin, request.volume_id, _NAMES[name], clean(getattr(request, name)))
