@@ -77,15 +77,36 @@ def session(machine: Machine) -> None:
     machine.check_clean("data")
 
 
+def machines_own_mount(machine: Machine) -> None:
+    """A claim on a mount of the machine's is refused, and its release leaves the mount alone."""
+    target = machine.root / "own"
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(target)], check=True)
+    (target / "pid").write_text("1")
+    body = {"AllocationID": "a1", "NodeID": "local", "Mode": "write", "TargetPath": str(target)}
+    refused = request(
+        machine.system, "PUT", "/v1/volume/csi/data/claim", body | {"StagingPath": str(machine.root / "staging")}
+    )
+    assert "something is mounted or linked at" in refused.text, refused.text
+    wait_for(lambda: machine.claims("data") == [], seconds=10)
+    assert (len(mounts_at(target)), (target / "pid").read_text()) == (1, "1")
+    subprocess.run(["umount", str(target)], check=True)
+    target.rmdir()
+    machine.check_clean("data")
+
+
 def main(folder: Path) -> None:
     """Fails by an exception, or says that all is well."""
     assert os.geteuid() == 0
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
     root = folder.resolve() / "mnt"
     root.mkdir()
-    with private.running(folder / "system", PLUGIN_ARGS="--mounts bind") as system:
+    with private.running(
+        folder / "system", PLUGIN_ARGS="--mounts bind", BRIDGE_ARGS=f"--mounts-below {root}"
+    ) as system:
         assert create(system, "data").status == 200
         session(Machine(system, root))
+        machines_own_mount(Machine(system, root))
     print("all is well")  # noqa: T201 - the test reads it
 
 

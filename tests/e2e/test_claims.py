@@ -1,6 +1,8 @@
 """Claims on real parts: attached, staged and mounted by the worker through the bridge, and back."""
 
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,17 @@ PATH = "/v1/volume/csi/data"
 
 
 @pytest.fixture
-def mounts(tmp_path: Path) -> Path:
-    (tmp_path / "mnt").mkdir()
-    return tmp_path / "mnt"
+def system(shared: Shared) -> private.System:
+    return shared.system
 
 
 @pytest.fixture
-def system(shared: Shared) -> private.System:
-    return shared.system
+def mounts(system: private.System) -> Iterator[Path]:
+    """A folder below the bridge's state folder, where a bridge without options mounts."""
+    folder = (system.state / "bridge" / "claimed").resolve()
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 def claim(system: private.System, mounts: Path, alloc: str = "a", **fields: Any) -> Reply:
@@ -73,4 +78,38 @@ def test_a_mount_that_cannot_be_leaves_neither_claim_nor_attachment(system: priv
     assert "NodePublishVolume" in refused.text
     wait_for(lambda: request(system, "GET", f"{PATH}/claims").json == [], seconds=100)
     assert (mounts / "a").read_text() == "somebody's file"
+    assert request(system, "DELETE", f"{PATH}/delete").status == 200
+
+
+@pytest.mark.parametrize("inside", [set(), {"StagingPath"}], ids=["both paths", "only the target path"])
+def test_a_claim_on_a_folder_of_the_machine_is_refused_and_leaves_nothing(
+    system: private.System, mounts: Path, tmp_path: Path, inside: set[str]
+) -> None:
+    """As on /etc/cron.d: the claim is free at once, nothing is mounted, and the volume can be claimed again."""
+    assert create(system, "data").status == 200
+    outside = tmp_path / "cron.d"
+    outside.mkdir()
+    paths = {"StagingPath": str(outside), "TargetPath": str(outside)}
+    refused = claim(system, mounts, **{name: path for name, path in paths.items() if name not in inside})
+    assert refused.status == 500
+    assert f"path {outside} is not below a folder that this bridge may mount in" in refused.text
+    assert "--mounts-below" in refused.text
+    wait_for(lambda: request(system, "GET", f"{PATH}/claims").json == [], seconds=10)
+    assert (outside.is_dir(), outside.is_symlink(), list(outside.iterdir())) == (True, False, [])
+    assert list((system.plugin_root() / "state" / "uses").iterdir()) == []
+    assert list((system.state / "bridge" / "uses").glob("*.json")) == []
+    assert claim(system, mounts, "b").status == 200
+    assert request(system, "DELETE", f"{PATH}/claim/b").status == 200
+    assert request(system, "DELETE", f"{PATH}/delete").status == 200
+
+
+def test_a_link_at_the_target_admits_no_second_writer(system: private.System, mounts: Path, tmp_path: Path) -> None:
+    assert create(system, "data").status == 200
+    (tmp_path / "elsewhere").mkdir()
+    (mounts / "a").symlink_to(tmp_path / "elsewhere")
+    refused = claim(system, mounts)
+    assert (refused.status, "something is mounted or linked at" in refused.text) == (500, True), refused.text
+    wait_for(lambda: request(system, "GET", f"{PATH}/claims").json == [], seconds=10)
+    assert (mounts / "a").readlink() == tmp_path / "elsewhere"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
     assert request(system, "DELETE", f"{PATH}/delete").status == 200

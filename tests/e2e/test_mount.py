@@ -72,6 +72,7 @@ class Machine:
     def check_clean(self, volume: str) -> None:
         """Nothing is mounted, claimed, staged, published or written down."""
         left = [*self.root.iterdir(), *(self.state / "mounts").iterdir(), *(self.state / "staging").iterdir()]
+        left += (self.state / "uses").glob("*.json")
         assert left == []
         assert self.uses() == []
         assert self.claims(volume) == []

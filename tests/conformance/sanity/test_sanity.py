@@ -75,6 +75,7 @@ def bridged(socket: Path, folder: Path) -> Iterator[parts.Worker]:
             listen="127.0.0.1:0",
             advertise=None,
             plugins=behind,
+            mounts_below=(folder,),
         )
         with parts.running(settings) as bridge:
             worker = parts.worker_at(bridge.address, pki.client())

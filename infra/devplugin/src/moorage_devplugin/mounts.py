@@ -4,7 +4,10 @@ import ctypes
 import errno
 import os
 import re
+import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,10 +25,11 @@ class ReadOnlyImpossible(Exception):
 
 
 def show(source: Path, target: Path, *, option: MountOption, readonly: bool) -> MountKind:
-    """Make `source` visible at `target`, and return how.
+    """Make `source` visible at `target`, where nothing may be but an empty folder or file, and return how.
 
     Raises OSError, and ReadOnlyImpossible if it must be read-only and only a link can be made.
     """
+    _require_free(target)
     if option != "symlink" and sys.platform == "linux":
         try:
             _bind(source, target, readonly=readonly)
@@ -36,10 +40,7 @@ def show(source: Path, target: Path, *, option: MountOption, readonly: bool) -> 
             return "bind"
     if readonly:
         raise ReadOnlyImpossible
-    if target.is_dir() and not target.is_symlink():
-        target.rmdir()
-    elif target.is_file() and not target.is_symlink() and target.stat().st_size == 0:
-        target.unlink()
+    _remove_empty(target)
     target.symlink_to(source)
     return "symlink"
 
@@ -49,52 +50,126 @@ def shows(source: Path, target: Path) -> bool:
     if target.is_symlink():
         return target.readlink() == source
     try:
-        return is_mount(target) and source.samefile(target)
+        return bool(mounted_at(target)) and source.samefile(target)
     except FileNotFoundError:
         return False
 
 
-def hide(target: Path) -> None:
-    """Undo `show`, and remove what is left at `target` if it is empty. Safe to repeat.
+def hide(source: Path, target: Path, *, mounted: str, made: bool) -> None:
+    """Undo `show`, and nothing else. Safe to repeat.
 
-    Raises OSError (EBUSY if it is in use).
+    `mounted` is what `mounted_at` returned after it. `made` says that nothing was at the target before.
+
+    Raises OSError (EBUSY if it is in use, or if another mount is over it).
     """
-    while is_mount(target):
-        _call("umount2", str(target).encode(), UMOUNT_NOFOLLOW)
-    if target.is_symlink() or (target.is_file() and target.stat().st_size == 0):
-        target.unlink()
-    elif target.is_dir():
-        target.rmdir()
+    if target.is_symlink():
+        if target.readlink() == source:
+            target.unlink()
+        return
+    ours = {mounted, f"{mounted}//deleted"}  # the kernel's word for a source that was removed
+    found = _mounts_at(target)
+    while found and (found[-1] in ours or shows(source, target)):
+        with _folder(target) as folder:
+            _call("umount2", _within(folder, target.name), UMOUNT_NOFOLLOW)
+        found = _mounts_at(target)
+    if ours & set(found):
+        raise OSError(errno.EBUSY, "another mount is over it")
+    if made and not found:
+        _remove_empty(target)
 
 
-def is_mount(path: Path) -> bool:
-    """Return whether anything is mounted exactly there, also a bind mount of the same file system."""
+def mounted_at(path: Path) -> str:
+    """Return device and root of what is mounted exactly there, also a bind mount of the same file system, or ""."""
+    return next(reversed(_mounts_at(path)), "")
+
+
+def _mounts_at(path: Path) -> list[str]:
+    """Return device and root of all that is mounted exactly there, the last on top."""
     if sys.platform != "linux":
-        return path.is_mount()
-    wanted = str(path)
+        return ["mount"] if path.is_mount() else []
+    wanted = str(path.parent.resolve() / path.name)
+    found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split(" ")[4]) == wanted:
-            return True
-    return False
+        fields = line.split(" ")  # proc(5), /proc/pid/mountinfo: ID, parent, major:minor, root, mount point, ...
+        if re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]) == wanted:
+            found.append(f"{fields[2]} {fields[3]}")
+    return found
+
+
+def _require_free(target: Path) -> None:
+    """Raise OSError if anything is at `target` but an empty folder or file."""
+    if not os.path.lexists(target):
+        return
+    status = target.lstat()
+    empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
+    empty = empty or (stat.S_ISDIR(status.st_mode) and not any(target.iterdir()))
+    if mounted_at(target) or not empty:
+        raise OSError(errno.EEXIST, "something is in the way: move it elsewhere and repeat the call", str(target))
+
+
+def _remove_empty(target: Path) -> None:
+    """Remove an empty folder or file. What has content stays."""
+    with suppress(FileNotFoundError):
+        status = target.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            target.unlink()
+        elif stat.S_ISDIR(status.st_mode) and not any(target.iterdir()):
+            target.rmdir()
 
 
 def _bind(source: Path, target: Path, *, readonly: bool) -> None:
-    made = not target.exists()
-    if made and source.is_dir():
-        target.mkdir(mode=0o755)
-    elif made:
-        target.touch(mode=0o600)
+    """Mount by descriptors, so that a link that is put at `target` meanwhile is not followed."""
+    with _folder(target) as folder:
+        made = _make_like(source, folder, target.name)
+        try:
+            with _opened(folder, target.name) as place:
+                _call("mount", str(source).encode(), _within(place), None, MS_BIND, None)
+            if readonly:
+                # mount(2) ignores MS_RDONLY when it makes a bind mount, so a second call sets it.
+                with _opened(folder, target.name) as place:
+                    _call("mount", None, _within(place), None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
+        except OSError:
+            if shows(source, target):
+                _call("umount2", _within(folder, target.name), UMOUNT_NOFOLLOW)
+            if made:
+                _remove_empty(target)
+            raise
+
+
+def _make_like(source: Path, folder: int, name: str) -> bool:
+    """Make an empty folder or file as `source` is one, and return whether it was not there."""
     try:
-        _call("mount", str(source).encode(), str(target).encode(), None, MS_BIND, None)
-        if readonly:
-            # mount(2) ignores MS_RDONLY when it makes a bind mount, so a second call sets it.
-            _call("mount", None, str(target).encode(), None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
-    except OSError:
-        if is_mount(target):
-            _call("umount2", str(target).encode(), UMOUNT_NOFOLLOW)
-        if made:
-            target.rmdir() if target.is_dir() else target.unlink()
-        raise
+        if source.is_dir():
+            os.mkdir(name, mode=0o755, dir_fd=folder)
+        else:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder))
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _folder(target: Path) -> Iterator[int]:
+    """Open the folder of `target` in this block."""
+    descriptor = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _opened(folder: int, name: str) -> Iterator[int]:
+    """Open what has that name in the folder, the mount on top of it if there is one, in this block."""
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _within(descriptor: int, *names: str) -> bytes:
+    return "/".join([f"/proc/self/fd/{descriptor}", *names]).encode()
 
 
 def _call(name: str, *arguments: bytes | int | None) -> None:

@@ -85,7 +85,7 @@ class Node:
         with self._holds.change(f"volume {volume_id}", f"path {path}"):
             use = self._vault.uses.get(_use_id(volume_id, path))
             if use is not None:
-                self._hide(path)
+                self._hide(use, path)
                 self._vault.reached("unpublished-target")
                 self._vault.uses.forget(use.id)
         return csi.NodeUnpublishVolumeResponse()
@@ -114,27 +114,37 @@ class Node:
         return csi.NodeExpandVolumeResponse(capacity_bytes=volume.capacity)
 
     def _publish(self, use: Use, source: Path, path: Path) -> None:
-        self._vault.uses.put(use)
+        before = self._vault.uses.get(use.id)
+        made = not os.path.lexists(path) or (before is not None and before.made)
+        self._vault.uses.put(dataclasses.replace(use, source=str(source), made=made))
         readonly = use.readonly and not self._writable_links
         try:
             how = mounts.show(source, path, option=self._wish, readonly=readonly)
-        except mounts.ReadOnlyImpossible as exc:
-            self._vault.uses.forget(use.id)
+        except (mounts.ReadOnlyImpossible, OSError) as exc:
+            # What an earlier call did is still to be undone.
+            self._vault.uses.put(before) if before is not None else self._vault.uses.forget(use.id)
             text = "read-only needs a bind mount, which this process may not make: run the plugin as root on Linux"
-            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, text) from exc
-        except OSError as exc:
-            self._vault.uses.forget(use.id)
-            text = f"{path} cannot show the volume: {exc.strerror}"
+            if isinstance(exc, OSError):
+                text = f"{path} cannot show the volume: {exc.strerror}"
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, text) from exc
         self._vault.reached("published-target")
-        self._vault.uses.put(dataclasses.replace(use, how=how))
+        mounted = mounts.mounted_at(path) if how == "bind" else ""
+        self._vault.uses.put(dataclasses.replace(use, source=str(source), made=made, how=how, mounted=mounted))
 
-    def _hide(self, path: Path) -> None:
+    def _hide(self, use: Use, path: Path) -> None:
         try:
-            mounts.hide(path)
+            mounts.hide(self._shown(use), path, mounted=use.mounted, made=use.made)
         except OSError as exc:
             text = f"{path} cannot be taken away: {exc.strerror}"
             raise Refused(grpc.StatusCode.INTERNAL, text) from exc
+
+    def _shown(self, use: Use) -> Path:
+        """Return the folder or file that a use shows. Records of version 0.1.0 do not name it."""
+        if use.source:
+            return Path(use.source)
+        volume = self._vault.volumes.records.get(use.volume)
+        data = self._vault.root / "volumes" / use.volume
+        return data / BLOCK_FILE if volume is not None and volume.block else data
 
     def _is_in_use_already(self, use: Use) -> bool:
         existing = self._vault.uses.get(use.id)

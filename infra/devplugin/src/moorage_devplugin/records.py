@@ -88,3 +88,9 @@ class Use(Record):
     mode: int
     capability: str
     how: Literal["nothing", "bind", "symlink"] = "nothing"
+    source: str = ""
+    """The folder or file that is visible there. Empty in records of version 0.1.0."""
+    mounted: str = ""
+    """What the kernel says of the bind mount (moorage_devplugin.mounts.mounted_at). Empty for a link."""
+    made: bool = True
+    """Whether the plugin made the folder or file at the path."""

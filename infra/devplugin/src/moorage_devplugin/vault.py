@@ -113,8 +113,9 @@ class Vault:
         try:
             for name in ("volumes", "snapshots", "state", "making", "trash"):
                 (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._taken = (self.root / "lock").open("w")
-            fcntl.flock(self._taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = os.open(self.root / "lock", flags, 0o600)  # held until this process ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise Unusable(f"another moorage-devplugin serves {self.root}: stop it, or choose another --root") from exc
         except OSError as exc:

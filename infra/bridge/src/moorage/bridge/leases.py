@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import grpc
 
+from moorage.bridge.guard import Call, Guard, StillThere
+from moorage.bridge.refusal import Refusal
 from moorage.bridge.watch import Watch
-from moorage.mounts import paths
 from moorage.mounts.api import ApiTrouble, Conflict, ControlPlane, Missing, is_taken
 from moorage.mounts.journal import Entry, Journal, JournalTrouble, Stage
 from moorage.spec import csi_pb2 as csi
@@ -111,6 +112,7 @@ class Leases:
     journal: Journal
     api: ControlPlane
     watches: Mapping[str, Watch]
+    guard: Guard
     jitter: Callable[[], float] = field(default=random.SystemRandom().random)
     _states: dict[str, _EntryState] = field(default_factory=dict)
     _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
@@ -302,12 +304,13 @@ class Leases:
             steps.append(("NodeUnstageVolume", request))
         for rpc, request in steps:
             try:
-                await _call(watch, rpc, request)
+                await self._call(watch, rpc, request)
             except grpc.aio.AioRpcError as exc:
                 if exc.code() is not grpc.StatusCode.NOT_FOUND:  # the volume is gone, and its mount with it
                     return f"{rpc}: {exc.code().name}: {exc.details()}"
-        # A plugin's OK is not believed without a look: the next node writes to the volume as soon as we say LOST.
-        return f"the plugin unpublished it and {entry.target} is still mounted" if paths.mount_at(entry.target) else ""
+            except (Refusal, StillThere) as exc:
+                return f"{rpc}: {exc}"
+        return ""
 
     def _others_stage(self, entry: Entry) -> bool:
         """Return whether another target here uses the volume or is about to (CSI spec, NodeUnstageVolume)."""
@@ -332,9 +335,12 @@ class Leases:
                 staging_target_path=entry.staging if _UNSTAGES in watch.health.fingerprint.node_capabilities else "",
                 capacity_range=csi.CapacityRange(required_bytes=volume["Capacity"]),
             )
-            await _call(watch, "NodeExpandVolume", request)
+            await self._call(watch, "NodeExpandVolume", request)
         except ApiTrouble:
             return  # it is looked at again soon
+        except Refusal as exc:
+            log.warning("file system not expanded", extra=_extra(entry, reason=str(exc)))
+            return
         except grpc.aio.AioRpcError as exc:
             text = f"NodeExpandVolume: {exc.code().name}: {exc.details()}"
             log.warning("file system not expanded", extra=_extra(entry, reason=text))
@@ -343,6 +349,20 @@ class Leases:
             if now is not None and now.stage is Stage.MOUNTED:
                 self.journal.put(now.at(now.stage, capacity=volume["Capacity"]))
         log.info("file system expanded", extra=_extra(entry))
+
+    async def _call(self, watch: Watch, rpc: str, request: Any) -> None:
+        """Call the plugin as the worker's calls are passed on. Raises AioRpcError, Refusal, StillThere."""
+        call = Call(watch.settings.plugin_id, f"/csi.v1.Node/{rpc}", request.SerializeToString())
+        multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = watch.channel.unary_unary(call.method)
+        async with self.guard.passing(call) as passage:
+            if passage.answered:
+                return
+            try:
+                await multi(passage.request, timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as exc:
+                await self.guard.finish(passage, exc.code())
+                raise
+            await self.guard.finish(passage, grpc.StatusCode.OK)
 
     @contextlib.contextmanager
     def _hold(self, entry: Entry) -> Iterator[Entry | None]:
@@ -358,15 +378,6 @@ class Leases:
         if trouble != state.trouble:
             log.error("not unmounted yet", extra=_extra(entry, reason=trouble, seconds=state.left()))
         state.trouble = trouble
-
-
-async def _call(watch: Watch, rpc: str, request: Any) -> None:
-    call = watch.channel.unary_unary(
-        f"/csi.v1.Node/{rpc}",
-        request_serializer=type(request).SerializeToString,
-        response_deserializer=getattr(csi, rpc + "Response").FromString,
-    )
-    await call(request, timeout=CALL_SECONDS)
 
 
 def _lease_end(entry: Entry) -> float:

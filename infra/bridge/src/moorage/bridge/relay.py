@@ -1,7 +1,8 @@
 """Forward calls byte for byte to the plugin that the metadata names (docs/interfaces.md, section 3).
 
 A refusal by the bridge itself carries the trailing metadata `moorage-refused: 1` and says that nothing was forwarded.
-Its code is one that the control plane never takes for the plugin's final answer.
+Its code is one that the control plane never takes for the plugin's final answer. Only what the guard refuses for its
+path is final: it proves that nothing was done.
 """
 
 import asyncio
@@ -16,6 +17,8 @@ import grpc
 
 from moorage.bridge.admission import Admission
 from moorage.bridge.fence import Fence
+from moorage.bridge.guard import Call, Guard, Passage, StillThere
+from moorage.bridge.refusal import Refusal
 from moorage.spec import csi_pb2 as csi
 
 LARGEST_MESSAGE: Final = 16 << 20
@@ -37,14 +40,6 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 log: Final = logging.getLogger(__name__)
 
 
-class Refusal(Exception):
-    """The bridge does not forward the call."""
-
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
-
-
 @dataclass(frozen=True)
 class Route:
     """The way to one plugin."""
@@ -61,6 +56,7 @@ class Relay(grpc.GenericRpcHandler):
 
     routes: Mapping[str, Route]
     admission: Admission
+    guard: Guard
     fence: Fence = field(default_factory=Fence)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
@@ -74,29 +70,53 @@ class Relay(grpc.GenericRpcHandler):
     def _unary(self, method: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(request: bytes, context: Context) -> bytes:
             call_log = _CallLog(method, context)
-            route, metadata, remaining = await self._admit_or_refuse(call_log, context)
-            multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = route.channel.unary_unary(method)
-            forward = multi(request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
             try:
-                await _pass_initial(forward, context)
-                response: bytes = await forward
-                context.set_trailing_metadata(strip_metadata(await forward.trailing_metadata()))
-            except grpc.aio.AioRpcError as exc:
-                await call_log.pass_error(exc, route)
-            except asyncio.CancelledError:
-                call_log.write("CANCELLED", "")
-                raise
-            finally:
-                forward.cancel()  # of no effect when it is over
-            call_log.write("OK", "")
-            return response
+                route, metadata = self._find_route(call_log, context)
+                async with self.guard.passing(Call(route.plugin_id, method, request, call_log.operation)) as passage:
+                    remaining = self._check_time(call_log, context)
+                    if passage.answered:
+                        call_log.write("OK", "", message="answered")
+                        return b""
+                    multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = route.channel.unary_unary(method)
+                    forward = multi(passage.request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
+                    return await self._answer(call_log, context, route, passage, forward)
+            except Refusal as exc:
+                await call_log.refuse(exc)
 
         return call
+
+    async def _answer(
+        self, call_log: "_CallLog", context: Context, route: Route, passage: Passage, forward: Any
+    ) -> bytes:
+        try:
+            await _pass_initial(forward, context)
+            response: bytes = await forward
+            await self.guard.finish(passage, grpc.StatusCode.OK)
+            context.set_trailing_metadata(strip_metadata(await forward.trailing_metadata()))
+        except StillThere as exc:
+            await call_log.fail(str(exc))
+        except grpc.aio.AioRpcError as exc:
+            try:
+                await self.guard.finish(passage, exc.code())
+            except StillThere as still:
+                await call_log.fail(str(still))
+            await call_log.pass_error(exc, route)
+        except asyncio.CancelledError:
+            call_log.write("CANCELLED", "")
+            raise
+        finally:
+            forward.cancel()  # of no effect when it is over
+        call_log.write("OK", "")
+        return response
 
     def _streamer(self, method: str) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         async def call(request: bytes, context: Context) -> AsyncIterator[bytes]:
             call_log = _CallLog(method, context)
-            route, metadata, remaining = await self._admit_or_refuse(call_log, context)
+            try:
+                route, metadata = self._find_route(call_log, context)
+                remaining = self._check_time(call_log, context)
+            except Refusal as exc:
+                await call_log.refuse(exc)
             multi: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = route.channel.unary_stream(method)
             forward = multi(request, timeout=remaining, metadata=grpc.aio.Metadata(*metadata))
             try:
@@ -115,20 +135,11 @@ class Relay(grpc.GenericRpcHandler):
 
         return call
 
-    async def _admit_or_refuse(self, call_log: "_CallLog", context: Context) -> tuple[Route, Metadata, float | None]:
-        """Run `_admit` and answer its refusal to the caller."""
-        try:
-            return self._admit(call_log, context)
-        except Refusal as exc:
-            await call_log.refuse(exc)
-
-    def _admit(self, call_log: "_CallLog", context: Context) -> tuple[Route, Metadata, float | None]:
-        """Check a call, and return its route, metadata and remaining seconds. Raises Refusal.
-
-        Nothing may wait between this and forwarding: else a later attempt could pass the fence in between.
-        """
+    def _find_route(self, call_log: "_CallLog", context: Context) -> tuple[Route, Metadata]:
+        """Check who calls and for which plugin, and return its route and the metadata to pass on. Raises Refusal."""
         metadata: Metadata = tuple(context.invocation_metadata() or ())
         ours = {key: _text(value) for key, value in metadata if key.startswith("moorage-")}
+        call_log.operation, call_log.attempt = ours.get("moorage-operation", ""), ours.get("moorage-attempt", "")
         call_log.serial, reason = self.admission.reason_to_refuse(context.auth_context())
         if reason:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{reason}: this bridge takes calls from the worker only")
@@ -141,14 +152,20 @@ class Relay(grpc.GenericRpcHandler):
             known = ", ".join(sorted(self.routes)) or "none"
             text = f'no plugin "{call_log.plugin}" is behind this bridge: it has {known}'
             raise Refusal(grpc.StatusCode.UNAVAILABLE, text)
+        return route, strip_metadata(metadata)
+
+    def _check_time(self, call_log: "_CallLog", context: Context) -> float | None:
+        """Check that the call is not too late, and return its remaining seconds. Raises Refusal.
+
+        Nothing may wait between this and forwarding: else a later attempt could pass the fence in between.
+        """
         remaining: float | None = context.time_remaining()  # None without a deadline, which the type stubs deny
         if remaining is not None and remaining <= 0:
             raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the call was forwarded")
-        self._check_attempt(call_log, ours)
-        return route, strip_metadata(metadata), remaining
+        self._check_attempt(call_log)
+        return remaining
 
-    def _check_attempt(self, call_log: "_CallLog", ours: Mapping[str, str]) -> None:
-        call_log.operation, call_log.attempt = ours.get("moorage-operation", ""), ours.get("moorage-attempt", "")
+    def _check_attempt(self, call_log: "_CallLog") -> None:
         if not call_log.operation and not call_log.attempt:
             return
         if not call_log.operation or re.fullmatch("[0-9]{1,18}", call_log.attempt) is None:
@@ -202,6 +219,12 @@ class _CallLog:
             route.trouble()
         self.write(code.name, text)
         await self._context.abort(code, text, strip_metadata(error.trailing_metadata()))
+        raise AssertionError("abort raises")
+
+    async def fail(self, text: str) -> NoReturn:
+        """Answer INTERNAL: the call was forwarded, and its answer is not believed."""
+        self.write("INTERNAL", text)
+        await self._context.abort(grpc.StatusCode.INTERNAL, text)
         raise AssertionError("abort raises")
 
     def write(self, code: str, text: str, message: str = "forwarded") -> None:

@@ -7,22 +7,26 @@ import os
 import signal
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
 
 from moorage import certificates
 from moorage.bridge.admission import Admission
+from moorage.bridge.bounds import Bounds
+from moorage.bridge.guard import Guard
 from moorage.bridge.leases import Leases
 from moorage.bridge.registration import Registration
 from moorage.bridge.relay import LARGEST_MESSAGE, Relay, Route
 from moorage.bridge.settings import BadSetting, Settings, parse_address
 from moorage.bridge.state import State
 from moorage.bridge.tls import OwnCertificate
+from moorage.bridge.uses import UseJournal
 from moorage.bridge.watch import Watch, plugin_json
 from moorage.certificates import CertificateTrouble
 from moorage.mounts.api import TOKEN_FILE, connected
-from moorage.mounts.journal import Journal
+from moorage.mounts.journal import Journal, JournalTrouble
 
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
@@ -50,6 +54,8 @@ class Bridge:
     address: str
     registration: Registration
     watches: list[Watch]
+    journal: Journal
+    guard: Guard
 
     @classmethod
     async def start(cls, settings: Settings) -> "Bridge":
@@ -67,6 +73,9 @@ class Bridge:
     async def _start(cls, settings: Settings, certificate: OwnCertificate, state: State) -> "Bridge":
         issued = certificate.current().issued
         admission = Admission(certificate.refused)
+        journal = _open_journal(settings.state)
+        uses = UseJournal(settings.state.resolve(), upgraded=state.was_used)
+        guard = Guard(Bounds(settings.state, settings.mounts_below, journal), uses)
         watches: list[Watch] = []
         server = grpc.aio.server(options=SERVER_OPTIONS)
         address = _advertised_address(settings, _listen(server, settings.listen, certificate))
@@ -82,12 +91,12 @@ class Bridge:
         for one in settings.plugins:
             watches.append(Watch(one, registration.changed, every=settings.probe_seconds))  # noqa: PERF401 - read above
         routes = {one.settings.plugin_id: Route(one.settings.plugin_id, one.channel, one.look_now) for one in watches}
-        server.add_generic_rpc_handlers((Relay(routes, admission),))
+        server.add_generic_rpc_handlers((Relay(routes, admission, guard),))
         await asyncio.gather(*(watch.look() for watch in watches))
         await server.start()
         extra = {"node": issued.node_id, "address": address, "serial": issued.serial, "until": issued.ends}
         log.info("listening", extra=extra)
-        return cls(settings, certificate, state, server, address, registration, watches)
+        return cls(settings, certificate, state, server, address, registration, watches, journal, guard)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then deregister, let calls end, and close."""
@@ -114,11 +123,9 @@ class Bridge:
 
     async def _look_after_mounts(self) -> None:
         """Renew the leases of what `moorage mount` mounted here, and unmount what is no longer ours."""
-        journal = Journal(self.settings.state)
-        journal.open()
         watches = {watch.settings.plugin_id: watch for watch in self.watches}
         async with connected(self.settings.api, self.settings.state / TOKEN_FILE) as api:
-            await Leases(journal, api, watches).run()
+            await Leases(self.journal, api, watches, self.guard).run()
 
     async def _look_after_certificate(self) -> None:
         """Renew the certificate in time if the CA is on this machine, or else warn."""
@@ -151,6 +158,16 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     _tell_systemd("READY=1")
     await bridge.run(stop)
+
+
+def _open_journal(state: Path) -> Journal:
+    """Open the journal of `moorage mount`. Raises BadSetting."""
+    journal = Journal(state)
+    try:
+        journal.open()
+    except JournalTrouble as exc:
+        raise BadSetting(str(exc)) from exc
+    return journal
 
 
 def _listen(server: grpc.aio.Server, listen: str, certificate: OwnCertificate) -> str:

@@ -45,6 +45,8 @@ class Settings:
     probe_seconds: float = 10.0
     drain_seconds: float = 30.0
     renew_from: Path | None = None
+    mounts_below: tuple[Path, ...] = ()
+    """Folders below which volumes may be mounted, besides the state folder."""
 
 
 def parse_plugins(
@@ -69,6 +71,14 @@ def parse_plugins(
         PluginSettings(plugin_id, target, chosen.get(plugin_id, ""), limits.get(plugin_id, {}), waits.get(plugin_id))
         for plugin_id, target in targets.items()
     )
+
+
+def parse_mounts_below(folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the folders. Raises BadSetting for a relative path and for the root directory."""
+    for folder in folders:
+        if not folder.is_absolute() or folder == folder.parent or ".." in folder.parts:
+            raise BadSetting(f"--mounts-below {folder}: write the absolute path of a folder below /, without ..")
+    return folders
 
 
 def parse_api(url: str) -> str:

@@ -1,11 +1,10 @@
 """The bridge's state folder: the node's ID, the API's address, and a lock so that only one bridge uses it."""
 
-import fcntl
 from pathlib import Path
 from typing import IO
 
 from moorage.bridge.settings import BadSetting
-from moorage.files import write_whole
+from moorage.files import Folder, read_whole, write_whole
 
 
 class State:
@@ -15,6 +14,8 @@ class State:
         """Lock the folder for `node_id`, which the certificate names. Raises BadSetting."""
         self._folder = folder
         self._lock = self._take()
+        self.was_used = False
+        """Whether a bridge used the folder before."""
         try:
             self._check_node_id(node_id)
         except BaseException:
@@ -31,6 +32,7 @@ class State:
 
     def _check_node_id(self, node_id: str) -> None:
         kept = self._read_node_id()
+        self.was_used = kept is not None
         if kept is None:
             write_whole(self._folder / "node-id", f"{node_id}\n".encode(), mode=0o600)
         elif kept != node_id:
@@ -39,21 +41,21 @@ class State:
                 "(moorage certs bridge), or use another --state if this is a new node"
             )
 
-    def _take(self) -> IO[str]:
+    def _take(self) -> IO[bytes]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = (self._folder / "lock").open("w")
+            with Folder.open(self._folder) as folder:
+                lock = folder.lock("lock")
         except OSError as exc:
             raise BadSetting(f"--state {self._folder} cannot be used: {exc.strerror}") from exc
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            handle.close()
-            raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state") from exc
-        return handle
+        if lock is None:
+            raise BadSetting(f"another bridge runs on {self._folder}: stop it, or use another --state")
+        return lock
 
     def _read_node_id(self) -> str | None:
         try:
-            return (self._folder / "node-id").read_text().strip() or None
+            return read_whole(self._folder / "node-id").decode().strip() or None
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as exc:
+            raise BadSetting(f"{self._folder / 'node-id'} cannot be read: {exc}") from exc

@@ -21,6 +21,13 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--serialize", multiple=True, metavar="ID=node|plugin", help="One call at a time per node or plugin.")
 @click.option("--deadline", "deadlines", multiple=True, metavar="ID:RPC=SECONDS", help="Deadline of an RPC.")
 @click.option("--grace", "graces", multiple=True, metavar="ID=SECONDS", help="How long a call may land late.")
+@click.option(
+    "--mounts-below",
+    multiple=True,
+    type=FOLDER,
+    metavar="DIR",
+    help="Where claims may have volumes mounted, besides the state folder; repeatable.",
+)
 @click.option("--probe-every", type=click.FloatRange(min=0.1), default=10.0, help="Seconds between looks at a plugin.")
 @click.option("--drain", type=click.FloatRange(min=0), default=30.0, help="Seconds that calls have to end at a stop.")
 @click.option("--renew-from", type=FOLDER, default=None, help="CA folder to renew the bridge's certificate from.")
@@ -37,6 +44,7 @@ def bridge(  # noqa: PLR0913 - one parameter per option
     serialize: tuple[str, ...],
     deadlines: tuple[str, ...],
     graces: tuple[str, ...],
+    mounts_below: tuple[Path, ...],
     probe_every: float,
     drain: float,
     renew_from: Path | None,
@@ -63,6 +71,7 @@ def bridge(  # noqa: PLR0913 - one parameter per option
             probe_seconds=probe_every,
             drain_seconds=drain,
             renew_from=renew_from,
+            mounts_below=settings.parse_mounts_below(mounts_below),
         )
         log.start(log_level)
         asyncio.run(run(chosen))

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from moorage.files import read_whole
 from moorage.mounts.journal import Entry
 
 ANSWER_SECONDS: Final = 40.0
@@ -19,7 +20,7 @@ ANSWER_SECONDS: Final = 40.0
 LONGEST_WAIT: Final = 25.0
 """Seconds that the control plane may be asked to keep a request waiting (`Prefer: wait`)."""
 TOKEN_FILE: Final = "token"  # noqa: S105 - a file's name
-"""Name of the ACL token's file in the bridge's state folder. The operator puts it there if ACLs are on."""
+"""Name of the ACL token's file in the bridge's state folder. The operator puts it there if ACLs are on. No link."""
 NO_VOLUME: Final = "volume not found"
 """Body of the 404 for a volume that does not exist, as Nomad's. Its claims are gone with it."""
 _BUSY: Final = (408, 425, 429, 502, 503)
@@ -151,7 +152,7 @@ class ControlPlane:
         The file is read for each request, so that a new token counts at once.
         """
         try:
-            token = self._token_file.read_text().strip() if self._token_file else ""
+            token = read_whole(self._token_file).decode().strip() if self._token_file else ""
         except FileNotFoundError:
             token = ""
         except OSError as exc:

@@ -5,8 +5,8 @@ before the claim is taken, and every crash leaves something that a later command
 change an entry only while they hold its lock.
 """
 
+import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
-from moorage.files import write_whole
+from moorage.files import Folder
 
 FOLDER: Final = "mounts"
 STAGING: Final = "staging"
@@ -98,40 +98,36 @@ class Journal:
 
     def open(self) -> None:
         """Make the folder, with the owner of the state folder, and remove locks that dead commands left."""
-        with _journal_errors(self._folder):
-            if not self._folder.is_dir():
-                self._folder.mkdir(mode=0o700, exist_ok=True)
-                self._belongs_to_bridge(self._folder)
-            if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+        with self._opened(make=0o700) as folder:
+            if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=folder.descriptor):
                 raise JournalTrouble(f"{self._folder} is not yours to write: run this as the bridge's user, or as root")
-            left = [path for path in self._folder.glob("*.lock") if not path.with_suffix(".json").exists()]
-        for path in left:
-            with self.try_lock(path.stem):  # releasing a lock removes its file
-                pass
+            names = set(folder.names())
+        for name in names:
+            if name.endswith(".lock") and f"{name.removesuffix('.lock')}.json" not in names:
+                with self.try_lock(name.removesuffix(".lock")):  # releasing a lock removes its file
+                    pass
 
     def entries(self) -> list[Entry]:
         """Return all entries, in order of their targets."""
-        with _journal_errors(self._folder):
-            found = [self._read(path) for path in self._folder.glob("*.json")]
+        with self._opened() as folder:
+            found = [_read(folder, name) for name in folder.names() if name.endswith(".json")]
         return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.target)
 
     def get(self, key: str) -> Entry | None:
         """Return the entry as it is now, or None."""
-        with _journal_errors(self._folder):
-            return self._read(self._folder / f"{key}.json")
+        with self._opened() as folder:
+            return _read(folder, f"{key}.json")
 
     def put(self, entry: Entry) -> Entry:
         """Write the entry durably, and return it."""
-        path = self._folder / f"{entry.key}.json"
-        with _journal_errors(path):
-            write_whole(path, json.dumps(dataclasses.asdict(entry), indent=1).encode(), mode=0o600)
-            self._belongs_to_bridge(path)
+        with self._opened() as folder:
+            folder.write(f"{entry.key}.json", json.dumps(dataclasses.asdict(entry), indent=1).encode(), mode=0o600)
         return entry
 
     def forget(self, entry: Entry) -> None:
         """Remove the entry."""
-        with _journal_errors(self._folder):
-            (self._folder / f"{entry.key}.json").unlink(missing_ok=True)
+        with self._opened() as folder:
+            folder.remove(f"{entry.key}.json")
 
     def staging_of(self, namespace: str, volume: str) -> Path:
         """Return where a volume is staged on this node: one path for all its targets (CSI spec, NodeStageVolume)."""
@@ -139,54 +135,50 @@ class Journal:
 
     def make_staging(self, entry: Entry) -> None:
         """Make the staging folder, as the caller must (CSI spec, NodeStageVolume, staging_target_path)."""
-        path = Path(entry.staging)
-        with _journal_errors(path):
-            for folder in (path.parent, path):
-                if not folder.is_dir():
-                    folder.mkdir(exist_ok=True)
-                    self._belongs_to_bridge(folder)
+        with (
+            _journal_errors(Path(entry.staging)),
+            Folder.open(self._state, bequeaths=True) as state,
+            state.folder(STAGING, make=0o755) as staging,
+            staging.folder(Path(entry.staging).name, make=0o755),
+        ):
+            return
 
     def drop_staging(self, entry: Entry) -> None:
         """Remove the staging folder if no other entry uses it and the plugin left nothing in it."""
-        path = Path(entry.staging)
         if any(other.staging == entry.staging for other in self.entries() if other.key != entry.key):
             return
-        with _journal_errors(path):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+        name = Path(entry.staging).name
+        with (
+            _journal_errors(Path(entry.staging)),
+            contextlib.suppress(FileNotFoundError),
+            Folder.open(self._state) as state,
+            state.folder(STAGING) as staging,
+        ):
+            staging.remove_empty(name)
 
     @contextmanager
     def try_lock(self, key: str) -> Iterator[bool]:
         """Hold the entry's lock in this block if it is free, and yield whether it was. Does not wait."""
-        path = self._folder / f"{key}.lock"
-        with _journal_errors(path):
-            lock = _lock(path)
-            if lock is not None:
-                self._belongs_to_bridge(path)
+        name = f"{key}.lock"
+        with self._opened() as folder:
+            lock = folder.lock(name)
         try:
             yield lock is not None
         finally:
             if lock is not None:
-                path.unlink(missing_ok=True)
+                with self._opened() as folder:
+                    folder.remove(name)
                 lock.close()
 
-    def _read(self, path: Path) -> Entry | None:
-        try:
-            stored = json.loads(path.read_bytes())
-            return Entry(**{**stored, "stage": Stage(stored["stage"])})
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError) as exc:
-            raise JournalTrouble(
-                f"{path} is not an entry of this version's journal ({exc}): use the moorage that wrote it, or look at "
-                "what it names, release that claim, and remove the file"
-            ) from exc
-
-    def _belongs_to_bridge(self, path: Path) -> None:
-        """Give what root made to the owner of the state folder, whose bridge has to read it."""
-        if os.geteuid() == 0:
-            owner = self._state.stat()
-            os.chown(path, owner.st_uid, owner.st_gid)
+    @contextmanager
+    def _opened(self, *, make: int | None = None) -> Iterator[Folder]:
+        """Open the journal's folder in this block. What root makes there gets the owner of the state folder."""
+        with (
+            _journal_errors(self._folder),
+            Folder.open(self._state, bequeaths=True) as state,
+            state.folder(FOLDER, make=make) as folder,
+        ):
+            yield folder
 
 
 def key_of(target: str) -> str:
@@ -194,22 +186,17 @@ def key_of(target: str) -> str:
     return hashlib.sha256(target.encode()).hexdigest()[:32]
 
 
-def _lock(path: Path) -> IO[bytes] | None:
-    """Open and lock the lock file. Return None when another process has it."""
-    while True:
-        handle = path.open("ab")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before removes the file when it is done. A lock on a removed file excludes no other process.
-            if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
-                return handle
-        except BlockingIOError:
-            handle.close()
-            return None
-        except FileNotFoundError:
-            handle.close()
-            continue
-        handle.close()
+def _read(folder: Folder, name: str) -> Entry | None:
+    try:
+        stored = json.loads(folder.read(name))
+        return Entry(**{**stored, "stage": Stage(stored["stage"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as exc:
+        raise JournalTrouble(
+            f"{folder.path / name} is not an entry of this version's journal ({exc}): use the moorage that wrote it, "
+            "or look at what it names, release that claim, and remove the file"
+        ) from exc
 
 
 @contextmanager
@@ -217,7 +204,6 @@ def _journal_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        where = exc.filename or path
         raise JournalTrouble(
-            f"{where}: {exc.strerror}: is this the bridge's state folder, and are you its user or root?"
+            f"{path}: {exc.strerror}: is this the bridge's state folder, and are you its user or root?"
         ) from exc

@@ -9,6 +9,8 @@ import stat
 import sys
 from pathlib import Path
 
+from moorage.files import Folder
+
 
 class BadTarget(Exception):
     """Nothing can be mounted there. The text says why and what to do."""
@@ -89,11 +91,16 @@ def folder_mode(target: str) -> int | None:
 
 def restore_folder(target: str, mode: int | None) -> None:
     """Make the empty folder at the target again, which the plugin removed (CSI spec, NodeUnpublishVolume)."""
-    if mode is None or os.path.lexists(target):
-        return
     path = Path(target)
-    path.mkdir()
-    path.chmod(mode)
+    if mode is None or os.path.lexists(path):
+        return
+    with Folder.open(path.parent) as above, above.folder(path.name, make=mode):
+        return
+
+
+def mount_points() -> set[str]:
+    """Return the paths at which anything is mounted. Empty on systems without /proc."""
+    return {point for point, _ in _mounts()}
 
 
 def _mount_entry(target: str) -> str:
@@ -103,9 +110,16 @@ def _mount_entry(target: str) -> str:
     """
     if sys.platform != "linux":
         return target if os.path.ismount(target) else ""
-    found = ""
+    return next((source for point, source in reversed(_mounts()) if point == target), "")  # the last one is on top
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Return each mount point with device and root of what is mounted there."""
+    if sys.platform != "linux":
+        return []
+    found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")  # proc(5), /proc/pid/mountinfo: ID, parent, major:minor, root, mount point, ...
-        if re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]) == target:
-            found = f"{fields[2]} {fields[3]}"  # the last one is on top
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        found.append((point, f"{fields[2]} {fields[3]}"))
     return found

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from moorage.bridge.settings import BadSetting, parse_api
+from moorage.files import read_whole
 from moorage.mounts import api, paths
 from moorage.mounts.journal import Entry, Journal, JournalTrouble
 from moorage.mounts.mounting import Mounts, MountStatus, MountTrouble, StillRunning
@@ -110,7 +111,7 @@ async def _run(place: Place, work: Callable[[Mounts], Awaitable[T]]) -> T:
 
 def _read_setting(state: Path, name: str, option: str) -> str:
     try:
-        return (state / name).read_text().strip()
+        return read_whole(state / name).decode().strip()
     except OSError as exc:
         raise BadSetting(
             f"{state / name} cannot be read ({exc.strerror}): name the state folder of the bridge on this machine with "
