@@ -2,7 +2,7 @@
 
 Nomad lets several records name one storage: one NFS export has several volume IDs. Some plugins answer two creates with
 one ID. So the records of a storage are counted, their claims are judged together, and the data goes with the last
-record (docs/protocols.md, section 4).
+record (docs/protocols.md, section 6).
 
 The functions return a storage as it is after a change. store/storages.py writes it, if it is as it was read.
 """

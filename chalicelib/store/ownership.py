@@ -1,7 +1,7 @@
 """Which records own a storage: what a transaction adds when a record comes, goes, or is removed with its data.
 
 Each function reads the storage and builds writes that are refused if it changed since. So the caller builds anew after
-a refusal (docs/protocols.md, section 4).
+a refusal (docs/protocols.md, section 6).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Add the volumes of an older version to their storages' items, once for each stage (docs/protocols.md, section 4).
+"""Add the volumes of an older version to their storages' items, once for each stage (docs/protocols.md, section 6).
 
 Code of the older version does not know the items. So this begins when none can run any more. Until it has ended,
 records neither come nor go; claims on them do.
