@@ -13,6 +13,9 @@ from tests.openapi import contract
 
 HERE = Path(__file__).parent
 
+MANY_TIMEOUT = 1500
+"""Seconds. A test that tries everything takes a minute or two, and much longer on a machine that does other things."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--many", action="store_true", help="all of what `make test` only tries a sample of")
@@ -30,9 +33,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.S
     return scheduling.Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let all but the unit tests use the loopback, and sort the tests: those with local systems come first."""
     for item in items:
+        if config.getoption("--many") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(MANY_TIMEOUT))
         if HERE in item.path.parents and HERE / "unit" not in item.path.parents:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "localhost"]))
         whole = item.get_closest_marker("e2e") or item.get_closest_marker("conformance")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,7 +41,10 @@ QUIET = 4.0
 STARTED_AT_ONCE = 5
 """Readers. Each starts a process of the API's function, and fifty at once would take longer than a function may run."""
 TRIES = 10
-"""Of a register that is told to try again: its plugin was not asked in time, and nothing was written."""
+"""Of a request that a busy machine had no time for: of a register whose plugin was not asked in time, so that nothing
+was written, and of a list that was not read in time.
+"""
+NO_TIME = (413, 503)
 CAPABLE = {
     "RequestedCapabilities": [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}],
 }
@@ -60,6 +63,14 @@ class Client:
 
     def __init__(self, system: System) -> None:
         self._connection = HTTPConnection(urlsplit(system.api_url).netloc, timeout=60)
+
+    def get(self, path: str) -> Answer:
+        """Read, like any client once more when the server had closed the idle connection by then."""
+        try:
+            return self.call("GET", path)
+        except RemoteDisconnected:
+            self._connection.close()
+            return self.call("GET", path)
 
     def call(self, method: str, path: str, body: Any = None) -> Answer:
         self._connection.request(method, path, None if body is None else json.dumps(body))
@@ -98,12 +109,16 @@ class Reader:
             self._follow(client, stop)
 
     def _follow(self, client: Client, stop: threading.Event) -> None:
-        index, known = 0, None
+        index, known, busy = 0, None, 0
         while not stop.is_set():
             joint = "&" if "?" in self.path else "?"
             began = time.monotonic()
-            answer = client.call("GET", f"{self.path}{joint}index={index}&wait={WAIT}s")
+            answer = client.get(f"{self.path}{joint}index={index}&wait={WAIT}s")
             now = time.monotonic()
+            busy = busy + 1 if answer.status in NO_TIME else 0
+            if 0 < busy < TRIES:
+                pause(1.0)
+                continue
             if answer.status not in (200, 404):
                 self.problems.append(f"{answer.status} {answer.body}")
                 return

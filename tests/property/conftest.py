@@ -30,4 +30,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Claims.TestCase.settings = chosen if soak or config.getoption("--many") else FEW
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.timeout(1200 + 3 * soak))
+            item.add_marker(pytest.mark.timeout(3600 + 3 * soak))
