@@ -82,6 +82,8 @@ class FakeProvider:
     makes_folders: bool = False
     """Whether there is a folder at a target path while something is published there."""
     made: int = 0
+    calling: str = ""
+    """The node of the call that is being served. It is empty for a call to the controller."""
 
     def serve(self, request: Message, *, node_id: str, attempt: Attempt) -> Message:
         """Answer one call, made on the node with that ID."""
@@ -92,6 +94,7 @@ class FakeProvider:
             answer: Message = method(request, node_id) if rpc.startswith("Node") else method(request)
             return answer
 
+        self.calling = node_id if rpc.startswith("Node") else ""
         self.log.append((rpc, _subject(request), attempt))
         self.secrets.append(dict(getattr(request, "secrets", {})))
         for hook in list(self.before):

@@ -2,7 +2,9 @@
 
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.domain.volume import Volume, VolumeState
+from chalicelib.store import tables
 from chalicelib.store.operations import operation_of
+from chalicelib.store.tables import StaleMountRow
 from tests.harness import System
 
 
@@ -64,7 +66,9 @@ def wrong_claims(system: System, volume: Volume) -> list[str]:
     found += [
         f"mounted without a claim: {external_id} at {node}:{path}"
         for external_id, node, path in system.provider.mounted
-        if external_id == volume.definition.external_id and (node, path) not in places
+        if external_id == volume.definition.external_id
+        and (node, path) not in places
+        and path not in stale_paths(system, volume, node)
     ]
     held = {
         (ns, vol, alloc) for node in {c.node_id for c in claims} for ns, vol, alloc in system.deps.claims.on_node(node)
@@ -75,6 +79,13 @@ def wrong_claims(system: System, volume: Volume) -> list[str]:
         if (c.namespace, c.volume_id, c.allocation_id) not in held
     ]
     return found
+
+
+def stale_paths(system: System, volume: Volume, node_id: str) -> set[str]:
+    """Return the paths on the node at which a stale mount of the volume is noted."""
+    pk = tables.stale_mounts_pk(volume.plugin_id, volume.definition.external_id, node_id)
+    rows = system.deps.dynamo.query(StaleMountRow, pk).rows
+    return {path for row in rows for path in (row.staging_path, row.target_path)}
 
 
 def at_rest(system: System) -> bool:
