@@ -46,6 +46,7 @@ from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 
 LOST: Final = "node lost: nothing proves that it has stopped writing"
+ATTACH: Final = "attach"
 STAGE: Final = "stage"
 UNMOUNT: Final = "unmount"
 UNSTAGE: Final = "unstage"
@@ -149,7 +150,8 @@ class Due(NamedTuple):
 def due(ctx: StepContext, operation: Operation, claim: Claim, node: Node | None) -> Due:
     """Return the step that is due for a claim that takes stale mounts away or is released. `node` is the claim's."""
     if claim.live:
-        return _due_to_stale_mount(ctx, claim) or Due(STAGE, claim)
+        begin = ATTACH if Params.decode(operation.params).attachable else STAGE
+        return due_to_stale_mount(ctx, claim) or Due(begin, claim)
     # A forced release is not sent back to a node that has refused it.
     over = operation.step == DETACH and is_forced(operation)
     if over or claim.node is NodeState.OFF or not claim.is_mounted_by_worker or not _is_heard(node):
@@ -160,10 +162,11 @@ def due(ctx: StepContext, operation: Operation, claim: Claim, node: Node | None)
     if others:
         return Due(UNSTAGE, claim, others)
     # Some plugins refuse to unstage a volume that is still mounted somewhere.
-    return _due_to_stale_mount(ctx, claim) or Due(UNSTAGE, claim)
+    return due_to_stale_mount(ctx, claim) or Due(UNSTAGE, claim)
 
 
-def _due_to_stale_mount(ctx: StepContext, claim: Claim) -> Due | None:
+def due_to_stale_mount(ctx: StepContext, claim: Claim) -> Due | None:
+    """Return the step that takes away what an earlier claim left mounted on the claim's node, or None."""
     stale = ctx.claims.stale_mounts(claim)
     mounted = [mount for mount in stale if mount.node is NodeState.MOUNTED]
     if mounted:
@@ -230,8 +233,8 @@ def _record_off(
 ) -> Operation:
     """Record that what was mounted is off the node, or that its stage is left to the first of the other claims."""
     stale = isinstance(mounted, StaleMount)
-    live = the_claim(ctx, operation).live
-    step = DETACH if not stale else STAGE if live else UNSTAGE
+    # The next step looks anew at what is due, so it does no harm that it may be another one.
+    step = UNSTAGE if stale else DETACH
 
     def build() -> Writes:
         claim = the_claim(ctx, operation)

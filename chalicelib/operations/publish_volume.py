@@ -4,9 +4,9 @@ Races with
 - the release of the claim: it takes the claim over, and the claim's condition refuses what this operation still learns.
 - the unpublish of another claim on that node: a volume gets one call at a time.
 
-What earlier claims left mounted of the volume on that node is unmounted and unstaged before it is staged anew. Before
-the first call to the node, the claim records that the volume may be mounted there: from then on other claims may leave
-the stage to it, and it leaves by the whole release.
+What earlier claims left mounted of the volume on that node is unmounted and unstaged first: attaching the volume would
+bring such a mount back to life. Before its own first call to the node, the claim records that the volume may be mounted
+there. From then on other claims may leave the stage to it, and it leaves by the whole release.
 
 After a crash, every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
 at once, if it answers the only call that was ever sent. Any other failure releases the claim, and the operation undoes
@@ -24,7 +24,7 @@ from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.volume import Capability, Volume
 from chalicelib.errors import PluginRejected
 from chalicelib.operations import claim_steps
-from chalicelib.operations.claim_steps import STAGE, Params
+from chalicelib.operations.claim_steps import ATTACH, STAGE, Params
 from chalicelib.operations.context import ClaimLost, StepContext, the_volume
 from chalicelib.operations.spec import ClaimHold, KindSpec, Step
 from chalicelib.operations.starting import Api, NewOperation
@@ -34,7 +34,6 @@ from chalicelib.store.dynamo import Write
 
 CONTEXT_LIMIT: Final = 16 * 1024
 """Bytes of a publish context at most, as JSON. CSI allows 4 KB (CSI spec, Size Limits)."""
-ATTACH: Final = "attach"
 MOUNT: Final = "mount"
 
 
@@ -47,6 +46,9 @@ def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOpe
 def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call ControllerPublishVolume, whose publish context the node's calls need."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
+    stale = claim_steps.due_to_stale_mount(ctx, claim)
+    if stale is not None:
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=stale.step)
     context = ctx.calls.controller_publish_volume(
         the_volume(operation),
         _use(params),
@@ -68,9 +70,9 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
 def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call NodeStageVolume, if the plugin has it and nothing is left mounted by an earlier claim."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
-    step = claim_steps.due(ctx, operation, claim, node=None).step
-    if step != STAGE:
-        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=step)
+    stale = claim_steps.due_to_stale_mount(ctx, claim)
+    if stale is not None:
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=stale.step)
     if not ctx.claims.begin_on_node(claim):
         raise ClaimLost(operation.id)
     call = claim_steps.call_options(ctx, operation, until)

@@ -282,6 +282,21 @@ def test_a_publish_is_disproved_only_by_the_answer_to_its_only_call(system: Syst
 # What a claim leaves behind.
 
 
+@pytest.mark.parametrize("paths", [{"StagingPath": "/other"}, BY_OWNER], ids=["by-worker", "by-owner"])
+def test_what_was_left_mounted_is_taken_away_before_the_volume_is_attached_again(system: System, paths: Any) -> None:
+    """Attached again, the mount would be alive, and another node may have a writer by now."""
+    cluster(system, "multi-node-single-writer", attaches=True)
+    assert claim(system).status == 200
+    system.set_healthy("node-a", healthy=False)
+    assert release(system).status == 200
+    come_back(system)
+    assert claim(system, "two", "node-b").status == 200
+    count = len(calls(system))
+    assert claim(system, "three", mode="read", **paths).status == 200
+    made = calls(system)[count:]
+    assert made[:3] == ["NodeUnpublishVolume", "NodeUnstageVolume", "ControllerPublishVolume"]
+
+
 @pytest.mark.parametrize("stages", [True, False], ids=["stages", "does-not-stage"])
 @pytest.mark.parametrize("attaches", [True, False], ids=["by-the-controller", "by-force"])
 def test_the_next_publish_takes_away_what_was_left_mounted(system: System, attaches: bool, stages: bool) -> None:
