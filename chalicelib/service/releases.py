@@ -54,7 +54,7 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     on_node = [claim for claim in held if claim.node_id == node_id]
     if any(claim.live for claim in on_node) and _is_up(deps, node_id):
         raise Refused(f"volume in use: {volume_id}")
-    started = [begin_release(deps, claim, force=force) for claim in on_node]
+    started = [begin_release(deps, claim, force=force, take_over=force) for claim in on_node]
     index = wait_until_free(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
     return max(index, volume.modify_index)
@@ -72,14 +72,20 @@ def _refuse_lost(deps: Deps, claims: Sequence[Claim]) -> None:
 
 
 def begin_release(
-    deps: Deps, claim: Claim, *, by_owner: bool = False, force: bool = False, lease: Lease | None = None
+    deps: Deps,
+    claim: Claim,
+    *,
+    by_owner: bool = False,
+    force: bool = False,
+    take_over: bool = False,
+    lease: Lease | None = None,
 ) -> Operation | None:
     """Start to free the claim, and return the operation that does it, or None if there is none.
 
     A claim that excludes others is only marked as lost if nothing could prove now that its node has let go. Another
-    claim may come when the node is back, or when an operator says that it is off (`force`). With `force`, the operation
-    that frees the claim already gives way to a new one. With `lease`, nothing happens if the claim was renewed since
-    the lease was read.
+    claim may come when the node is back, or when an operator says that it is off (`force`). With `take_over`, an
+    operation that frees the claim without that word gives way to the new one. With `lease`, nothing happens if the
+    claim was renewed since the lease was read.
     """
 
     def build(refused: RefusedWrites) -> Change[_Release]:
@@ -87,7 +93,7 @@ def begin_release(
         if current is None:
             return Change(_Release())
         under_way = deps.operations.get(current.operation_id) if current.operation_id and not current.live else None
-        if under_way is not None and not (force and not claim_steps.is_forced(under_way)):
+        if under_way is not None and not (take_over and not claim_steps.is_forced(under_way)):
             return Change(_Release(starting.resume(deps, under_way)))
         up = _is_up(deps, current.node_id)
         given_up = by_owner and up and not current.is_mounted_by_worker
