@@ -41,7 +41,7 @@ from chalicelib.operations import starting
 from chalicelib.operations.context import ClaimLost, StepContext
 from chalicelib.operations.spec import KindSpec, Step
 from chalicelib.operations.starting import Api, NewOperation
-from chalicelib.store import claims, operations, plugins, volumes
+from chalicelib.store import claims, operations, plugins, stale_mounts, volumes
 from chalicelib.store.commit import Writes
 from chalicelib.store.dynamo import Write
 
@@ -167,11 +167,11 @@ def due(ctx: StepContext, operation: Operation, claim: Claim, node: Node | None)
 
 def due_to_stale_mount(ctx: StepContext, claim: Claim) -> Due | None:
     """Return the step that takes away what an earlier claim left mounted on the claim's node, or None."""
-    stale = ctx.claims.stale_mounts(claim)
-    mounted = [mount for mount in stale if mount.node is NodeState.MOUNTED]
+    found = ctx.claims.stale_mounts(claim)
+    mounted = [mount for mount in found if mount.node is NodeState.MOUNTED]
     if mounted:
         return Due(UNMOUNT, mounted[0])
-    return Due(UNSTAGE, stale[0], _staged_beside(ctx, claim)) if stale else None
+    return Due(UNSTAGE, found[0], _staged_beside(ctx, claim)) if found else None
 
 
 def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation:
@@ -220,7 +220,7 @@ def _record_staged(ctx: StepContext, operation: Operation, mounted: Claim | Stal
 
     def build() -> Writes:
         claim = the_claim(ctx, operation)
-        moved = claims.unmounted(mounted) if isinstance(mounted, StaleMount) else claims.staged(claim)
+        moved = stale_mounts.unmounted(mounted) if isinstance(mounted, StaleMount) else claims.staged(claim)
         proceed = operations.proceed(operation, now=ctx.clock.now(), step=UNSTAGE)
         return lambda _: [moved, proceed]
 
@@ -241,7 +241,7 @@ def _record_off(
         volume = None if stale else ctx.volumes.get(operation.namespace, operation.volume_id)
         also = [operations.proceed(operation, now=ctx.clock.now(), step=step), *map(claims.still_staged, others[:1])]
         if isinstance(mounted, StaleMount):
-            return lambda _: [claims.forget(mounted), *also]
+            return lambda _: [stale_mounts.forget(mounted), *also]
         return lambda index: [*claims.off(claim, volume, index), *also]
 
     ctx.record_claim(operation, build=build, visible=not stale)

@@ -2,8 +2,7 @@
 
 The counters decide, under conditions, and they count the claims. Each claim has an item in the list of its node. A
 claim that must be renewed has a lease item, which says when it runs out. Lease items are in the operations table, whose
-index orders what is due. A claim that is freed while its volume may be mounted leaves a stale mount. Its key is plugin,
-external ID and node, since the volume may have another ID when it is published there again.
+index orders what is due.
 """
 
 import json
@@ -16,9 +15,9 @@ from pynamodb.expressions.update import Action
 
 from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, NodeState, StaleMount, advance
 from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.store import dynamo, tables, volumes
+from chalicelib.store import dynamo, stale_mounts, tables, volumes
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
-from chalicelib.store.tables import ClaimRow, LeaseRow, NodeClaimRow, StaleMountRow, VolumeRow
+from chalicelib.store.tables import ClaimRow, LeaseRow, NodeClaimRow, VolumeRow
 
 _BODY: Final = (
     "access_mode",
@@ -94,17 +93,7 @@ class ClaimStore:
 
     def stale_mounts(self, claim: Claim) -> list[StaleMount]:
         """Return what earlier claims left mounted of the claim's volume on its node, read strongly."""
-        place = claim.plugin_id, claim.external_id, claim.node_id
-        found: list[StaleMount] = []
-        after = None
-        while True:
-            page = self._dynamo.query(StaleMountRow, tables.stale_mounts_pk(*place), after=after)
-            found += [
-                StaleMount(*place, row.sk, row.staging_path, row.target_path, NodeState(row.node)) for row in page.rows
-            ]
-            if page.next_key is None:
-                return found
-            after = page.next_key
+        return stale_mounts.beside(self._dynamo, claim)
 
     def begin_on_node(self, claim: Claim) -> bool:
         """Record, before the first call to the node, that the claim may be mounted there. No reader is woken.
@@ -302,7 +291,7 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
         dynamo.delete("node claim", NodeClaimRow, tables.node_claims_pk(claim.node_id), _node_claims_sk(claim)),
         *_end_lease(claim),
-        *_leave_mount(claim),
+        *stale_mounts.leave(claim),
     ]
     if volume is None or not claim.is_on(volume):
         return writes
@@ -321,17 +310,6 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
         dynamo.update("volume", VolumeRow, *_volume_key(claim), actions, _its_volume(claim, index) & counted),
         *writes,
     ]
-
-
-def unmounted(mount: StaleMount) -> Write:
-    """Record that a stale mount is unmounted, and still staged."""
-    actions: list[Action] = [StaleMountRow.node.set(NodeState.STAGED.value)]
-    return dynamo.update("stale mount", StaleMountRow, *_mount_key(mount), actions, StaleMountRow.pk.exists())
-
-
-def forget(mount: StaleMount) -> Write:
-    """Delete a stale mount that was taken away, or whose stage is left to a claim."""
-    return dynamo.delete("stale mount", StaleMountRow, *_mount_key(mount))
 
 
 def correct_counters(volume: Volume, index: int, *, readers: int, writers: int, past: int) -> Write:
@@ -420,24 +398,6 @@ def _held_as_read(claim: Claim) -> Condition:
 
 def _off(given_up: bool) -> list[Action]:
     return [ClaimRow.node.set(NodeState.OFF.value)] if given_up else []
-
-
-def _leave_mount(claim: Claim) -> list[Write]:
-    if not claim.is_mounted_by_worker or claim.node is NodeState.OFF:
-        return []
-    pk = tables.stale_mounts_pk(claim.plugin_id, claim.external_id, claim.node_id)
-    row = StaleMountRow(
-        pk,
-        _node_claims_sk(claim),
-        staging_path=claim.staging_path,
-        target_path=claim.target_path,
-        node=claim.node.value,
-    )
-    return [dynamo.put("stale mount", row)]
-
-
-def _mount_key(mount: StaleMount) -> tuple[str, str]:
-    return tables.stale_mounts_pk(mount.plugin_id, mount.external_id, mount.node_id), mount.name
 
 
 def _key(claim: Claim) -> tuple[str, str]:
