@@ -187,6 +187,15 @@ class System:
         assert self.deps.plugins.put_node(node, digest="", read=None)
         self.add_plugin(plugin_id, node_id=node_id, external_node_id=f"ext-{node_id}", **fields)
 
+    def set_healthy(self, node_id: str, *, healthy: bool) -> None:
+        """Mark the node down or up, as the sweep and a registration do, and do nothing that follows from it."""
+        self.deps.dynamo.client.update_item(
+            TableName="moorage-test-plugins",
+            Key={"pk": {"S": "node"}, "sk": {"S": node_id}},
+            UpdateExpression="SET healthy = :healthy",
+            ExpressionAttributeValues={":healthy": {"BOOL": healthy}},
+        )
+
 
 def definition(volume_id: str = "data", **fields: Any) -> dict[str, Any]:
     """Return a body that creates one volume."""

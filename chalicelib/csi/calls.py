@@ -170,7 +170,7 @@ class CsiCalls:
     def node_stage_volume(self, volume: Volume, use: Use, *, node_id: str, call: CallOptions) -> None:
         """Stage a volume on a node. A plugin that does not stage is not called."""
         instance = self._instance_on(volume.plugin_id, node_id)
-        if not _stages(instance):
+        if not instance.stages:
             return
         request = csi.NodeStageVolumeRequest(
             volume_id=volume.definition.external_id,
@@ -188,7 +188,7 @@ class CsiCalls:
         request = csi.NodePublishVolumeRequest(
             volume_id=volume.definition.external_id,
             publish_context=use.publish_context,
-            staging_target_path=use.staging_path if _stages(instance) else "",
+            staging_target_path=use.staging_path if instance.stages else "",
             target_path=use.target_path,
             volume_capability=convert.capability(use.capability, volume.definition.mount_options),
             readonly=use.read_only,
@@ -210,7 +210,7 @@ class CsiCalls:
     ) -> None:
         """Unstage a volume on a node. A plugin that does not stage is not called."""
         instance = self._instance_on(plugin_id, node_id)
-        if not _stages(instance):
+        if not instance.stages:
             return
         request = csi.NodeUnstageVolumeRequest(volume_id=external_id, staging_target_path=path)
         with suppress(Gone):
@@ -236,8 +236,3 @@ class CsiCalls:
     def _instance_on(self, plugin_id: str, node_id: str) -> Instance:
         """Return the plugin's instance on a node, an unhealthy one if the node does not run the plugin."""
         return self.instance(plugin_id, node_id) or Instance(plugin_id, node_id, address="", healthy=False)
-
-
-def _stages(instance: Instance) -> bool:
-    """Return whether volumes are staged before they are published (CSI spec, NodeStageVolume)."""
-    return "STAGE_UNSTAGE_VOLUME" in instance.node_capabilities

@@ -26,7 +26,8 @@ EXCLUDES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
 """Access mode and claim mode, and the volume's counters that must be zero for such a claim. A pair without a row
 excludes no other claim. `has_room` and the condition of the write (store/claims.py) both read this table.
 
-The table counts claims, not nodes. A single-node mode stays on one node only because it admits one claim at a time.
+The table counts claims, not nodes. A single-node mode stays on one node only because it admits one claim at a time. So
+a claim that excludes others is freed only with proof that its node has let go (`Claim.needs_proof`).
 """
 READ_ONLY: Final = frozenset({"single-node-reader-only", "multi-node-reader-only"})
 """Access modes that no claim writes in."""
@@ -39,7 +40,22 @@ class ClaimState(StrEnum):
     UNPUBLISHING = "unpublishing"
     """Released, but the volume may still be mounted on the node."""
     NODE_DETACHED = "node-detached"
-    """Proven not to be mounted on the node any more, but still attached to it."""
+    """Not mounted on the node any more, but still attached to it. `Claim.node` is the proof. In a row of 0.1.0, which
+    has no `node`, this state is none: its NodeUnpublishVolume may have been skipped.
+    """
+
+
+class NodeState(StrEnum):
+    """Where a claim's volume may be on its node. A release moves it down, step by step, and it never goes back.
+
+    Only an answered call moves it: NodeUnpublishVolume from MOUNTED, NodeUnstageVolume from STAGED. A silent node and a
+    call that was left out move nothing. A plugin that does not stage has no STAGED.
+    """
+
+    MOUNTED = "mounted"
+    """The worker may have staged or published it, or its owner may have mounted it."""
+    STAGED = "staged"
+    OFF = "off"
 
 
 class ClaimEvent(StrEnum):
@@ -52,6 +68,7 @@ class ClaimEvent(StrEnum):
 TRANSITIONS: Final[Mapping[tuple[ClaimState, ClaimEvent], ClaimState]] = {
     (ClaimState.TAKEN, ClaimEvent.RELEASE): ClaimState.UNPUBLISHING,
     (ClaimState.UNPUBLISHING, ClaimEvent.NODE_DETACH): ClaimState.NODE_DETACHED,
+    (ClaimState.NODE_DETACHED, ClaimEvent.NODE_DETACH): ClaimState.NODE_DETACHED,  # a claim of 0.1.0, unmounted again
 }
 
 
@@ -103,9 +120,11 @@ class Claim:
     target_path: str = ""
     """Where the worker mounts the volume on the node. Empty when the orchestrator mounts it itself."""
     lease_seconds: int = 0
+    node: NodeState = NodeState.MOUNTED
+    """How far the node has let go. MOUNTED also stands for what is unknown, like a claim that 0.1.0 has taken."""
     node_lost: bool = False
-    """Whether the claim is kept because its node is down and nothing proves that it has stopped writing. It is freed
-    when something does, or when an operator says that the node is off.
+    """Whether the claim is kept because nothing proves that its node has let go. It is freed when something does, or
+    when an operator says that the node is off.
     """
     operation_id: str = ""
     volume_index: int = 0
@@ -124,9 +143,18 @@ class Claim:
         return self.mode == WRITE
 
     @property
-    def writes_alone(self) -> bool:
-        """Return whether no other claim may write while this one may be writing."""
-        return self.writes and "writers" in self.excludes
+    def is_mounted_by_worker(self) -> bool:
+        """Return whether the worker stages and mounts the volume. If not, the claim's owner does."""
+        return bool(self.target_path)
+
+    @property
+    def needs_proof(self) -> bool:
+        """Return whether the claim is freed only with proof that its node has let go, because it excludes others.
+
+        In single-node modes that is every claim. A reader, too, has staged the file system, and the mode promises that
+        no other node has it.
+        """
+        return bool(self.excludes)
 
     @property
     def excludes(self) -> frozenset[str]:
@@ -141,6 +169,23 @@ class Claim:
         """Return whether `other` asks for the same, so that it is this claim, taken again."""
         names = ("node_id", "mode", "access_mode", "attachment_mode", "staging_path", "target_path")
         return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class StaleMount:
+    """Paths on a node at which a volume may be mounted though its claim is free.
+
+    The next publish of that volume there takes it away first.
+    """
+
+    plugin_id: str
+    external_id: str
+    node_id: str
+    name: str
+    """Tells it from others of that volume and node."""
+    staging_path: str
+    target_path: str
+    node: NodeState
 
 
 class InUse(Protocol):

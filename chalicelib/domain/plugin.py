@@ -39,6 +39,11 @@ class Instance:
         return bool(self.provider or self.controller or self.node)
 
     @property
+    def stages(self) -> bool:
+        """Return whether volumes are staged before they are published (CSI spec, NodeStageVolume)."""
+        return "STAGE_UNSTAGE_VOLUME" in self.node_capabilities
+
+    @property
     def topology_capable(self) -> bool:
         return "VOLUME_ACCESSIBILITY_CONSTRAINTS" in self.plugin_capabilities
 

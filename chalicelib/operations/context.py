@@ -29,6 +29,10 @@ class ClaimLost(Exception):
     """The claim is gone, or belongs to another operation. This operation has nothing left to do."""
 
 
+class LookAgain(Exception):
+    """What the step decided by has changed before it could write its result. It must be run again."""
+
+
 @dataclass(frozen=True)
 class StepContext(Stores):
     """The worker's stores, clock, turns and CSI calls."""
@@ -68,11 +72,12 @@ class StepContext(Stores):
 
         self.committer.commit(*scopes, build=again, what=f"volume {operation.volume_id}")
 
-    def record_claim(self, operation: Operation, *, build: Callable[[], Writes]) -> None:
+    def record_claim(self, operation: Operation, *, build: Callable[[], Writes], visible: bool = True) -> None:
         """Commit what the operation did to its claim, and its own record with it.
 
-        `build` runs again after each refusal, so it reads what it needs anew. Raises LeaseLost when a later attempt
-        owns the operation, and ClaimLost when another operation has the claim.
+        `build` runs again after each refusal, so it reads what it needs anew. A change that is not `visible` to clients
+        wakes no reader. Raises LeaseLost when a later attempt owns the operation, ClaimLost when another operation has
+        the claim, and LookAgain when the node or the other claim that the step decided by has changed.
         """
 
         def again(refused: RefusedWrites) -> Change[None]:
@@ -81,7 +86,9 @@ class StepContext(Stores):
                 raise LeaseLost(operation.id)
             if "claim" in refused and (claim is None or claim.operation_id != operation.id):
                 raise ClaimLost(operation.id)
-            return Change(None, build())
+            if refused.keys() & {"node", "other"}:
+                raise LookAgain(operation.id)
+            return Change(None, build(), visible)
 
         scope = volume_scope(operation.namespace)
         self.committer.commit(scope, build=again, what=f"volume {operation.volume_id}")

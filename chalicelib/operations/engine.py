@@ -14,7 +14,7 @@ from chalicelib.domain.deadlines import FUNCTION_TIMEOUT, GRACE, call_seconds, l
 from chalicelib.domain.operation import TRY_LIMIT, Operation, Status
 from chalicelib.domain.plugin import Plugin
 from chalicelib.errors import LeaseLost, PluginInDoubt, PluginRejected, PluginUnreachable, StoreError
-from chalicelib.operations.context import ClaimLost, StepContext
+from chalicelib.operations.context import ClaimLost, LookAgain, StepContext
 from chalicelib.operations.kinds import KINDS
 from chalicelib.operations.spec import ClaimHold, KindSpec, Step
 from chalicelib.store import ownership
@@ -94,24 +94,21 @@ def _attempt(shift: _Shift, operation: Operation) -> Operation | None:
     if not shift.has_time_for(lease_seconds(seconds)):
         ctx.operations.reschedule(operation, Reason.YIELD, at=now, now=now)
         return None
-    held_until = now + max(lease_seconds(seconds), seconds + grace)
+    # An older call of this operation may land later than this one: its deadline may have been longer.
+    may_land = operation.calls_until if operation.in_flight(now) else 0.0
+    held_until = max(now + lease_seconds(seconds), now + seconds + grace, may_land)
     attempt = operation.attempt + 1
     taken = [Turn(subject, operation.id, attempt, held_until) for subject in subjects(operation, spec, plugin)]
     for position, turn in enumerate(taken):
         busy_until = ctx.turns.take(turn, now=now)
         if busy_until is not None:
-            _leave(shift, taken[:position])
+            _leave(shift, taken[:position], until=may_land)
             _wait_for(shift, turn, operation, busy_until)
             return None
     acquired = ctx.operations.acquire(operation, now=now, call=seconds, lease=lease_seconds(seconds), grace=grace)
-    try:
-        following, in_flight = _call(ctx, step, acquired, until)
-    except ClaimLost:
-        if not isinstance(spec.holds, ClaimHold):
-            raise
-        ctx.close(acquired, spec.holds.lost(acquired, ctx.clock.now()))
-        # No call was made, or it was answered: only older ones may still land.
-        following, in_flight = None, acquired.in_flight(ctx.clock.now()) > 1
+    following, answered = _call(ctx, spec, acquired, until)
+    # Without an answer, the call may still land, and so may older ones that were not answered.
+    in_flight = acquired.in_flight(ctx.clock.now()) > int(answered)
     _leave(shift, taken, until=acquired.calls_until if in_flight else 0.0)
     return following
 
@@ -162,20 +159,22 @@ def _leave(shift: _Shift, taken: Sequence[Turn], *, until: float = 0.0) -> None:
             ctx.turns.strike(turn.subject, over)
 
 
-def _call(ctx: StepContext, step: Step, acquired: Operation, until: float) -> tuple[Operation | None, bool]:
-    """Make the step's call. Return what follows, and whether a call of the operation may still land at the provider."""
+def _call(ctx: StepContext, spec: KindSpec, acquired: Operation, until: float) -> tuple[Operation | None, bool]:
+    """Make the step's call. Return what follows, and False if the call may still land: it was not answered."""
+    step, answered = spec.steps[acquired.step], True
     following = None
-    answered = True
     try:
-        following = step.run(ctx, acquired, until)
-    except PluginRejected as exc:
-        now = ctx.clock.now()
-        if acquired.unanswered > 1 and now < acquired.calls_until:
-            # An older call may still land, and change what this answer says of the storage. Call again when none can.
-            heard = outcome.is_answer(exc.code)
-            ctx.operations.postpone(acquired, now=now, until=acquired.calls_until, last_error=exc.text, answered=heard)
-        else:
-            following = step.rejected(ctx, acquired, exc)
+        try:
+            following = step.run(ctx, acquired, until)
+        except PluginRejected as exc:
+            answered = outcome.is_answer(exc.code)
+            following = _rejected(ctx, step, acquired, exc)
+    except ClaimLost:
+        if not isinstance(spec.holds, ClaimHold):
+            raise
+        ctx.close(acquired, spec.holds.lost(acquired, ctx.clock.now()))
+    except LookAgain:
+        following = ctx.operations.checkpoint(acquired, now=ctx.clock.now(), step=acquired.step)
     except PluginInDoubt as exc:
         answered = False
         ctx.retry(acquired, exc.text, answered=False, now=ctx.clock.now())
@@ -185,4 +184,15 @@ def _call(ctx: StepContext, step: Step, acquired: Operation, until: float) -> tu
         # The call may have been made, but its answer was not written.
         answered = False
         ctx.retry(acquired, exc.text, answered=False, now=ctx.clock.now())
-    return following, acquired.in_flight(ctx.clock.now()) > int(answered)
+    return following, answered
+
+
+def _rejected(ctx: StepContext, step: Step, acquired: Operation, error: PluginRejected) -> Operation | None:
+    """Let the step decide what follows from the rejection, if no other call of the operation may change it."""
+    now = ctx.clock.now()
+    if acquired.unanswered > 1 and now < acquired.calls_until:
+        # An older call may still land, and change what this answer says of the storage. Call again when none can.
+        heard = outcome.is_answer(error.code)
+        ctx.operations.postpone(acquired, now=now, until=acquired.calls_until, last_error=error.text, answered=heard)
+        return None
+    return step.rejected(ctx, acquired, error)

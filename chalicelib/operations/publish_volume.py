@@ -4,9 +4,14 @@ Races with
 - the release of the claim: it takes the claim over, and the claim's condition refuses what this operation still learns.
 - the unpublish of another claim on that node: a volume gets one call at a time.
 
+What earlier claims left mounted of the volume on that node is unmounted and unstaged first: attaching the volume would
+bring such a mount back to life. Before its own first call to the node, the claim records that the volume may be mounted
+there. From then on other claims may leave the stage to it, and it leaves by the whole release.
+
 After a crash, every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
-at once. Any other failure releases the claim, and the operation undoes itself: the claim is free when the volume is off
-the node. The undo begins at once, unless the call that failed may still land.
+at once, if it answers the only call that was ever sent. Any other failure releases the claim, and the operation undoes
+itself: the claim is free when the volume is off the node. The undo begins at once, unless the call that failed may
+still land.
 """
 
 import json
@@ -15,12 +20,12 @@ from typing import Final
 
 from chalicelib.domain import outcome
 from chalicelib.domain.claim import Claim, Use
-from chalicelib.domain.operation import Kind, Operation, retry_delay
+from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.volume import Capability, Volume
 from chalicelib.errors import PluginRejected
 from chalicelib.operations import claim_steps
-from chalicelib.operations.claim_steps import Params
-from chalicelib.operations.context import StepContext, the_volume
+from chalicelib.operations.claim_steps import ATTACH, STAGE, Params
+from chalicelib.operations.context import ClaimLost, StepContext, the_volume
 from chalicelib.operations.spec import ClaimHold, KindSpec, Step
 from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import claims, operations
@@ -29,8 +34,6 @@ from chalicelib.store.dynamo import Write
 
 CONTEXT_LIMIT: Final = 16 * 1024
 """Bytes of a publish context at most, as JSON. CSI allows 4 KB (CSI spec, Size Limits)."""
-ATTACH: Final = "attach"
-STAGE: Final = "stage"
 MOUNT: Final = "mount"
 
 
@@ -43,6 +46,9 @@ def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOpe
 def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call ControllerPublishVolume, whose publish context the node's calls need."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
+    stale = claim_steps.due_to_stale_mount(ctx, claim)
+    if stale is not None:
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=stale.step)
     context = ctx.calls.controller_publish_volume(
         the_volume(operation),
         _use(params),
@@ -62,8 +68,13 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
 
 
 def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
-    """Call NodeStageVolume, if the plugin has it."""
+    """Call NodeStageVolume, if the plugin has it and nothing is left mounted by an earlier claim."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
+    stale = claim_steps.due_to_stale_mount(ctx, claim)
+    if stale is not None:
+        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=stale.step)
+    if not ctx.claims.begin_on_node(claim):
+        raise ClaimLost(operation.id)
     call = claim_steps.call_options(ctx, operation, until)
     ctx.calls.node_stage_volume(the_volume(operation), _use(params), node_id=claim.node_id, call=call)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
@@ -78,21 +89,14 @@ def mount(ctx: StepContext, operation: Operation, until: float) -> None:
 
 
 def attach_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
-    """Free the claim if the volume is proven not to be attached. Otherwise detach it first."""
-    if outcome.proves("ControllerPublishVolume", error.code):
+    """Free the claim if the volume is proven not to be attached. Otherwise release it.
+
+    Only the answer to the only call proves that: an earlier one, whose answer was lost, may have attached it.
+    """
+    if operation.attempt == 1 and outcome.proves("ControllerPublishVolume", error.code):
         claim_steps.free(ctx, operation, error.text)
         return None
-    return _undo(ctx, operation, error, claim_steps.DETACH)
-
-
-def stage_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
-    """Unstage, since the volume may be half staged."""
-    return _undo(ctx, operation, error, claim_steps.UNSTAGE)
-
-
-def mount_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:
-    """Unmount, since the volume may be half mounted."""
-    return _undo(ctx, operation, error, claim_steps.UNMOUNT)
+    return claim_steps.undo(ctx, operation, error)
 
 
 def _published(ctx: StepContext, operation: Operation, context: dict[str, str]) -> None:
@@ -104,24 +108,6 @@ def _published(ctx: StepContext, operation: Operation, context: dict[str, str]) 
         ]
 
     ctx.record_claim(operation, build=build)
-
-
-def _undo(ctx: StepContext, operation: Operation, error: PluginRejected, step: str) -> Operation | None:
-    """Answer the client with the error, make the claim past, and continue the operation as its own undo."""
-    now = ctx.clock.now()
-    may_land = not outcome.is_answer(error.code)
-    until = max(operation.calls_until, now + retry_delay(1, ctx.clock.jitter())) if may_land else now
-
-    def build() -> Writes:
-        claim = claim_steps.the_claim(ctx, operation)
-        volume = ctx.volumes.get(operation.namespace, operation.volume_id)
-        return lambda index: [
-            *claims.release(claim, volume, index, operation_id=operation.id),
-            operations.undo(operation, now=now, step=step, error=error.text, until=until),
-        ]
-
-    ctx.record_claim(operation, build=build)
-    return None if may_land else ctx.operations.get(operation.id)
 
 
 def _use(params: Params) -> Use:
@@ -144,8 +130,8 @@ KIND: Final = KindSpec(
     holds=ClaimHold(claim_steps.node_of, _claim_lost),
     steps={
         ATTACH: Step("ControllerPublishVolume", attach, attach_rejected),
-        STAGE: Step("NodeStageVolume", stage, stage_rejected),
-        MOUNT: Step("NodePublishVolume", mount, mount_rejected),
+        STAGE: Step("NodeStageVolume", stage, claim_steps.undo),
+        MOUNT: Step("NodePublishVolume", mount, claim_steps.undo),
         **claim_steps.STEPS,
     },
 )

@@ -2,6 +2,7 @@
 
 Races with
 - another claim on that node: it waits for the turn, and is then published anew.
+- the claim's own publish: the release waits for the turn, which is kept until no call of the publish can land.
 - a delete of the volume: it is refused as long as the claim counts.
 
 After a crash, every call is repeated, and succeeds for what is not published any more.
@@ -20,11 +21,11 @@ from chalicelib.store.dynamo import Write
 
 
 def start(api: Api, claim: Claim, volume: Volume | None, *, attachable: bool, forced: bool) -> NewOperation:
-    """Release the claim: from its node if the worker mounted it there, else by the controller's call.
+    """Release the claim: from its node if it may be mounted there by the worker, else by the controller's call.
 
     `volume` is what the claim's ID names now, if anything. `forced`: an operator says that the node is off.
     """
-    step = claim_steps.UNMOUNT if claim.target_path else claim_steps.DETACH
+    step = claim_steps.first(claim)
     claimed = volume if claim.is_on(volume) else None
     return claim_steps.new_operation(api, KIND, claim, claimed, step=step, attachable=attachable, forced=forced)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chalicelib.domain import claim as rules
-from chalicelib.domain.claim import Claim
+from chalicelib.domain.claim import Claim, NodeState
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Instance, Plugin
 from chalicelib.domain.storage import Storage
@@ -222,6 +222,8 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, NewOpera
         external_id=volume.definition.external_id,
         external_node_id=place.instance.external_node_id,
         volume_index=volume.create_index,
+        # The worker records when it begins to mount. An owner may mount at any time from now on.
+        node=NodeState.OFF if wanted.is_mounted_by_worker else NodeState.MOUNTED,
         create_time=deps.clock.now_ns(),
     )
     if not place.attachable and not claim.target_path:

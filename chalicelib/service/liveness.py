@@ -23,7 +23,7 @@ def release_lost_claims(deps: Deps, node_id: str) -> list[Claim]:
             continue
         past.append(claim)
         # What an orchestrator mounted, which gave no path, is the orchestrator's to unmount and release.
-        if claim.node_lost and claim.target_path:
+        if claim.node_lost and claim.is_mounted_by_worker:
             releases.begin_release(deps, claim)
     return past
 

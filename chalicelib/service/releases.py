@@ -1,21 +1,23 @@
 """Release claims: for their owners, for operators (detach) and for the sweeper (docs/protocols.md, section 2).
 
-A past claim counts until it is free. An operation takes the volume off the node, and only then frees the claim.
+A past claim counts until it is free. An operation takes the volume off the node, and only then frees the claim. For a
+volume that its owner mounted, the owner's own release is the proof that it is off the node, if the node is up then.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chalicelib.domain.claim import Claim
+from chalicelib.domain.claim import Claim, NodeState
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import Refused
-from chalicelib.operations import starting, unpublish_volume
+from chalicelib.operations import claim_steps, starting, unpublish_volume
 from chalicelib.operations.starting import NewOperation
 from chalicelib.service import waiting
 from chalicelib.service.claims import PUBLISH_CAPABILITY, claims_on, existing
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import claims as claim_store
+from chalicelib.store import plugins as plugin_store
 from chalicelib.store.claims import Lease
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.dynamo import Write
@@ -28,8 +30,7 @@ def release(deps: Deps, namespace: str, volume_id: str, allocation_id: str, budg
     Raises NotFound when there is none, and Refused when nothing proves that its node has stopped writing.
     """
     claim = existing(deps, namespace, volume_id, allocation_id)
-    node = deps.plugins.node(claim.node_id)
-    operation = begin_release(deps, claim, node_up=node is not None and node.healthy)
+    operation = begin_release(deps, claim, by_owner=True)
     index = wait_until_free(deps, [operation] if operation else [], budget)
     _refuse_lost(deps, [claim])
     if index:
@@ -51,12 +52,9 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     held = claims_on(deps, volume)
     node_id = _node_named(deps, node, held)
     on_node = [claim for claim in held if claim.node_id == node_id]
-    known = deps.plugins.node(node_id)
-    up = known is not None and known.healthy
-    if any(claim.live for claim in on_node) and up:
+    if any(claim.live for claim in on_node) and _is_up(deps, node_id):
         raise Refused(f"volume in use: {volume_id}")
-    # A node that is back can unmount what the worker mounted there. It knows nothing of what others mounted.
-    started = [begin_release(deps, claim, force=force, node_up=up and bool(claim.target_path)) for claim in on_node]
+    started = [begin_release(deps, claim, force=force, take_over=force) for claim in on_node]
     index = wait_until_free(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
     return max(index, volume.modify_index)
@@ -74,31 +72,42 @@ def _refuse_lost(deps: Deps, claims: Sequence[Claim]) -> None:
 
 
 def begin_release(
-    deps: Deps, claim: Claim, *, force: bool = False, node_up: bool = True, lease: Lease | None = None
+    deps: Deps,
+    claim: Claim,
+    *,
+    by_owner: bool = False,
+    force: bool = False,
+    take_over: bool = False,
+    lease: Lease | None = None,
 ) -> Operation | None:
     """Start to free the claim, and return the operation that does it, or None if there is none.
 
-    A claim that writes alone is only marked as lost if its node is not up and no controller can take the volume away
-    from the node. Another writer may come when the node is back, or when an operator says that it is off (`force`).
-    With `lease`, nothing happens if the claim was renewed since the lease was read.
+    A claim that excludes others is only marked as lost if nothing could prove now that its node has let go. Another
+    claim may come when the node is back, or when an operator says that it is off (`force`). With `take_over`, an
+    operation that frees the claim without that word gives way to the new one. With `lease`, nothing happens if the
+    claim was renewed since the lease was read.
     """
 
     def build(refused: RefusedWrites) -> Change[_Release]:
         current = _still_there(deps, claim, lease) if refused else claim
         if current is None:
             return Change(_Release())
-        if not current.live and current.operation_id:
-            return Change(_Release(_resumed(deps, current.operation_id)))
+        under_way = deps.operations.get(current.operation_id) if current.operation_id and not current.live else None
+        if under_way is not None and not (take_over and not claim_steps.is_forced(under_way)):
+            return Change(_Release(starting.resume(deps, under_way)))
+        up = _is_up(deps, current.node_id)
+        given_up = by_owner and up and not current.is_mounted_by_worker
         plugin = deps.plugins.get(current.plugin_id)
         attachable = plugin is not None and plugin.can(PUBLISH_CAPABILITY)
-        lost = current.writes_alone and not (node_up or force or attachable)
+        by_node = given_up or current.node is NodeState.OFF or (up and current.is_mounted_by_worker)
+        lost = current.needs_proof and not (force or attachable or by_node)
         if lost and not current.live:
             return Change(_Release())
         volume = deps.volumes.get(current.namespace, current.volume_id)
         new = None if lost else unpublish_volume.start(deps, current, volume, attachable=attachable, forced=force)
         return Change(
             _Release(new and new.operation, instead_of=current.operation_id),
-            lambda index: _release_writes(current, volume, new, index, lease),
+            lambda index: _release_writes(current, volume, new, index, given_up=given_up, lease=lease),
         )
 
     scope = volume_scope(claim.namespace)
@@ -108,6 +117,11 @@ def begin_release(
         if released.operation is not None:
             starting.send(deps, released.operation)
     return released.operation
+
+
+def _is_up(deps: Deps, node_id: str) -> bool:
+    node = deps.plugins.node(node_id)
+    return node is not None and node.healthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ def _still_there(deps: Deps, claim: Claim, lease: Lease | None) -> Claim | None:
 
 
 def _resume_in_doubt(deps: Deps, operation_id: str) -> None:
-    """Resume a publish that was left in doubt, so that it notices that it has lost its claim, and ends."""
+    """Resume an operation that was left in doubt, so that it notices that it has lost its claim, and ends."""
     found = deps.operations.get(operation_id) if operation_id else None
     if found is not None and found.status is Status.IN_DOUBT:
         starting.resume(deps, found)
@@ -154,21 +168,19 @@ def _is_over(operation: Operation) -> bool:
 
 
 def _release_writes(
-    claim: Claim, volume: Volume | None, new: NewOperation | None, index: int, lease: Lease | None
+    claim: Claim, volume: Volume | None, new: NewOperation | None, index: int, *, given_up: bool, lease: Lease | None
 ) -> list[Write]:
     operation_id = new.operation.id if new else ""
-    writes = (
-        claim_store.release(claim, volume, index, operation_id=operation_id, node_lost=new is None, lease=lease)
-        if claim.live
-        else claim_store.reclaim(claim, volume, index, operation_id=operation_id)
-    )
-    return [*writes, *new.writes] if new else writes
-
-
-def _resumed(deps: Deps, operation_id: str) -> Operation | None:
-    """Resume the operation that frees the claim, and return it."""
-    found = deps.operations.get(operation_id)
-    return found and starting.resume(deps, found)
+    if not claim.live:
+        writes = claim_store.reclaim(claim, volume, index, operation_id=operation_id, given_up=given_up)
+    else:
+        writes = claim_store.release(
+            claim, volume, index, operation_id=operation_id, given_up=given_up, node_lost=new is None, lease=lease
+        )
+    if new is not None:
+        return [*writes, *new.writes]
+    # A claim is lost only while its node is silent: what the node's return begins again was lost before it.
+    return [*writes, plugin_store.still_down(claim.node_id)] if claim.is_mounted_by_worker else writes
 
 
 def _node_named(deps: Deps, node: str, held: Sequence[Claim]) -> str:

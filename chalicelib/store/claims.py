@@ -13,9 +13,9 @@ from typing import Any, Final
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
-from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, advance
+from chalicelib.domain.claim import Claim, ClaimEvent, ClaimState, NodeState, StaleMount, advance
 from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.store import dynamo, tables, volumes
+from chalicelib.store import dynamo, stale_mounts, tables, volumes
 from chalicelib.store.dynamo import ConditionFailed, Dynamo, Raw, Write
 from chalicelib.store.tables import ClaimRow, LeaseRow, NodeClaimRow, VolumeRow
 
@@ -90,6 +90,19 @@ class ClaimStore:
             if page.next_key is None:
                 return
             after = page.next_key
+
+    def stale_mounts(self, claim: Claim) -> list[StaleMount]:
+        """Return what earlier claims left mounted of the claim's volume on its node, read strongly."""
+        return stale_mounts.beside(self._dynamo, claim)
+
+    def begin_on_node(self, claim: Claim) -> bool:
+        """Record, before the first call to the node, that the claim may be mounted there. No reader is woken.
+
+        Returns False if the claim is not its operation's any more.
+        """
+        condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value)
+        condition &= ClaimRow.operation_id == claim.operation_id
+        return self._dynamo.try_write(_update(claim, [ClaimRow.node.set(NodeState.MOUNTED.value)], condition))
 
     def lease(self, claim: Claim) -> Lease | None:
         """Return the claim's lease, read strongly, or None if it has none."""
@@ -188,21 +201,24 @@ def release(
     index: int,
     *,
     operation_id: str,
+    given_up: bool = False,
     node_lost: bool = False,
     lease: Lease | None = None,
 ) -> list[Write]:
     """Make the claim past, and end its lease. It still counts until it is freed.
 
-    With `lease`, the write is refused if the claim was renewed since that was read.
+    `given_up`: its owner says that it has unmounted the volume. With `lease`, the write is refused if the claim was
+    renewed since that was read.
     """
     actions: list[Action] = [
         ClaimRow.state.set(advance(claim.state, ClaimEvent.RELEASE).value),
         ClaimRow.node_lost.set(node_lost),
         ClaimRow.modify_index.set(index),
         ClaimRow.operation_id.set(operation_id) if operation_id else ClaimRow.operation_id.remove(),
+        *_off(given_up),
     ]
     condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value) & (ClaimRow.modify_index < index)
-    condition &= ClaimRow.operation_id == claim.operation_id if claim.operation_id else _idle()
+    condition &= _held_as_read(claim)
     return [
         *_touch(claim, volume, index, VolumeRow.past_claims.add(1)),
         _update(claim, actions, condition),
@@ -211,7 +227,7 @@ def release(
 
 
 def lose(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Mark the claim `node lost`: nothing proves that its node has stopped writing. It still counts."""
+    """Mark the claim `node lost`: nothing proves that its node has let go. It still counts."""
     actions: list[Action] = [
         ClaimRow.node_lost.set(True),
         ClaimRow.operation_id.remove(),
@@ -221,32 +237,54 @@ def lose(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
     return [*_touch(claim, volume, index), _update(claim, actions, condition)]
 
 
-def reclaim(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
-    """Give a lost claim to an operation that frees it.
+def reclaim(
+    claim: Claim, volume: Volume | None, index: int, *, operation_id: str, given_up: bool = False
+) -> list[Write]:
+    """Give a past claim to an operation that frees it.
 
-    Either its node is back, or an operator said that the node is off.
+    Its node is back, its owner has `given_up` the volume, or an operator said that the node is off.
     """
     actions: list[Action] = [
         ClaimRow.operation_id.set(operation_id),
         ClaimRow.node_lost.set(False),
         ClaimRow.modify_index.set(index),
+        *_off(given_up),
     ]
-    return [*_touch(claim, volume, index), _update(claim, actions, _same(claim) & _idle())]
+    return [*_touch(claim, volume, index), _update(claim, actions, _same(claim) & _held_as_read(claim))]
 
 
-def step(claim: Claim, volume: Volume | None, event: ClaimEvent, index: int, *, operation_id: str) -> list[Write]:
-    """Advance the claim by one step of its release."""
+def staged(claim: Claim) -> Write:
+    """Record that the claim's volume is unmounted and still staged. Clients do not see it."""
+    condition = _same(claim) & (ClaimRow.operation_id == claim.operation_id)
+    return _update(claim, [ClaimRow.node.set(NodeState.STAGED.value)], condition)
+
+
+def off(claim: Claim, volume: Volume | None, index: int) -> list[Write]:
+    """Record that the volume of a past claim is off its node."""
     actions: list[Action] = [
-        ClaimRow.state.set(advance(claim.state, event).value),
+        ClaimRow.node.set(NodeState.OFF.value),
+        ClaimRow.state.set(advance(claim.state, ClaimEvent.NODE_DETACH).value),
         ClaimRow.modify_index.set(index),
     ]
-    condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == operation_id)
+    condition = _same(claim) & (ClaimRow.state == claim.state.value) & (ClaimRow.operation_id == claim.operation_id)
     return [*_touch(claim, volume, index), _update(claim, actions, condition)]
+
+
+def still_staged(other: Claim) -> Write:
+    """Refuse the transaction unless this other claim still has to take the stage away, when its turn comes."""
+    staged = ClaimRow.node.does_not_exist() | (ClaimRow.node != NodeState.OFF.value)
+    return dynamo.check("other", ClaimRow, *_key(other), _same(other) & staged)
+
+
+def still_there(other: Claim) -> Write:
+    """Refuse the transaction unless this other claim still has to detach the volume, when its turn comes."""
+    return dynamo.check("other", ClaimRow, *_key(other), _same(other))
 
 
 def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
     """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use.
 
+    If the worker mounted the volume and it is not off the node, its paths are kept as a stale mount.
     store/ownership.py counts it off its storage, if it counts there.
     """
     condition = _same(claim) & (ClaimRow.operation_id == operation_id)
@@ -254,6 +292,7 @@ def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) 
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
         dynamo.delete("node claim", NodeClaimRow, tables.node_claims_pk(claim.node_id), _node_claims_sk(claim)),
         *_end_lease(claim),
+        *stale_mounts.leave(claim),
     ]
     if volume is None or not claim.is_on(volume):
         return writes
@@ -358,6 +397,16 @@ def _idle() -> Condition:
     return ClaimRow.operation_id.does_not_exist()
 
 
+def _held_as_read(claim: Claim) -> Condition:
+    """Hold while the operation that was read, or none, has the claim."""
+    held: Condition = ClaimRow.operation_id == claim.operation_id
+    return held if claim.operation_id else _idle()
+
+
+def _off(given_up: bool) -> list[Action]:
+    return [ClaimRow.node.set(NodeState.OFF.value)] if given_up else []
+
+
 def _key(claim: Claim) -> tuple[str, str]:
     return tables.claims_pk(claim.namespace, claim.volume_id), claim.allocation_id
 
@@ -384,6 +433,7 @@ def _row(claim: Claim, *, create_index: int, modify_index: int) -> ClaimRow:
         body=json.dumps(body, separators=(",", ":"), ensure_ascii=False),
         operation_id=claim.operation_id or None,
         published=claim.published,
+        node=claim.node.value,
         node_lost=claim.node_lost,
         create_index=create_index,
         modify_index=modify_index,
@@ -402,6 +452,7 @@ def _claim(row: ClaimRow) -> Claim:
         state=ClaimState(row.state),
         operation_id=row.operation_id or "",
         published=bool(row.published),
+        node=NodeState(row.node) if row.node else NodeState.MOUNTED,
         node_lost=bool(row.node_lost),
         publish_context=json.loads(row.publish_context) if row.publish_context else {},
         create_index=int(row.create_index),

@@ -300,15 +300,18 @@ def proceed(operation: Operation, *, now: float, step: str, external_id: str = "
     return _write(operation, actions, _mine(operation))
 
 
-def undo(operation: Operation, *, now: float, step: str, error: str, until: float) -> Write:
-    """Record the error for the client, and make `step`, which undoes, due at `until` (epoch seconds)."""
+def undo(operation: Operation, *, now: float, step: str, error: str, until: float, answered: bool = True) -> Write:
+    """Record the error for the client, and make `step`, which undoes, due at `until` (epoch seconds).
+
+    `answered`: whether this attempt's call cannot land any more.
+    """
     actions: list[Action] = [
         OperationRow.status.set(advance(operation.status, Event.POSTPONE).value),
         OperationRow.step.set(step),
         OperationRow.error.set(error),
         OperationRow.last_error.set(error),
         OperationRow.tries.set(0),
-        OperationRow.unanswered.set(max(operation.unanswered - 1, 0)),
+        OperationRow.unanswered.set(max(operation.unanswered - int(answered), 0)),
         OperationRow.not_before.set(until),
         OperationRow.due_at.set(until),
         OperationRow.lease_until.set(0),

@@ -108,6 +108,13 @@ def free(stores: Stores, claim: Claim, volume: Volume | None) -> list[Write]:
     return [] if storage is None else [_put(stores, rules.unclaimed(storage, claim))]
 
 
+def volumes_of(stores: Stores, claim: Claim) -> set[tuple[str, str]]:
+    """Return the namespaces and IDs of the volumes whose claims may be on the claim's storage, its own among them."""
+    storage = stores.storages.get(*rules.storage_of(claim))
+    gone = {(namespace, volume_id) for namespace, volume_id, _ in storage.departed}
+    return {(claim.namespace, claim.volume_id), *storage.records, *gone}
+
+
 def recount(stores: Stores, storage: Storage, *, readers: int, writers: int) -> Write:
     """Set the counters of a shared storage, if nothing changed since it was read. Read its claims after it."""
     return _put(stores, rules.recounted(storage, readers=readers, writers=writers))

@@ -196,6 +196,12 @@ def put_node(node: Node, *, digest: str, read: Node | None) -> Write:
     return dynamo.put("node", row, condition)
 
 
+def still_down(node_id: str) -> Write:
+    """Refuse the transaction if the node was heard again: what follows from its return has been done already."""
+    down = NodeRow.pk.does_not_exist() | NodeRow.healthy.is_in(False)
+    return dynamo.check("node", NodeRow, tables.NODES_PK, node_id, down)
+
+
 def delete_node(node: Node) -> Write:
     """Delete a node whose instances are deleted, unless it registered anew."""
     return dynamo.delete("node", NodeRow, tables.NODES_PK, node.id, _unmoved(node))

@@ -7,6 +7,7 @@
 | volumes | `storage#<hash of plugin and external id>` | `-` | StorageRow: the records that name a storage |
 | claims | `vol#<namespace>#<volume id>` | `<allocation id>` | ClaimRow |
 | claims | `node#<node id>` | `<namespace>#<volume id>\\n<allocation id>` | NodeClaimRow, in the claim's transaction |
+| claims | `stale#<hash of the place>` | `<namespace>#<volume id>\\n<allocation id>` | StaleMountRow: a claim left it |
 | operations | `lease#<hash of the claim>` | `-` | LeaseRow: when a claim that must be renewed runs out |
 | operations | `op#<last letter of the id>` | `<operation id>` | OperationRow. IDs sort by time |
 | operations | `lock#<hash of the subject>` | `-` | LockRow: the open operation that holds a subject |
@@ -90,6 +91,10 @@ def node_claims_pk(node_id: str) -> str:
 def node_claims_sk(namespace: str, volume_id: str, allocation_id: str) -> str:
     """Return the sort key of a claim in its node's list. `\n` separates, since IDs have no control characters."""
     return f"{_name(namespace)}#{volume_id}\n{allocation_id}"
+
+
+def stale_mounts_pk(plugin_id: str, external_id: str, node_id: str) -> str:
+    return "stale#" + hashlib.sha256(f"{plugin_id}\n{external_id}\n{node_id}".encode()).hexdigest()
 
 
 def lease_pk(namespace: str, volume_id: str, allocation_id: str) -> str:
@@ -194,6 +199,7 @@ class ClaimRow(Row):
     body = UnicodeAttribute()
     operation_id = UnicodeAttribute(null=True)
     published = BooleanAttribute(default=False)
+    node = UnicodeAttribute(null=True)
     node_lost = BooleanAttribute(default=False)
     publish_context = UnicodeAttribute(null=True)
     create_index = NumberAttribute(default=0)
@@ -203,6 +209,15 @@ class ClaimRow(Row):
 class NodeClaimRow(Row):
     class Meta:
         table_name = "claims"
+
+
+class StaleMountRow(Row):
+    class Meta:
+        table_name = "claims"
+
+    node = UnicodeAttribute()
+    staging_path = UnicodeAttribute()
+    target_path = UnicodeAttribute()
 
 
 class LeaseRow(Row):
@@ -398,6 +413,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     StorageRow,
     ClaimRow,
     NodeClaimRow,
+    StaleMountRow,
     LeaseRow,
     OperationRow,
     LockRow,

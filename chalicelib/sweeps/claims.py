@@ -1,7 +1,8 @@
 """Release claims whose lease ran out and claims on nodes that are down.
 
-A missing heartbeat is no proof of death (docs/protocols.md, section 2). What is released here must still be taken off
-its node, by the controller or by the node itself. A claim for which neither is possible stays, as `node lost`.
+A missing heartbeat is no proof of death, and a lease that ran out is no proof that its owner has unmounted the volume
+(docs/protocols.md, section 2). What is released here must still be taken off its node, by the controller or by the node
+itself. A claim for which neither is possible stays, as `node lost`.
 """
 
 from collections import Counter
@@ -72,14 +73,14 @@ def _run_out(deps: Deps, lease: Lease, leases_since: float, counts: Counter[str]
     stored = deps.claims.lease(claim)
     if stored is None or stored.until != lease.until:
         return
-    _let_go(deps, claim, counts, node_up=node is not None and node.healthy, lease=stored)
+    _let_go(deps, claim, counts, lease=stored)
     counts["run_out"] += 1
 
 
 def _from_down_node(deps: Deps, key: tuple[str, str, str], counts: Counter[str]) -> None:
     claim = deps.claims.get(*key)
     if claim is not None and claim.live:
-        _let_go(deps, claim, counts, node_up=False)
+        _let_go(deps, claim, counts)
         counts["from_down_nodes"] += 1
 
 
@@ -87,10 +88,10 @@ def _late(deps: Deps, node: Node) -> bool:
     return node.healthy and deps.clock.now() - node.seen_at > LATE_AFTER
 
 
-def _let_go(deps: Deps, claim: Claim, counts: Counter[str], *, node_up: bool, lease: Lease | None = None) -> None:
+def _let_go(deps: Deps, claim: Claim, counts: Counter[str], *, lease: Lease | None = None) -> None:
     """Release one claim. With `lease`, only if it was not renewed since that was read."""
     try:
-        if releases.begin_release(deps, claim, node_up=node_up, lease=lease) is None:
+        if releases.begin_release(deps, claim, lease=lease) is None:
             counts["lost"] += 1
     except StoreError:
         counts["failed"] += 1  # the next sweep finds it again

@@ -62,13 +62,19 @@ def tell_first(story: Story) -> None:
 
 
 def tell_deaths(story: Story) -> None:
-    """Let three machines die with claims on them, and one of them come back. The sweeper dies while it lets go."""
+    """Let three machines die with claims on them, and one of them come back. The sweeper dies while it lets go.
+
+    The controller takes one volume away, whose mount is stale from then on.
+    """
     for volume_id in ("dead-swept", "dead-z"):
         story.create(volume_id)
         story.claim(volume_id, "node-dead")
     for volume_id, node_id in (("dead-lost", "node-dead"), ("back-lost", "node-back")):
         story.create(volume_id, plugin="files")
         story.claim(volume_id, node_id)
+    story.create("dead-taken")
+    story.claim("dead-taken", "node-dead")
+    taken = story.begin("DELETE", "/v1/volume/csi/dead-taken/claim/alloc-dead-taken")
     unproven = []
     forgotten = ("back-forgotten", "back-replaced")
     for volume_id in ("dead-unproven", *forgotten):
@@ -84,7 +90,7 @@ def tell_deaths(story: Story) -> None:
     found = story.pass_time(4 * SWEEP_SECONDS, beating=awake)
     assert (found.down, found.claims_kept) == (("node-back", "node-dead", "node-old"), ())
     forget_mounts(story.system)
-    for operation_id in unproven:
+    for operation_id in (taken, *unproven):
         story.finish(operation_id)
     with dying(story.system, "TransactWriteItems", 4), story.still():
         claims.sweep(story.system.deps, found)

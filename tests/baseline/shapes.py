@@ -18,7 +18,7 @@ from chalicelib.domain import operation as operation_domain
 from chalicelib.domain import outcome as outcome_domain
 from chalicelib.domain import volume as volume_domain
 from chalicelib.domain.audit import Finding, Verdict
-from chalicelib.domain.claim import ClaimState
+from chalicelib.domain.claim import ClaimState, NodeState
 from chalicelib.domain.operation import Kind, Status
 from chalicelib.domain.plugin import Instance
 from chalicelib.domain.volume import VolumeState
@@ -36,6 +36,7 @@ from chalicelib.store.tables import (
     NodeRow,
     OperationRow,
     Row,
+    StaleMountRow,
     SweepRow,
     TrustRow,
     TurnRow,
@@ -46,12 +47,21 @@ from tests.baseline.files import Baseline
 from tests.baseline.rows import KEYS, Rows, key_of
 from tests.baseline.variants import VARIANTS
 
-NEWER: Final[frozenset[str]] = frozenset()
+NEWER: Final[frozenset[str]] = frozenset(
+    {
+        "ClaimRow.node",
+        "NodeState mounted",
+        "NodeState off",
+        "NodeState staged",
+        r"StaleMountRow at claims: stale#[0-9a-f]{64} [^#]+#.+\n.+",
+        *(f"StaleMountRow.{name}" for name in ("node", "pk", "schema", "sk", "staging_path", "target_path")),
+    }
+)
 """Shapes that came after the newest baseline, which therefore cannot hold them. Empty when a baseline is made."""
 
 SINGLE: Final = (IndexRow, TrustRow, ChangesRow, SweepRow, MissedHeartbeatRow, CheckRow)
 """Rows of which there is one: it has everything that it can have."""
-ALWAYS: Final = frozenset({"NodeRow.spared", "OperationRow.params"})
+ALWAYS: Final = frozenset({"ClaimRow.node", "NodeRow.spared", "OperationRow.params"})
 """Attributes that may be null, and never are."""
 NEVER: Final = frozenset({"TrustRow.schema"})
 """Attributes that are never written. `moorage certs` writes no number, so its row counts as of the first shape."""
@@ -141,6 +151,7 @@ def _findings(rows: Rows) -> Iterator[Mapping[str, Any]]:
 STORED: Final[Mapping[type[Enum], Callable[[Rows], set[str]]]] = {
     VolumeState: _each(VolumeRow, "state"),
     ClaimState: _each(ClaimRow, "state"),
+    NodeState: lambda rows: _each(ClaimRow, "node")(rows) | _each(StaleMountRow, "node")(rows),
     Kind: _each(OperationRow, "kind"),
     Status: _each(OperationRow, "status"),
     namespaces.NamespaceState: _each(NamespaceRow, "state"),

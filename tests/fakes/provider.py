@@ -77,9 +77,13 @@ class FakeProvider:
     """Of every volume that is created, as `context` is."""
     nodes: frozenset[str] | None = None
     """The nodes that volumes can be attached to; None for any."""
+    stages: bool = True
+    """Whether volumes are staged before they are published."""
     makes_folders: bool = False
     """Whether there is a folder at a target path while something is published there."""
     made: int = 0
+    calling: str = ""
+    """The node of the call that is being served. It is empty for a call to the controller."""
 
     def serve(self, request: Message, *, node_id: str, attempt: Attempt) -> Message:
         """Answer one call, made on the node with that ID."""
@@ -90,6 +94,7 @@ class FakeProvider:
             answer: Message = method(request, node_id) if rpc.startswith("Node") else method(request)
             return answer
 
+        self.calling = node_id if rpc.startswith("Node") else ""
         self.log.append((rpc, _subject(request), attempt))
         self.secrets.append(dict(getattr(request, "secrets", {})))
         for hook in list(self.before):
@@ -241,7 +246,7 @@ class FakeProvider:
         volume_id, path = _required(request.volume_id, "volume_id"), _required(request.target_path, "target_path")
         _mode(request)
         _known(self.volumes, volume_id)
-        if (volume_id, node_id, request.staging_target_path) not in self.mounted:
+        if self.stages and (volume_id, node_id, request.staging_target_path) not in self.mounted:
             raise PluginRejected(f"not staged at {request.staging_target_path}", code="FAILED_PRECONDITION")
         self.mounted.add((volume_id, node_id, path))
         if self.makes_folders:
@@ -262,6 +267,10 @@ class FakeProvider:
         path = _required(request.staging_target_path, "staging_target_path")
         self.mounted.discard((volume_id, node_id, path))
         return csi.NodeUnstageVolumeResponse()
+
+    def nodes_with(self, volume_id: str) -> set[str]:
+        """Return the nodes on which the volume is staged or published."""
+        return {node_id for mounted, node_id, _ in self.mounted if mounted == volume_id}
 
     def _new_id(self, prefix: str) -> str:
         self.made += 1

@@ -3,9 +3,10 @@
 from chalicelib.domain.operation import Operation, Status
 from chalicelib.domain.storage import Storage, StorageState
 from chalicelib.domain.volume import Volume, VolumeState
+from chalicelib.store import tables
 from chalicelib.store.dynamo import load
 from chalicelib.store.operations import operation_of
-from chalicelib.store.tables import StorageRow
+from chalicelib.store.tables import StaleMountRow, StorageRow
 from tests.harness import System
 
 
@@ -70,7 +71,9 @@ def wrong_claims(system: System, volume: Volume) -> list[str]:
     found += [
         f"mounted without a claim: {external_id} at {node}:{path}"
         for external_id, node, path in system.provider.mounted
-        if external_id == volume.definition.external_id and (node, path) not in places
+        if external_id == volume.definition.external_id
+        and (node, path) not in places
+        and path not in stale_paths(system, volume, node)
     ]
     held = {
         (ns, vol, alloc) for node in {c.node_id for c in claims} for ns, vol, alloc in system.deps.claims.on_node(node)
@@ -115,6 +118,13 @@ def all_storages(system: System) -> list[Storage]:
     scan = system.deps.dynamo.client.scan(TableName="moorage-test-volumes")["Items"]
     rows = [load(StorageRow, item) for item in scan if item["pk"]["S"].startswith("storage#")]
     return [system.deps.storages.get(row.plugin_id, row.external_id) for row in rows if row is not None]
+
+
+def stale_paths(system: System, volume: Volume, node_id: str) -> set[str]:
+    """Return the paths on the node at which a stale mount of the volume is noted."""
+    pk = tables.stale_mounts_pk(volume.plugin_id, volume.definition.external_id, node_id)
+    rows = system.deps.dynamo.query(StaleMountRow, pk).rows
+    return {path for row in rows for path in (row.staging_path, row.target_path)}
 
 
 def at_rest(system: System) -> bool:

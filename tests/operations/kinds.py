@@ -93,9 +93,19 @@ def _claimed(system: System) -> None:
     assert _claim(system).status == 200
 
 
-def _claim(system: System) -> Reply:
-    body = {"AllocationID": "a", "NodeID": "node-a", "Mode": "write", "StagingPath": "/stage", "TargetPath": "/mnt"}
-    return system.call("PUT", "/v1/volume/csi/data/claim", body)
+def _left_mounted(system: System) -> None:
+    """Leave a stale mount: the controller takes the volume away from a node that is silent."""
+    _claimable(system)
+    assert _claim(system, "left").status == 200
+    system.set_healthy("node-a", healthy=False)
+    assert system.call("DELETE", "/v1/volume/csi/data/claim/left").status == 200
+    system.set_healthy("node-a", healthy=True)
+    assert len(system.provider.mounted) == 2
+
+
+def _claim(system: System, alloc: str = "a") -> Reply:
+    body = {"AllocationID": alloc, "NodeID": "node-a", "Mode": "write", "StagingPath": "/stage"}
+    return system.call("PUT", "/v1/volume/csi/data/claim", body | {"TargetPath": f"/mnt/{alloc}"})
 
 
 def _unclaim(system: System) -> Reply:
@@ -121,6 +131,8 @@ CASES += CLAIM_CASES
 LATER_STEPS = (
     replace(CLAIM_CASES[0], rpc="NodeStageVolume", step="stage"),
     replace(CLAIM_CASES[0], rpc="NodePublishVolume", step="mount"),
+    replace(CLAIM_CASES[0], prepare=_left_mounted, rpc="NodeUnpublishVolume", step="unmount"),
+    replace(CLAIM_CASES[0], prepare=_left_mounted, rpc="NodeUnstageVolume", step="unstage"),
     replace(CLAIM_CASES[1], rpc="NodeUnstageVolume", step="unstage"),
     replace(CLAIM_CASES[1], rpc="ControllerUnpublishVolume", step="detach"),
 )

@@ -440,21 +440,12 @@ def test_the_lease_of_a_silent_node_is_not_judged_before_the_node_is(cluster: Sy
 
 def go_down(system: System, later: Later, node_id: str) -> None:
     later.down.add(node_id)
-    set_healthy(system, node_id, healthy=False)
+    system.set_healthy(node_id, healthy=False)
 
 
 def come_back(system: System, later: Later, node_id: str) -> None:
     later.down.remove(node_id)
-    set_healthy(system, node_id, healthy=True)
-
-
-def set_healthy(system: System, node_id: str, *, healthy: bool) -> None:
-    system.deps.dynamo.client.update_item(
-        TableName="moorage-test-plugins",
-        Key={"pk": {"S": "node"}, "sk": {"S": node_id}},
-        UpdateExpression="SET healthy = :healthy",
-        ExpressionAttributeValues={":healthy": {"BOOL": healthy}},
-    )
+    system.set_healthy(node_id, healthy=True)
 
 
 def test_a_claim_on_a_node_that_is_down_is_taken_away_by_the_controller(cluster: System) -> None:

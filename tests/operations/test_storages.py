@@ -14,7 +14,7 @@ from chalicelib.store import volumes as volume_store
 from chalicelib.store.commit import Change
 from chalicelib.store.index import volume_scope
 from chalicelib.sweeps import storages as storage_sweep
-from tests.harness import Reply, System, definition
+from tests.harness import CAPABILITIES, Reply, System, definition
 from tests.operations.invariants import all_operations, violations
 from tests.operations.script import Script, Strike, tell
 
@@ -49,10 +49,8 @@ def deregister(system: System, volume_id: str, **query: str) -> Reply:
     return system.call("DELETE", f"/v1/volume/csi/{volume_id}", query=text)
 
 
-def claim(
-    system: System, volume_id: str, alloc: str, node: str, mode: str = "write", namespace: str = "default"
-) -> Reply:
-    body = {"AllocationID": alloc, "NodeID": node, "Mode": mode}
+def claim(system: System, volume_id: str, alloc: str, node: str, namespace: str = "default", **paths: str) -> Reply:
+    body = {"AllocationID": alloc, "NodeID": node, "Mode": "write"} | paths
     return system.call("PUT", f"/v1/volume/csi/{volume_id}/claim", body, query=f"namespace={namespace}")
 
 
@@ -291,6 +289,26 @@ def test_claims_of_a_volume_that_was_deregistered_by_force_count_until_they_are_
     assert list(cluster.provider.volumes) == [external_id]
     cluster.rest()
     assert violations(cluster) == []
+
+
+@pytest.mark.parametrize("attaches", [False, True])
+def test_a_release_leaves_the_storage_to_a_claim_of_another_volume_on_the_node(system: System, attaches: bool) -> None:
+    extra = frozenset({"PUBLISH_UNPUBLISH_VOLUME"}) if attaches else frozenset[str]()
+    system.add_node("node-a", controller_capabilities=CAPABILITIES | extra)
+    modes = [{"AccessMode": "multi-node-multi-writer", "AttachmentMode": "file-system"}]
+    assert create(system, "a", RequestedCapabilities=modes).status == 200
+    external_id = shown(system, "a")["ExternalID"]
+    assert register(system, "b", external_id, RequestedCapabilities=modes).status == 200
+    paths = {"StagingPath": "/stage", "TargetPath": "/mnt/one"}
+    assert claim(system, "a", "one", "node-a", **paths).status == 200
+    assert claim(system, "b", "two", "node-a", **paths | {"TargetPath": "/mnt/two"}).status == 200
+    assert release(system, "a", "one").status == 200
+    assert system.provider.mounted == {(external_id, "node-a", "/stage"), (external_id, "node-a", "/mnt/two")}
+    assert system.provider.attached == ({(external_id, "ext-node-a")} if attaches else set())
+    assert release(system, "b", "two").status == 200
+    assert (system.provider.mounted, system.provider.attached) == (set(), set())
+    system.rest()
+    assert violations(system) == []
 
 
 # Volumes of an older version

@@ -19,6 +19,7 @@ EXAMPLE_SECONDS = 2.5
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     from tests.property.test_claim_system import Claims
+    from tests.property.test_silent_nodes import SilentNodes
 
     local, soak = config.getoption("--against") == "local", float(config.getoption("--soak"))
     if local:
@@ -27,7 +28,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = MANY_ON_DYNAMODB_LOCAL if local else MANY
     if soak:
         chosen = settings(MANY, max_examples=max(MANY.max_examples, round(soak / EXAMPLE_SECONDS)))
-    Claims.TestCase.settings = chosen if soak or config.getoption("--many") else FEW
+    for machine in (Claims, SilentNodes):
+        machine.TestCase.settings = chosen if soak or config.getoption("--many") else FEW
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(3600 + 3 * soak))

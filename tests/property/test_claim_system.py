@@ -52,7 +52,13 @@ class Claims(RuleBasedStateMachine):
 
     @initialize(
         access_mode=st.sampled_from(
-            ["single-node-writer", "multi-node-reader-only", "multi-node-single-writer", "multi-node-multi-writer"]
+            [
+                "single-node-reader-only",
+                "single-node-writer",
+                "multi-node-reader-only",
+                "multi-node-single-writer",
+                "multi-node-multi-writer",
+            ]
         )
     )
     def create(self, access_mode: str) -> None:
@@ -95,14 +101,14 @@ class Claims(RuleBasedStateMachine):
     @rule(node=NODES)
     def node_goes_down(self, node: str) -> None:
         self.down.add(node)
-        self._set_healthy(node, healthy=False)
+        self.system.set_healthy(node, healthy=False)
         self._sweep()
         self.held = {alloc: claim for alloc, claim in self.held.items() if claim[0] != node}
 
     @rule(node=NODES)
     def node_comes_back(self, node: str) -> None:
         self.down.discard(node)
-        self._set_healthy(node, healthy=True)
+        self.system.set_healthy(node, healthy=True)
         assert release_lost_claims(self.system.deps, node) == []
 
     @rule(node=NODES, force=st.sampled_from(["true", "false"]))
@@ -172,14 +178,6 @@ class Claims(RuleBasedStateMachine):
             self.system.sweep()
             self.system.pump()
             self.system.clock.moment += 20
-
-    def _set_healthy(self, node: str, *, healthy: bool) -> None:
-        self.system.deps.dynamo.client.update_item(
-            TableName="moorage-test-plugins",
-            Key={"pk": {"S": "node"}, "sk": {"S": node}},
-            UpdateExpression="SET healthy = :is",
-            ExpressionAttributeValues={":is": {"BOOL": healthy}},
-        )
 
     def _call(self, method: str, path: str, body: Any = None, *, query: str = "") -> Reply:
         return self.system.call(method, path, json.loads(json.dumps(body)) if body else None, query=query)

@@ -116,7 +116,7 @@ def finish(deps: Deps, claim: Claim) -> None:
 
     held = deps.claims.get("default", "v", claim.allocation_id)
     assert held is not None
-    operation = releases.begin_release(deps, held)
+    operation = releases.begin_release(deps, held, by_owner=True)
     assert operation is not None
     past = deps.claims.get("default", "v", claim.allocation_id)
     assert past is not None
