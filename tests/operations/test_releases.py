@@ -11,6 +11,7 @@ import pytest
 from chalicelib.domain.operation import Kind, Status
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected
 from chalicelib.operations import engine
+from chalicelib.service import releases
 from chalicelib.service.liveness import release_lost_claims
 from chalicelib.store import tables
 from chalicelib.sweeps import claims, liveness
@@ -146,6 +147,18 @@ def test_an_unmounted_volume_that_is_still_staged_is_not_off(system: System) -> 
     system.rest(3)
     assert calls(system)[-2:] == ["NodeUnpublishVolume", "NodeUnstageVolume"], "the answered call is not repeated"
     assert violations(system) == []
+
+
+def test_an_unmounted_volume_of_a_plugin_that_does_not_stage_is_off(system: System) -> None:
+    """No call to the node is left, so its silence keeps nothing."""
+    cluster(system, stages=False)
+    assert claim(system).status == 200
+    begin_release(system)
+    silence = Strike(lambda: system.set_healthy("node-a", healthy=False), after=True)
+    Script({("NodeUnpublishVolume", 1): silence}).put_into(system.provider)
+    system.rest(3)
+    assert states(system) == []
+    assert claim(system, "two", "node-b").status == 200
 
 
 @pytest.mark.parametrize("access_mode", ["single-node-writer", "single-node-reader-only"])
@@ -378,11 +391,15 @@ def test_two_claims_do_not_each_leave_the_stage_to_the_other(system: System, mon
 def test_two_claims_do_not_each_leave_the_attachment_to_the_other(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Their leases ran out, so their owners may still have the volume mounted, and each needs it attached."""
     cluster(system, "multi-node-multi-writer", attaches=True)
     for alloc in ("one", "two"):
         assert claim(system, alloc, **BY_OWNER).status == 200
-    begin_release(system, "one")
-    first_id = next(o.id for o in all_operations(system) if o.open)
+    operation_ids = []
+    for found in system.deps.claims.of_volume("default", "data"):
+        operation = releases.begin_release(system.deps, found)
+        assert operation is not None
+        operation_ids.append(operation.id)
     get, done = system.context.claims.get, list[bool]()
 
     def slow(*place: str) -> Any:
@@ -390,13 +407,11 @@ def test_two_claims_do_not_each_leave_the_attachment_to_the_other(
         if place[-1] == "two" and not done:
             done.append(True)
             system.clock.moment += 600
-            begin_release(system, "two")
-            second_id = next(o.id for o in all_operations(system) if o.open and o.id != first_id)
-            engine.run(system.context, second_id)
+            engine.run(system.context, operation_ids[1])
         return found
 
     monkeypatch.setattr(system.context.claims, "get", slow)
-    engine.run(system.context, first_id)
+    engine.run(system.context, operation_ids[0])
     system.rest(5)
     assert done
     assert system.provider.attached == set()

@@ -218,6 +218,7 @@ def flap(
         return wrong + (cluster.end() if left else []), tap.count
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("silent_first", [False, True], ids=["silent-then-back", "back-then-silent"])
 @pytest.mark.parametrize("what", ["publish", "unpublish"])
 @pytest.mark.parametrize("kind", PLUGINS, ids=str)
