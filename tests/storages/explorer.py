@@ -88,7 +88,8 @@ class Explorer:
         return State(
             there=scenario.there,
             ours=scenario.there and scenario.storage.state != ABSENT,
-            on_purpose=False,
+            on_purpose=scenario.storage.kept,
+            abandoned=False,
             storage=scenario.storage,
             rows=scenario.rows,
             actors=scenario.actors,
@@ -127,9 +128,8 @@ class Explorer:
             raise ViolationError("S is leaving by an operation that is closed")
         if storage.writers and not state.claims:
             raise ViolationError("S counts claims that are not there")
-        abandoned = any(actor.step == ABANDONED for actor in state.actors)
         kept = storage.kept or state.on_purpose
-        if state.there and state.ours and not (state.ready or kept or abandoned):
+        if state.there and state.ours and not (state.ready or kept or state.abandoned):
             raise ViolationError("a storage that a create made is named by nothing")
 
     def _check_books(self, state: State) -> None:
@@ -149,11 +149,11 @@ class Explorer:
     def _steps(self, state: State) -> Iterator[tuple[str, State]]:
         for number, actor in enumerate(state.actors):
             for name, after in self._actions(state, number):
-                yield f"{actor.verb} {actor.record}: {name}", after
+                yield f"{actor.name}: {name}", after
         for place, call in enumerate(state.calls):
             actor = state.actors[call.operation]
             for name, after in land(state, place):
-                yield f"{actor.verb} {actor.record}: {name}" + (FREELY if "rejected" in name else ""), after
+                yield f"{actor.name}: {name}" + (FREELY if "rejected" in name else ""), after
         later = ticked(state)
         if later is not None:
             yield PASSES, later

@@ -1,10 +1,13 @@
 """The state of the model: one storage at one plugin, its item S, the records that name it, and the actors.
 
 Times are relative to now, which is 0. A call may land up to one tick after it was sent (CALL). Times that no later
-comparison can tell apart are made equal, so there are few of them. Versions have no numbers: what a transaction reads
-and then demands unchanged is one step with it, but for what a mistake leaves out.
+comparison can tell apart are made equal, so there are few of them, and an endless history has finitely many states.
+
+A transaction that demands what was read before it under a version is one step with that read: if the version moved,
+it is refused and begins anew. Only a read that a transaction does not demand, or a mistake does not, is its own step.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -22,7 +25,7 @@ CALLING, OK, REJECTED = "calling", "ok", "rejected"
 
 
 class Mistake(StrEnum):
-    """What a rule of section 3a warns of, by its words, and what its rule became."""
+    """What section 3a says does not hold, in its words, and what was found beside that."""
 
     NONE = ""
     UNDO_LOOKS = "an undo only looks whether a record exists, then deletes"
@@ -37,6 +40,7 @@ class Mistake(StrEnum):
     UNDO_REMOVES_COUNTED = "an undo removes what a departed claim is on"
     LEAVING_EXPIRES = "`leaving` expires"
     ABANDON_FORGETS = "an abandon leaves nothing behind"
+    ABANDON_FORGETS_CREATES = "an abandon forgets `create_until`"
     ABANDON_LOCKS = "an abandon leaves `leaving` behind"
     FORCE_DROPS = "forced deregistration drops counters"
     LAST_DROPS = "the last deregistration drops the counters of departed records"
@@ -47,7 +51,8 @@ class Mistake(StrEnum):
     DELETE_READS_BEFORE = "a delete decides by an earlier read of `records`"
     DELETE_UNCOUNTED = "a delete does not look at the counters of S"
     FIRST_TOUCH = "building S at the first touch"
-    SWEEP_BESIDE = "a sweep beside old code, without a gate"
+    NO_GATE = "a sweep beside old code, without a gate"
+    SWEEP_BESIDE = "a sweep beside old code"
     OLD_REMOVES = "new code goes on with a removal that old code decided"
 
 
@@ -105,6 +110,10 @@ class Actor(NamedTuple):
     again: bool = False
     """Whether it may begin anew when it is done."""
 
+    @property
+    def name(self) -> str:
+        return f"{self.verb} {'ABC'[self.record]}"
+
 
 class Call(NamedTuple):
     """A call on its way to the provider. Nobody hears its answer if its worker is dead."""
@@ -116,11 +125,14 @@ class Call(NamedTuple):
 
 
 class State(NamedTuple):
-    """`there`: the storage exists, `ours`: a create made it, `on_purpose`: its last record was deregistered."""
-
     there: bool
+    """Whether the storage exists at the provider."""
     ours: bool
+    """Whether a create made it."""
     on_purpose: bool
+    """Whether its last record was deregistered, and it has none since."""
+    abandoned: bool
+    """Whether an abandoned operation names it: a create for good, a removal until it has a record again."""
     storage: Storage
     rows: tuple[Row, ...]
     actors: tuple[Actor, ...]
@@ -182,41 +194,46 @@ def _earlier(time: int) -> int:
 
 def settled(before: State, after: State) -> State:
     """Return `after` with what its transaction did to the reads of others, and with its times made few."""
-    left = {record for record in before.ready if after.rows[record].state == GONE}
-    if after.storage != before.storage or left:
-        actors = (
-            actor._replace(
-                changed=actor.changed or (reads(actor) and after.storage != before.storage),
-                departed=actor.departed or (actor.step in {"take", CLAIMED, "release"} and actor.record in left),
-            )
-            for actor in after.actors
-        )
-        after = after._replace(actors=tuple(actors))
+    left = () if after.rows is before.rows else _left(before.rows, after.rows)
+    written = after.storage is not before.storage and after.storage != before.storage
+    if written or left:
+        after = after._replace(actors=tuple(_overtaken(actor, left, written=written) for actor in after.actors))
     return _with_few_times(after)
 
 
-def reads(actor: Actor) -> bool:
-    """Return whether the actor has read S, and has not written yet what it decides by that."""
-    return actor.step in {"copy", "count"}
+def _left(before: tuple[Row, ...], after: tuple[Row, ...]) -> tuple[int, ...]:
+    return tuple(n for n, row in enumerate(after) if row.state == GONE and before[n].state == READY)
+
+
+def _overtaken(actor: Actor, left: tuple[int, ...], *, written: bool) -> Actor:
+    if written and actor.step in {"copy", "count"}:
+        return actor._replace(changed=True)
+    if actor.record in left and actor.step in {"take", CLAIMED, "release"}:
+        return actor._replace(departed=True)
+    return actor
 
 
 def _with_few_times(state: State) -> State:
     storage = state.storage
     limits = {t for t in (storage.until, storage.create_until, *(a.create_until for a in state.actors)) if t < 0}
-    notes = {actor.noted for actor in state.actors if NEVER < actor.noted < 0}
-    rank = _ranks(sorted(limits - {NEVER}), sorted(notes))
-    actors = tuple(
-        actor._replace(
-            noted=rank.get(actor.noted, actor.noted) if actor.noted < 0 else actor.noted,
-            create_until=rank.get(actor.create_until, actor.create_until),
-            **({"calls_until": NEVER, "unanswered": 0} if actor.calls_until < 0 or not actor.unanswered else {}),
-        )
-        for actor in state.actors
-    )
-    storage = storage._replace(
-        until=rank.get(storage.until, storage.until), create_until=rank.get(storage.create_until, storage.create_until)
-    )
-    return state._replace(storage=storage, actors=actors)
+    notes = {actor.noted for actor in state.actors if actor.noted < 0}
+    rank = _ranks(sorted(limits - {NEVER}), sorted(notes - {UNNOTED}))
+    if not rank and not any(_has_drained(actor) for actor in state.actors):
+        return state
+    until, create_until = rank.get(storage.until, storage.until), rank.get(storage.create_until, storage.create_until)
+    storage = storage._replace(until=until, create_until=create_until)
+    return state._replace(storage=storage, actors=tuple(_forgetting(actor, rank) for actor in state.actors))
+
+
+def _has_drained(actor: Actor) -> bool:
+    return actor.calls_until != NEVER and (actor.calls_until < 0 or not actor.unanswered)
+
+
+def _forgetting(actor: Actor, rank: Mapping[int, int]) -> Actor:
+    if rank and (actor.noted < 0 or actor.create_until < 0):
+        noted, create_until = rank.get(actor.noted, actor.noted), rank.get(actor.create_until, actor.create_until)
+        actor = actor._replace(noted=noted, create_until=create_until)
+    return actor._replace(calls_until=NEVER, unanswered=0) if _has_drained(actor) else actor
 
 
 def _ranks(limits: list[int], notes: list[int]) -> dict[int, int]:

@@ -54,7 +54,7 @@ def _take(state: State, number: int, mistake: Mistake) -> tuple[str, State]:
     if (storage.writers if actor.seen else row.writers) > 0:
         return "is refused", again
     if state.claims and state.gate:
-        raise ViolationError(f"{actor.verb} {actor.record}: two claims of one storage write")
+        raise ViolationError(f"{actor.name}: two claims of one storage write")
     if actor.seen:
         state = state._replace(storage=storage._replace(writers=storage.writers + 1))
     taken = state.row(actor.record, row._replace(writers=row.writers + 1))
@@ -85,7 +85,7 @@ def recount(state: State, number: int, mistake: Mistake) -> Iterator[tuple[str, 
     elif actor.step == "count" and actor.place < len(state.rows):
         found = sum(other.record == actor.place for other in state.actors if is_claimed(other))
         read = actor._replace(place=actor.place + 1, seen=actor.seen + found)
-        yield f"reads the claims of {actor.place}", state.act(number, read)
+        yield f"reads the claims of {'ABC'[actor.place]}", state.act(number, read)
     elif actor.step == "count":
         as_read = storage.version == actor.version if mistake is Mistake.VERSION_TWICE else not actor.changed
         if as_read and storage.state == HELD and storage.shared:

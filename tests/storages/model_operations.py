@@ -80,9 +80,7 @@ def _acquire(state: State, number: int, mistake: Mistake) -> tuple[str, State]:
         return _acquired(state, number)
     if actor.step == "remove":
         return "goes back to decide", state.act(number, actor._replace(step="find"))
-    if state.storage.state == HELD:
-        return "leaves the storage to others", state.row(actor.record, Row()).end(number)
-    return "waits", state
+    return "leaves the storage to others", state.row(actor.record, Row()).end(number)
 
 
 def _acquired(state: State, number: int) -> tuple[str, State]:
@@ -244,12 +242,13 @@ def _is_leaving_by(state: State, number: int) -> bool:
 
 
 def abandon(state: State, number: int, mistake: Mistake) -> State:
-    """Rule 15."""
+    """Rule 15. `until` is also not before the creates that the removal has waited for."""
     actor = state.actors[number]
-    after = state._replace(abandons=state.abandons - 1)
+    after = state._replace(abandons=state.abandons - 1, abandoned=True)
     if after.rows[actor.record].operation == number:
         after = after.row(actor.record, Row())
     if _is_leaving_by(state, number) and mistake is not Mistake.ABANDON_LOCKS:
-        mark = Storage(FREE, until=max(0, actor.calls_until if actor.unanswered else NEVER))
+        creates = NEVER if mistake is Mistake.ABANDON_FORGETS_CREATES else actor.create_until
+        mark = Storage(FREE, until=max(0, creates, actor.calls_until if actor.unanswered else NEVER))
         after = after._replace(storage=Storage() if mistake is Mistake.ABANDON_FORGETS else mark)
     return after.end(number, ABANDONED)

@@ -13,6 +13,7 @@ A request that is refused may be made again.
 from collections.abc import Iterator
 
 from tests.storages.model import (
+    ABANDONED,
     ABSENT,
     DELETING,
     FREE,
@@ -32,7 +33,7 @@ from tests.storages.model import (
 
 def may_begin(state: State, mistake: Mistake) -> bool:
     """Rule 16: new code does nothing to storages before the gate item exists."""
-    return state.gate or mistake in {Mistake.FIRST_TOUCH, Mistake.SWEEP_BESIDE}
+    return state.gate or mistake in {Mistake.FIRST_TOUCH, Mistake.NO_GATE}
 
 
 def is_stale(storage: Storage, noted: int) -> bool:
@@ -43,9 +44,11 @@ def is_stale(storage: Storage, noted: int) -> bool:
 def joined(state: State, record: int, *, create_until: int = NEVER, counters: int | None = None) -> State:
     """Make the record ready, and add it to S. `counters` are the first record's, if they were read before."""
     storage = state.storage
+    created = any(actor.verb == "create" and actor.step == ABANDONED for actor in state.actors)
+    state = state._replace(on_purpose=False, abandoned=created)
     if storage.state != HELD:
         held = Storage(HELD, (record,), create_until)
-        return state.row(record, Row(READY))._replace(storage=held, on_purpose=False)
+        return state.row(record, Row(READY))._replace(storage=held)
     writers = storage.writers
     if not storage.shared:
         (first,) = storage.records
@@ -58,7 +61,7 @@ def joined(state: State, record: int, *, create_until: int = NEVER, counters: in
         writers=writers,
         kept=False,
     )
-    return state.row(record, Row(READY, shared=True))._replace(storage=both, on_purpose=False)
+    return state.row(record, Row(READY, shared=True))._replace(storage=both)
 
 
 def register(state: State, number: int, mistake: Mistake) -> Iterator[tuple[str, State]]:
@@ -129,10 +132,10 @@ def delete(state: State, number: int, mistake: Mistake) -> Iterator[tuple[str, S
     """Begin a delete. What follows is an operation, or nothing if others hold the storage."""
     actor = state.actors[number]
     row, storage = state.rows[actor.record], state.storage
-    if row.state != READY or row.writers:
+    if row.state != READY or row.writers or actor.step not in {START, "decided"}:
         return
     if actor.old:
-        if actor.step == START and state.old:
+        if state.old:
             yield "begins", state.row(actor.record, Row(DELETING, number)).act(number, actor._replace(step="delete"))
         return
     if mistake is Mistake.FIRST_TOUCH and storage.state == ABSENT:

@@ -30,13 +30,17 @@ from tests.storages.model_operations import is_open
 def upgrade(state: State, mistake: Mistake) -> Iterator[tuple[str, State]]:
     if state.old and not state.calls:
         yield "old code is over", _over(state)
-    if state.gate or mistake is Mistake.FIRST_TOUCH or (state.old and mistake is not Mistake.SWEEP_BESIDE):
+    if (
+        state.gate
+        or mistake is Mistake.FIRST_TOUCH
+        or (state.old and mistake not in {Mistake.NO_GATE, Mistake.SWEEP_BESIDE})
+    ):
         return
     if state.swept == len(state.rows):
         yield "the sweep writes the gate", state._replace(gate=True)
     else:
         added = _added(state, state.swept)
-        yield f"the sweep adds record {state.swept}", added._replace(swept=state.swept + 1)
+        yield f"the sweep adds record {'ABC'[state.swept]}", added._replace(swept=state.swept + 1)
 
 
 def _over(state: State) -> State:
