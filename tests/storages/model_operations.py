@@ -154,7 +154,8 @@ def _result(state: State, number: int, mistake: Mistake) -> tuple[str, State]:
     if actor.step == "delete":
         state = state.row(actor.record, Row())
     if _is_leaving_by(state, number):
-        mark = Storage(FREE, until=max(0, _in_flight(actor)))
+        calls = NEVER if mistake is Mistake.MARK_FORGETS_CALLS else _in_flight(actor)
+        mark = Storage(FREE, until=max(0, calls))
         state = state._replace(storage=Storage() if mistake is Mistake.NO_MARK else mark)
     return "has removed the storage", state.end(number)
 
@@ -251,4 +252,4 @@ def abandon(state: State, number: int, mistake: Mistake) -> State:
         creates = NEVER if mistake is Mistake.ABANDON_FORGETS_CREATES else actor.create_until
         mark = Storage(FREE, until=max(0, creates, actor.calls_until if actor.unanswered else NEVER))
         after = after._replace(storage=Storage() if mistake is Mistake.ABANDON_FORGETS else mark)
-    return after.end(number, ABANDONED)
+    return after if mistake is Mistake.ABANDON_GOES_ON else after.end(number, ABANDONED)
