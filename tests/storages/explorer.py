@@ -48,13 +48,10 @@ BEGIN: Final = {
 }
 """What an actor does while it is no open operation."""
 FREELY: Final = " (freely)"
-"""Ends the names of steps that nobody must take: faults, an operator's, the first of a client's."""
-
-
+"""Ends the names of steps that need not come: faults, an operator's decisions, and what a client begins."""
 PASSES: Final = "time passes"
-
-
 ANY: Final = -1
+"""As many as there may be."""
 
 
 @dataclass(frozen=True)

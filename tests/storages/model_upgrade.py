@@ -30,11 +30,8 @@ from tests.storages.model_operations import is_open
 def upgrade(state: State, mistake: Mistake) -> Iterator[tuple[str, State]]:
     if state.old and not state.calls:
         yield "old code is over", _over(state)
-    if (
-        state.gate
-        or mistake is Mistake.FIRST_TOUCH
-        or (state.old and mistake not in {Mistake.NO_GATE, Mistake.SWEEP_BESIDE})
-    ):
+    beside = mistake in {Mistake.NO_GATE, Mistake.SWEEP_BESIDE}
+    if state.gate or mistake is Mistake.FIRST_TOUCH or (state.old and not beside):
         return
     if state.swept == len(state.rows):
         yield "the sweep writes the gate", state._replace(gate=True)
