@@ -150,12 +150,15 @@ LARGE = {
     "claims of three records": scenario(
         client("register", A, B, C), client("claim", A, B, C), client("force deregister", A), rows=THREE, there=True
     ),
-    "a create and claims, a forced deregistration and a delete": scenario(
-        client("create", A),
-        client("register", B),
-        client("claim", A, B),
-        client("force deregister", A),
-        client("delete", B),
+    "a create and claims, a forced deregistration and a delete, which is abandoned": replace(
+        scenario(
+            client("create", A),
+            client("register", B),
+            client("claim", A, B),
+            client("force deregister", A),
+            client("delete", A),
+        ),
+        abandons=1,
     ),
     "claims, a forced deregistration and a recount beside a create": scenario(
         client("register", A),
