@@ -29,10 +29,11 @@ names a writer, each step treats them alike, and so does what counts as a violat
 in one of two such states leads to it in the other, with the writers' names exchanged.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from tests.exploring import Explored, ViolationError, explore
 
 ABSENT: Final = 0
 THERE: Final = 1
@@ -84,10 +85,6 @@ class State(NamedTuple):
     """How many waits may still end because the time is up."""
 
 
-class ViolationError(Exception):
-    """The protocol does not hold."""
-
-
 @dataclass(frozen=True)
 class Scenario:
     """What the two writers do, to the items as they are at first, and how the reader reads.
@@ -103,15 +100,6 @@ class Scenario:
     cuts: int = 1
 
 
-@dataclass
-class Explored:
-    """How large it was."""
-
-    states: int = 0
-    steps: int = 0
-    rests: int = 0
-
-
 class Explorer:
     """All states of a scenario under the protocol, or under one of its mutations."""
 
@@ -121,7 +109,10 @@ class Explorer:
 
     def run(self) -> Explored:
         """Raises ViolationError with the way there when the protocol does not hold."""
-        first = State(
+        return explore(self)
+
+    def first(self) -> State:
+        return State(
             seq=1,
             published=0,
             items=self._scenario.items,
@@ -131,45 +122,25 @@ class Explorer:
             losses=self._scenario.losses,
             cuts=self._scenario.cuts,
         )
-        came: dict[State, tuple[State, str] | None] = {first: None}
-        leads_to: dict[State, list[State]] = {first: []}
-        explored, rests, waiting = Explored(), [], deque([first])
-        while waiting:
-            state = waiting.popleft()
-            try:
-                following = list(self._steps(state))
-                if self._at_rest(state):
-                    rests.append(state)
-                    self._check_rest(state)
-            except ViolationError as exc:
-                raise ViolationError(f"{exc}\n" + "\n".join(_way(came, state))) from exc
-            for name, next_state in following:
-                after = self._same(next_state)
-                explored.steps += 1
-                if after not in came:
-                    came[after] = (state, name)
-                    leads_to[after] = []
-                    waiting.append(after)
-                if not name.endswith(DEATH):  # a rest that needs a death is none
-                    leads_to[after].append(state)
-        explored.states, explored.rests = len(came), len(rests)
-        stuck = came.keys() - _reaching(rests, leads_to)
-        if stuck:
-            state = min(stuck, key=lambda s: len(_way(came, s)))
-            raise ViolationError("no rest can be reached any more\n" + "\n".join(_way(came, state)))
-        return explored
+
+    def steps(self, state: State) -> Iterator[tuple[str, State]]:
+        for name, after in self._steps(state):
+            yield name, self._same(after)
+
+    def is_needed(self, name: str) -> bool:
+        return not name.endswith(DEATH)
+
+    def check(self, state: State, *, at_rest: bool) -> None:
+        if at_rest and not self._wakes(state) and state.reader.known != self._shown(state):
+            raise ViolationError(f"a change is missed for good: known {state.reader.known}, stored {state.items}")
 
     def _same(self, state: State) -> State:
         """The one of the states that mean the same which is looked at."""
         return state._replace(writers=tuple(sorted(state.writers))) if self._alike else state
 
-    def _at_rest(self, state: State) -> bool:
+    def at_rest(self, state: State) -> bool:
         moving = any(w.step != "dead" and w.todo for w in state.writers)
         return not moving and not any(w.entry for w in state.writers) and state.reader.step == "wait"
-
-    def _check_rest(self, state: State) -> None:
-        if not self._wakes(state) and state.reader.known != self._shown(state):
-            raise ViolationError(f"a change is missed for good: known {state.reader.known}, stored {state.items}")
 
     def _shown(self, state: State) -> tuple[Item, ...]:
         if state.reader.kind == "read":
@@ -342,22 +313,3 @@ def _with(state: State, number: int, writer: Writer) -> State:
 
 def _reading(state: State, reader: Reader) -> State:
     return state._replace(reader=reader)
-
-
-def _way(came: dict[State, tuple[State, str] | None], state: State) -> list[str]:
-    way = []
-    step = came[state]
-    while step is not None:
-        way.append(step[1])
-        step = came[step[0]]
-    return way[::-1]
-
-
-def _reaching(goals: list[State], leads_to: dict[State, list[State]]) -> set[State]:
-    found, waiting = set(goals), deque(goals)
-    while waiting:
-        for earlier in leads_to[waiting.popleft()]:
-            if earlier not in found:
-                found.add(earlier)
-                waiting.append(earlier)
-    return found

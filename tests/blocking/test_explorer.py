@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.blocking.explorer import Explorer, Item, Scenario, ViolationError
+from tests.blocking.explorer import Explorer, Item, Scenario
+from tests.exploring import ViolationError
 from tests.reporting import EXPLORED
 
 A, B = 0, 1
