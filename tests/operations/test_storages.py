@@ -70,7 +70,7 @@ def fails_after_making(system: System) -> str:
     return next(iter(system.provider.volumes))
 
 
-# What an undo may remove (protocols.md 3a: undo)
+# What an undo may remove (docs/protocols.md, 6.8)
 
 
 def test_an_undo_leaves_what_was_registered_and_claimed_meanwhile(cluster: System) -> None:

@@ -1,4 +1,4 @@
-"""Every interleaving of the actors of a scenario, over the rules of protocols.md, section 3a: who owns a storage.
+"""Every interleaving of the actors of a scenario, over the rules of docs/protocols.md, section 6: who owns a storage.
 
 Each step is one atomic thing: a transaction, a call that is sent, a call that lands at the provider, a tick of the
 clock. The modules `model_*.py` have the steps with their rules.

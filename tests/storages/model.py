@@ -25,7 +25,7 @@ CALLING, OK, REJECTED = "calling", "ok", "rejected"
 
 
 class Mistake(StrEnum):
-    """What section 3a says does not hold, in its words, and what was found beside that."""
+    """What does not hold: rules of docs/protocols.md, section 6, as one could get them wrong."""
 
     NONE = ""
     UNDO_LOOKS = "an undo only looks whether a record exists, then deletes"

@@ -1,6 +1,6 @@
 """Claims of records, which all write, and the recount.
 
-| step | rule of section 3a |
+| step | rule of protocols, 6 |
 |---|---|
 | reads its record, takes its claim | 13 |
 | reads its record, releases | 13, 11 (a record that is gone) |

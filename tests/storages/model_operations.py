@@ -1,11 +1,11 @@
 """Creates, undos and removals: their calls, which may land late, and the transactions that follow.
 
-| step | rule of section 3a |
+| step | rule of protocols, 6 |
 |---|---|
 | calls | 4 (b), 5 (a removal waits) |
 | its call lands, is rejected, or is lost | what a provider and a network may do |
 | completes, or finds its answer stale | 4, 12 |
-| frees its ID and begins its undo | 3.7 |
+| frees its ID and begins its undo | 3. Operations, 7 |
 | decides, may not decide yet, closes | 8 |
 | has removed | 9 |
 | has failed for good | 7 |

@@ -1,6 +1,6 @@
 """Requests about records: register, deregister with and without force, and the beginning of a delete.
 
-| step | rule of section 3a |
+| step | rule of protocols, 6 |
 |---|---|
 | notes the time, validates, commits | 3, 12 |
 | deregisters | 10 |

@@ -1,6 +1,6 @@
 """The upgrade: old code that knows no S, its end, and the sweep that builds S and writes the gate item.
 
-| step | rule of section 3a |
+| step | rule of protocols, 6 |
 |---|---|
 | old code is over | 17: the sweep begins when old code and its calls are over |
 | the sweep adds record … | 17 |
