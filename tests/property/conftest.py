@@ -20,6 +20,7 @@ EXAMPLE_SECONDS = 2.5
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     from tests.property.test_claim_system import Claims
     from tests.property.test_silent_nodes import SilentNodes
+    from tests.property.test_storages import Storages
 
     local, soak = config.getoption("--against") == "local", float(config.getoption("--soak"))
     if local:
@@ -28,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = MANY_ON_DYNAMODB_LOCAL if local else MANY
     if soak:
         chosen = settings(MANY, max_examples=max(MANY.max_examples, round(soak / EXAMPLE_SECONDS)))
-    for machine in (Claims, SilentNodes):
+    for machine in (Claims, SilentNodes, Storages):
         machine.TestCase.settings = chosen if soak or config.getoption("--many") else FEW
     for item in items:
         if HERE in item.path.parents:

@@ -6,7 +6,7 @@ allows, and at the end, when every node is heard and every call has landed, noth
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
@@ -36,8 +36,6 @@ LATE: tuple[PluginError, ...] = (
 
 class SilentNodes(RuleBasedStateMachine):
     """Two nodes, and three allocations that each want the volume to write or to read."""
-
-    tables_at: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__()
