@@ -21,8 +21,8 @@ from tests.fakes.provider import Stranded
 from tests.harness import Reply, definition, forget, make_system
 from tests.operations.invariants import all_operations, all_storages, storage_of, violations
 
-VOLUMES = st.sampled_from(["a", "b", "c"])
-SHARES = st.sampled_from(["export-1", "export-2"])
+VOLUMES = st.sampled_from(["a", "a", "b", "b", "c"])
+SHARES = st.sampled_from(["export-1", "export-1", "export-2"])
 NODES = st.sampled_from(["node-a", "node-b"])
 FAILURES = st.sampled_from(["CreateVolume", "DeleteVolume"])
 BROKEN = PluginRejected("the disk is broken", code="INTERNAL")
@@ -90,6 +90,14 @@ class Storages(RuleBasedStateMachine):
         due = [o for o in all_operations(self.system) if o.open and o.not_before <= self.system.clock.now()]
         if due:
             engine.run(self.system.context, sorted(due, key=lambda o: o.id)[number % len(due)].id)
+
+    @rule()
+    def work_a_while(self) -> None:
+        """Run every operation that is due, a few times over."""
+        for _ in range(4):
+            self.system.clock.moment += 2.0
+            for operation in all_operations(self.system):
+                engine.run(self.system.context, operation.id)
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 130.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
