@@ -68,7 +68,10 @@ class StorageOutdated(VolumesError):
     """What a provider said of a storage may be older than a removal of it: ask again."""
 
     status = 409
-    retry_after = 2
+
+    def __init__(self, text: str, *, retry_after: int) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class StageUpgrading(VolumesError):

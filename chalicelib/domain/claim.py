@@ -204,17 +204,18 @@ class InUse(Protocol):
 def refusal(volume: Volume, claim: Claim, used: InUse | None = None) -> str | None:
     """Return why the claim cannot be taken on the volume as it is, in Nomad's words, or None if it can.
 
-    `used` is where the claims count, if that is not the volume.
+    `used` is where the claims count beside the volume, if other volumes name its storage.
     """
-    used = used or volume
-    if used.access_mode and (used.access_mode, used.attachment_mode) != (claim.access_mode, claim.attachment_mode):
-        in_force = f"{used.access_mode}, {used.attachment_mode}"
-        return f"volume is claimed as {in_force}: other modes must wait for its last claim"
+    places = [volume] if used is None else [used, volume]
+    for place in places:
+        in_force = place.access_mode, place.attachment_mode
+        if place.access_mode and in_force != (claim.access_mode, claim.attachment_mode):
+            return f"volume is claimed as {', '.join(in_force)}: other modes must wait for its last claim"
     if claim.writes and claim.access_mode in READ_ONLY:
         return UNSCHEDULABLE
     if Capability(claim.access_mode, claim.attachment_mode) not in volume.definition.capabilities:
         return "requested modes are not among the volume's requested capabilities"
-    return None if has_room(used, claim) else MAX_CLAIMS
+    return None if all(has_room(place, claim) for place in places) else MAX_CLAIMS
 
 
 def has_room(used: InUse, claim: Claim) -> bool:

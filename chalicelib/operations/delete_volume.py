@@ -28,7 +28,7 @@ from chalicelib.domain.operation import JsonObject, Kind, Operation
 from chalicelib.domain.secrets import from_base64, to_base64
 from chalicelib.domain.storage import Storage
 from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.errors import PluginRejected, PluginUnreachable
+from chalicelib.errors import LeaseLost, PluginRejected, PluginUnreachable, RequestError
 from chalicelib.operations import starting
 from chalicelib.operations.context import StepContext
 from chalicelib.operations.spec import KindSpec, Step, VolumeHold, unmark
@@ -60,12 +60,9 @@ class Params:
         return cls(from_base64(stored.get("volume_secrets")))
 
 
-def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation | None:
-    """Mark the volume as `deleting`, unless a claim is on it, and delete it at its provider.
-
-    Returns None when another record names its storage, which must stay.
-    """
-    now, storage = api.clock.now(), ownership.of_volume(api, volume)
+def start(api: Api, volume: Volume, storage: Storage, secrets: Mapping[str, str]) -> NewOperation:
+    """Mark the volume as `deleting`, unless a claim is on it, and delete its storage, which no other volume names."""
+    now = api.clock.now()
     # A call of a create that may still land would make the storage anew after the delete: wait until it cannot.
     landing = max(volume.calls_until, storage.create_until)
     operation = replace(
@@ -85,9 +82,7 @@ def start(api: Api, volume: Volume, secrets: Mapping[str, str]) -> NewOperation 
     mark = volumes.mark(
         volume, operation_id=operation.id, kind=operation.kind.value, state=VolumeState.DELETING, unclaimed=True
     )
-    removal = ownership.begin_removal(api, volume, storage, operation.id)
-    if removal is None:
-        return None
+    removal = ownership.begin_removal(api, storage, volume, operation.id)
     return NewOperation(operation, [mark, removal, operations.open_operation(operation, now=now)])
 
 
@@ -100,7 +95,7 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
     """Call DeleteVolume. Write the tombstone, what it owned and the end of the operation in one transaction."""
     storage = _storage(ctx, operation)
     if storage.operation_id != operation.id:
-        _leave(ctx, operation, storage)
+        _leave(ctx, operation)
         return
     secrets = Params.decode(operation.params).volume_secrets, operation.sealed_secrets
     ctx.calls.delete_volume(
@@ -112,15 +107,23 @@ def delete(ctx: StepContext, operation: Operation, until: float) -> None:
     )
 
 
-def _leave(ctx: StepContext, operation: Operation, storage: Storage) -> None:
+def _leave(ctx: StepContext, operation: Operation) -> None:
     """End a delete that an older version began for one of several volumes of a storage, which stays for the others.
 
-    Raises PluginUnreachable until the upgrade has found whether there are others.
+    Raises PluginUnreachable when there are no others any more. The storage is this delete's to remove from then on.
     """
     volume = ctx.volumes.get(operation.namespace, operation.volume_id)
-    if volume is None or not rules.others(storage, volume):
-        raise PluginUnreachable("the volume's storage is not marked yet: the next sweep does it", code="UNAVAILABLE")
-    _deleted(ctx, operation, lambda: ownership.leave(ctx, volume))
+    if volume is None or volume.operation_id != operation.id:
+        raise LeaseLost(operation.id)
+
+    def leave() -> Write:
+        storage = _storage(ctx, operation)
+        if rules.others(storage, volume):
+            return ownership.leave(ctx, storage, volume)
+        ownership.adopt(ctx, volume)
+        raise PluginUnreachable("no other volume names the storage any more: it is deleted next", code="UNAVAILABLE")
+
+    _deleted(ctx, operation, leave)
 
 
 def _deleted(ctx: StepContext, operation: Operation, gone: Callable[[], Write]) -> None:
@@ -155,7 +158,14 @@ def delete_rejected(ctx: StepContext, operation: Operation, error: PluginRejecte
 
 
 def _free(stores: Stores, operation: Operation) -> list[Write]:
-    return [unmark(operation), ownership.keep(stores, _storage(stores, operation))]
+    storage = _storage(stores, operation)
+    if storage.operation_id != operation.id:
+        raise RequestError(
+            f"operation {operation.id} was begun by an older version, for one of several volumes of a storage: it "
+            "cannot be cancelled, only finished",
+            status=409,
+        )
+    return [unmark(operation), ownership.keep(stores, storage)]
 
 
 def _storage(stores: Stores, operation: Operation) -> Storage:

@@ -1,7 +1,8 @@
 """The requirements of routes: what the sender of a request must be allowed, in the words of Nomad's ACL policies.
 
 Every row of the route table declares a requirement. Only SIGNED is enforced yet, by routes/bridges.py. The others are
-to be checked in `Endpoint._serve`. The values follow recordings of a Nomad with ACLs.
+to be checked in `Endpoint._serve`. The values follow recordings of a Nomad with ACLs. `Moorage.SharedWith` of a volume
+names volumes of other namespaces: it must be filtered by what the reader may see there.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from chalicelib.operations.spec import ClaimHold
 from chalicelib.service import blocking, waiting
 from chalicelib.service.deps import Budget, Deps
 from chalicelib.store import operations as operation_store
+from chalicelib.store import ownership
 from chalicelib.store.dynamo import TransactionRefused
 
 READ_BUDGET: Final = 2_000
@@ -95,7 +96,10 @@ def cancel(deps: Deps, operation_id: str) -> Operation:
             f"operation {operation_id} is {found.status} and was begun: it cannot be cancelled, only finished",
             status=409,
         )
-    holds = KINDS[found.kind].holds
+    spec = KINDS[found.kind]
+    if spec.names_storage:
+        ownership.refuse_while_upgrading(deps)
+    holds = spec.holds
     if isinstance(holds, ClaimHold):
         raise RequestError(
             f"operation {operation_id} is about a claim: release the claim instead, and it ends with it", status=409

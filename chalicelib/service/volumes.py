@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.plugin import Plugin
-from chalicelib.domain.storage import others
+from chalicelib.domain.storage import Storage, others
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import NotFound, Refused
 from chalicelib.operations import delete_volume, starting
@@ -74,10 +74,12 @@ def delete(deps: Deps, namespace: str, volume_id: str, secrets: Mapping[str, str
         volume = _existing(deps, namespace, volume_id)
         if volume.operation_id:
             return Change(Started(delete_volume.join(deps, volume, secrets)))
-        new = delete_volume.start(deps, _deletable(deps, volume), secrets)
-        if new is None:
-            return Change(None, _deregistered(deps, volume))
-        return Change(Started(new.operation, new=True), lambda _: new.writes, visible=False)
+        volume = _deletable(deps, volume)
+        storage = ownership.of_volume(deps, volume)
+        if others(storage, volume):
+            return Change(None, _deregistered(deps, volume, storage))
+        operation, writes = delete_volume.start(deps, volume, storage, secrets)
+        return Change(Started(operation, new=True), lambda _: writes, visible=False)
 
     index, started = deps.committer.commit(*_scopes(namespace), build=build, what=f"volume {volume_id}")
     if started is None:
@@ -106,17 +108,17 @@ def deregister(deps: Deps, namespace: str, volume_id: str, *, force: bool = Fals
             raise Refused(f"volume in use: {volume_id}")
         for claim in claims_on(deps, found):
             begin_release(deps, claim, force=True)
-        return Change(None, _deregistered(deps, found, force=force))
+        return Change(None, _deregistered(deps, found, ownership.of_volume(deps, found), force=force))
 
     ownership.refuse_while_upgrading(deps)
     index, _ = deps.committer.commit(*_scopes(namespace), build=build, what=f"volume {volume_id}")
     return index
 
 
-def _deregistered(deps: Deps, volume: Volume, *, force: bool = False) -> Writes:
+def _deregistered(deps: Deps, volume: Volume, storage: Storage, *, force: bool = False) -> Writes:
     """Return what replaces the volume by a tombstone, and takes its record off its storage."""
     expires_at = int(deps.clock.now()) + TOMBSTONE_SECONDS
-    left = ownership.leave(deps, volume)
+    left = ownership.leave(deps, storage, volume)
     return lambda index: [*volume_store.deregister(volume, index, expires_at=expires_at, force=force), left]
 
 

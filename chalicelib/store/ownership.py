@@ -13,7 +13,7 @@ from chalicelib.domain.claim import Claim
 from chalicelib.domain.operation import Operation
 from chalicelib.domain.storage import Storage, StorageState, external_id_of, record_of
 from chalicelib.domain.volume import Volume, VolumeState
-from chalicelib.errors import OperationInProgress, Refused, RequestError, StageUpgrading, StorageOutdated
+from chalicelib.errors import Refused, RequestError, StageUpgrading, StorageOutdated
 from chalicelib.store import storages, volumes
 from chalicelib.store.commit import Change, RefusedWrites
 from chalicelib.store.dynamo import Write
@@ -37,7 +37,7 @@ def join(stores: Stores, volume: Volume, *, since: float) -> Joined:
     """
     storage = of_volume(stores, volume)
     if storage.outdates(since):
-        raise StorageOutdated(_outdated(storage))
+        raise _outdated(storage)
     if not storages.has_room_for_record(storage):
         raise RequestError(
             f"storage {storage.external_id} of plugin {storage.plugin_id} is named by {len(storage.records)} volumes, "
@@ -48,20 +48,19 @@ def join(stores: Stores, volume: Volume, *, since: float) -> Joined:
     return Joined(replace(volume, shared=joined.shared), writes)
 
 
-def leave(stores: Stores, volume: Volume) -> Write:
-    """Take the record of a volume that is deregistered off its storage."""
-    return _put(stores, rules.left(of_volume(stores, volume), volume))
+def leave(stores: Stores, storage: Storage, volume: Volume) -> Write:
+    """Take the record of a volume off its storage, which stays."""
+    return _put(stores, rules.left(storage, volume))
 
 
-def begin_removal(stores: Stores, volume: Volume, storage: Storage, operation_id: str) -> Write | None:
-    """Mark the storage of a volume that is deleted, or return None when other records name the storage: it stays.
+def begin_removal(stores: Stores, storage: Storage, volume: Volume, operation_id: str) -> Write:
+    """Mark the storage of a volume that is deleted. No other record may name it.
 
-    Raises Refused when claims of a record that is gone still count, and OperationInProgress.
+    Raises Refused when claims of a record that is gone still count, and StorageOutdated when another operation removes
+    it.
     """
     if storage.state is StorageState.LEAVING:
-        raise OperationInProgress(_outdated(storage))
-    if rules.others(storage, volume):
-        return None
+        raise _outdated(storage)
     if storage.in_use:
         raise Refused(f"volume in use: {volume.id}")
     return _put(stores, rules.leaving(storage, operation_id, of=volume))
@@ -85,7 +84,7 @@ def claim_removal(stores: Stores, undo: Operation, external_id: str, *, since: f
     """
     storage = stores.storages.get(undo.plugin_id, external_id)
     if storage.outdates(since):
-        raise StorageOutdated(_outdated(storage))
+        raise _outdated(storage)
     if storage.records or storage.kept or storage.in_use:
         return None
     return _put(stores, rules.leaving(storage, undo.id))
@@ -197,8 +196,8 @@ def _put(stores: Stores, storage: Storage) -> Write:
     return storages.put(storage, version=stores.clock.new_id())
 
 
-def _outdated(storage: Storage) -> str:
+def _outdated(storage: Storage) -> StorageOutdated:
     named = f"storage {storage.external_id} of plugin {storage.plugin_id}"
     if storage.state is StorageState.LEAVING:
-        return f"{named} is being removed by operation {storage.operation_id}"
-    return f"{named} was removed a moment ago: try again"
+        return StorageOutdated(f"{named} is being removed by operation {storage.operation_id}", retry_after=30)
+    return StorageOutdated(f"{named} was removed a moment ago: try again", retry_after=2)

@@ -5,6 +5,7 @@ anew is never taken for the one that was read.
 """
 
 from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 
 from chalicelib.domain.storage import Storage, StorageState
 from chalicelib.store import dynamo, tables
@@ -40,16 +41,19 @@ class StorageStore:
 
     def begin_upgrade(self, now: float) -> tuple[float, str]:
         """Return since when (epoch seconds) the upgrade is known of, `now` the first time, and where it has come to."""
-        row = self._dynamo.update(UpgradeRow, *_UPGRADE, [UpgradeRow.since.set(UpgradeRow.since | now)])
+        row = self._write(UpgradeRow.since.set(UpgradeRow.since | now))
         return float(row.since), row.after or ""
 
     def advance_upgrade(self, after: str) -> None:
         """Record that every record up to this one (as tables.member_sk names it) is in its storage's item."""
-        self._dynamo.update(UpgradeRow, *_UPGRADE, [UpgradeRow.after.set(after)])
+        self._write(UpgradeRow.after.set(after))
 
     def end_upgrade(self) -> None:
         """Record that every record is in its storage's item."""
-        self._dynamo.update(UpgradeRow, *_UPGRADE, [UpgradeRow.done.set(True), UpgradeRow.after.remove()])
+        self._write(UpgradeRow.done.set(True))
+
+    def _write(self, action: Action) -> UpgradeRow:
+        return self._dynamo.update(UpgradeRow, *_UPGRADE, [action, UpgradeRow.schema.set(tables.SCHEMA)])
 
 
 def put(storage: Storage, *, version: str) -> Write:

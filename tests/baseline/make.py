@@ -71,6 +71,7 @@ def tell(story: Story) -> None:
     steps.tell_given_up(story)
     steps.tell_ends(story)
     volumes.tell_claims(story)
+    volumes.tell_storages(story)
     nodes.tell_silence(story)
     steps.tell_every_step(story, Status.PENDING)
     steps.tell_open(story)

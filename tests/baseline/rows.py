@@ -25,9 +25,11 @@ from chalicelib.store.tables import (
     PluginRow,
     Row,
     StaleMountRow,
+    StorageRow,
     SweepRow,
     TrustRow,
     TurnRow,
+    UpgradeRow,
     VolumeRow,
     WaitRow,
 )
@@ -55,6 +57,7 @@ class Key:
 KEYS: Final = (
     Key("volumes", r"ns#[^#]+", r".+", VolumeRow, ("volumes_pk",)),
     Key("volumes", r"plugin#.+", r"[^#]+#.+", MemberRow, ("members_pk", "member_sk")),
+    Key("volumes", r"storage#[0-9a-f]{64}", r"-", StorageRow, ("storage_pk",)),
     Key("claims", r"vol#[^#]+#.+", r".+", ClaimRow, ("claims_pk",)),
     Key("claims", r"node#.+", r"[^#]+#.+\n.+", NodeClaimRow, ("node_claims_pk", "node_claims_sk")),
     Key("claims", r"stale#[0-9a-f]{64}", r"[^#]+#.+\n.+", StaleMountRow, ("stale_mounts_pk", "node_claims_sk")),
@@ -75,6 +78,7 @@ KEYS: Final = (
     Key("meta", r"sweep", r"nodes", SweepRow),
     Key("meta", r"sweep", r"deaf", MissedHeartbeatRow),
     Key("meta", r"sweep", r"counters", CheckRow),
+    Key("meta", r"sweep", r"storages", UpgradeRow),
 )
 
 

@@ -16,11 +16,13 @@ from chalicelib.domain import audit as audit_domain
 from chalicelib.domain import claim as claim_domain
 from chalicelib.domain import operation as operation_domain
 from chalicelib.domain import outcome as outcome_domain
+from chalicelib.domain import storage as storage_domain
 from chalicelib.domain import volume as volume_domain
 from chalicelib.domain.audit import Finding, Verdict
 from chalicelib.domain.claim import ClaimState, NodeState
 from chalicelib.domain.operation import Kind, Status
 from chalicelib.domain.plugin import Instance
+from chalicelib.domain.storage import StorageState
 from chalicelib.domain.volume import VolumeState
 from chalicelib.operations.kinds import KINDS
 from chalicelib.store import audits, claims, index, namespaces, tables, volumes
@@ -37,9 +39,11 @@ from chalicelib.store.tables import (
     OperationRow,
     Row,
     StaleMountRow,
+    StorageRow,
     SweepRow,
     TrustRow,
     TurnRow,
+    UpgradeRow,
     VolumeRow,
     WaitRow,
 )
@@ -49,17 +53,27 @@ from tests.baseline.variants import VARIANTS
 
 NEWER: Final[frozenset[str]] = frozenset(
     {
+        # the newest first
         "ClaimRow.node",
         "NodeState mounted",
         "NodeState off",
         "NodeState staged",
+        "StorageState free",
+        "StorageState held",
+        "StorageState leaving",
+        r"StorageRow at volumes: storage#[0-9a-f]{64} -",
+        *(f"StorageRow.{name}" for name in StorageRow.get_attributes()),
+        *(f"StorageRow without {name}" for name, found in StorageRow.get_attributes().items() if found.null),
+        "UpgradeRow at meta: sweep storages",
+        *(f"UpgradeRow.{name}" for name in UpgradeRow.get_attributes() if name != "expires_at"),
+        "VolumeRow.shared",
         r"StaleMountRow at claims: stale#[0-9a-f]{64} [^#]+#.+\n.+",
         *(f"StaleMountRow.{name}" for name in ("node", "pk", "schema", "sk", "staging_path", "target_path")),
     }
 )
 """Shapes that came after the newest baseline, which therefore cannot hold them. Empty when a baseline is made."""
 
-SINGLE: Final = (IndexRow, TrustRow, ChangesRow, SweepRow, MissedHeartbeatRow, CheckRow)
+SINGLE: Final = (IndexRow, TrustRow, ChangesRow, SweepRow, MissedHeartbeatRow, CheckRow, UpgradeRow)
 """Rows of which there is one: it has everything that it can have."""
 ALWAYS: Final = frozenset({"ClaimRow.node", "NodeRow.spared", "OperationRow.params"})
 """Attributes that may be null, and never are."""
@@ -67,7 +81,7 @@ NEVER: Final = frozenset({"TrustRow.schema"})
 """Attributes that are never written. `moorage certs` writes no number, so its row counts as of the first shape."""
 RESERVED: Final = ("create_index", "create_time", "modify_time", "readers", "writers", "past_claims", "plugin_id")
 """Attributes that a volume's row does not have before the volume is made."""
-EXPIRING: Final = (VolumeRow, OperationRow, TurnRow, WaitRow, AuditRow)
+EXPIRING: Final = (VolumeRow, StorageRow, OperationRow, TurnRow, WaitRow, AuditRow)
 """Rows that have an `expires_at`, at least at times."""
 FOREVER: Final = (WaitRow, AuditRow, TurnRow)
 """Rows that always have an `expires_at`."""
@@ -150,6 +164,7 @@ def _findings(rows: Rows) -> Iterator[Mapping[str, Any]]:
 
 STORED: Final[Mapping[type[Enum], Callable[[Rows], set[str]]]] = {
     VolumeState: _each(VolumeRow, "state"),
+    StorageState: _each(StorageRow, "state"),
     ClaimState: _each(ClaimRow, "state"),
     NodeState: lambda rows: _each(ClaimRow, "node")(rows) | _each(StaleMountRow, "node")(rows),
     Kind: _each(OperationRow, "kind"),
@@ -162,8 +177,8 @@ STORED: Final[Mapping[type[Enum], Callable[[Rows], set[str]]]] = {
     Verdict: lambda rows: {finding["verdict"] for finding in _findings(rows)},
 }
 """Enums whose members are stored in rows, with functions that return the stored values."""
-NEVER_STORED: Final = frozenset({Verdict.REGISTERED})
-"""Members that are only counted, since a report names what is not registered."""
+NEVER_STORED: Final = frozenset({Verdict.REGISTERED, Verdict.CLASH})
+"""Members that are only counted, since a report names what is not registered; and what only rows of 0.1.0 lead to."""
 NOT_IN_ROWS: Final = frozenset(
     {claim_domain.ClaimEvent, operation_domain.Event, outcome_domain.Outcome},
 )
@@ -172,8 +187,8 @@ NOT_IN_ROWS: Final = frozenset(
 def enums() -> set[type[Enum]]:
     """Return every enum of the domain and of the stores."""
     modules = (
-        audit_domain, claim_domain, operation_domain, outcome_domain, volume_domain, audits, claims, index, namespaces,
-        volumes,
+        audit_domain, claim_domain, operation_domain, outcome_domain, storage_domain, volume_domain, audits, claims,
+        index, namespaces, volumes,
     )  # fmt: skip
     return {
         found

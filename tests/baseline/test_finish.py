@@ -12,7 +12,7 @@ from chalicelib.operations import engine
 from chalicelib.sealing import WORKER_KEY_CONTEXT
 from moorage import certificates
 from tests.baseline.files import Baseline
-from tests.baseline.world import forget_mounts
+from tests.baseline.world import forget_mounts, upgrade
 from tests.harness import System
 from tests.operations.invariants import all_operations, unpublished, violations
 
@@ -22,6 +22,7 @@ HOUR = 3600
 def test_every_open_operation_comes_to_its_end(world: System) -> None:
     """It succeeds, unless its client was told already that it failed. No storage is left without a record of it."""
     world.clock.moment += HOUR
+    upgrade(world)
     begun = [operation for operation in all_operations(world) if operation.open]
     for operation in sorted(begun, key=lambda o: o.id):
         engine.run(world.context, operation.id)
@@ -71,6 +72,7 @@ def _sealed(world: System) -> Iterator[tuple[str, str, bytes]]:
 
 def test_a_request_that_is_sent_again_joins_its_operation(world: System, baseline: Baseline) -> None:
     """Clients repeat a request without an answer. The record of an earlier version must recognise it."""
+    upgrade(world)
     known = {item["sk"]["S"] for item in baseline.rows["operations"]}
     wrong = []
     for one in baseline.repeats:

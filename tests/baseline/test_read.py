@@ -2,7 +2,7 @@
 
 from tests.baseline import files, reads
 from tests.baseline.files import Baseline
-from tests.baseline.world import read_rows
+from tests.baseline.world import read_rows, upgrade
 from tests.harness import System
 
 
@@ -20,6 +20,7 @@ def test_every_read_answers_what_is_written_beside_the_rows_and_changes_nothing(
 
 def test_who_waited_for_a_change_goes_on_waiting(world: System, baseline: Baseline) -> None:
     """A blocking query with the index of an earlier version's answer ends with the first change, and not before."""
+    upgrade(world)
     listed = next(one for one in baseline.answers if one.path == "/v1/volumes" and "namespace=*" in one.query)
     before = world.clock.now()
     again = world.call("GET", listed.path, query=f"type=csi&namespace=*&index={listed.index}&wait=3s")

@@ -110,6 +110,27 @@ def tell_claims(story: Story) -> None:
         story.system.call("DELETE", "/v1/volume/csi/dead-unproven/detach", query=query, headers=NOT_WAITING)
 
 
+def tell_storages(story: Story) -> None:
+    """Let several volumes name one storage, and deregister one of them while a past claim counts on it."""
+    deps = story.system.deps
+    deps.storages.begin_upgrade(deps.clock.now())
+    deps.storages.advance_upgrade("default#shared-1")
+    share = Stored("share", "share", 1024)
+    story.system.provider.volumes[share.id] = share
+    for number in (1, 2, 3):
+        body = definition(f"shared-{number}", PluginID="files", ExternalID=share.id)
+        story.ask("PUT", f"/v1/volume/csi/shared-{number}", body)
+    story.claim("shared-1")
+    with story.still():
+        story.system.call("DELETE", "/v1/volume/csi/shared-1/claim/alloc-shared-1", headers=NOT_WAITING)
+    story.ask("DELETE", "/v1/volume/csi/shared-1", query="force=true")
+    late = story.begin("PUT", "/v1/volume/csi/late/create", definition("late", PluginID="ebs"))
+    story.work(late, Strike("CreateVolume", doubt, after=True))
+    story.finish(late)
+    story.create("left")
+    story.ask("DELETE", "/v1/volume/csi/left")
+
+
 def tell_under_way(story: Story) -> None:
     """Leave the traces of writers and readers that were killed a moment ago."""
     system = story.system

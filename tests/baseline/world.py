@@ -11,6 +11,7 @@ import pytest
 
 from chalicelib import wiring
 from chalicelib.store.tables import TABLES
+from chalicelib.sweeps import storages
 from tests import harness
 from tests.baseline.files import Baseline, Item
 from tests.emulated import aws
@@ -62,6 +63,13 @@ def loaded_world(baseline: Baseline, *, wait_seconds: float = 25.0) -> Iterator[
     with empty_world(wait_seconds=wait_seconds) as system:
         load(system, baseline)
         yield system
+
+
+def upgrade(system: System) -> None:
+    """Let the sweep add the volumes of the baseline's version to their storages, when that cannot run any more."""
+    storages.sweep(system.deps)
+    system.clock.moment += storages.OLD_CODE
+    assert not storages.sweep(system.deps).left
 
 
 def load(system: System, baseline: Baseline) -> None:

@@ -19,6 +19,7 @@ LOOK = ("GetItem", VOLUME, "strong")
 WATCH = ("GetItem", INDEX, "strong")
 POLL_INDEX = ("GetItem", INDEX, "eventual")
 POLL_VOLUME = ("GetItem", VOLUME, "eventual")
+STORAGE = ("GetItem", "storage", "strong")
 QUERY = ("Query", VOLUME, "strong")
 Step = tuple[str, str, str]
 
@@ -46,6 +47,8 @@ def _step(name: str, params: dict[str, Any]) -> Step | None:
         return WRITE
     table = params.get("TableName", "")
     how = "alone" if name == "PutItem" else "strong" if params.get("ConsistentRead") else "eventual"
+    if params.get("Key", {}).get("pk", {}).get("S", "").startswith("storage#"):
+        return STORAGE
     if table.endswith("-volumes"):
         return (name, VOLUME, how)
     if table.endswith("-meta") and params.get("Key", {}).get("pk") == {"S": "index"}:
@@ -71,9 +74,10 @@ def test_a_writer_allocates_writes_and_publishes(system: System) -> None:
     with steps(system) as gone:
         system.call("DELETE", "/v1/volume/csi/data")
 
-    assert [s for s in registered if s[0] != "GetItem"] == [ALLOCATE, WRITE, PUBLISH]
+    # The first registration of a stage looks once whether there are volumes of an older version.
+    assert [s for s in registered if s[0] != "GetItem"] == [QUERY, ALLOCATE, WRITE, PUBLISH]
     assert [s for s in updated if s[0] != "GetItem"] == [ALLOCATE, WRITE_ALONE, PUBLISH]
-    assert gone == [LOOK, ALLOCATE, WRITE, PUBLISH]
+    assert gone == [LOOK, STORAGE, ALLOCATE, WRITE, PUBLISH]
 
 
 def test_a_refused_writer_abandons_looks_and_allocates_again(volume: System) -> None:
@@ -101,7 +105,7 @@ def test_a_refused_writer_abandons_looks_and_allocates_again(volume: System) -> 
 
     assert reply.status == 200
     assert seen[0] == LOOK
-    assert seen[-5:] == [ABANDON, LOOK, ALLOCATE, WRITE, PUBLISH]
+    assert seen[-6:] == [ABANDON, LOOK, STORAGE, ALLOCATE, WRITE, PUBLISH]
 
 
 @pytest.mark.parametrize("query", ["type=csi", "type=csi&prefix=d&per_page=5", "type=csi&namespace=*"])

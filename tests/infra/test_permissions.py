@@ -54,7 +54,7 @@ MAY: dict[str, set[tuple[str, str]]] = {
     "sweep_operations": tables("volumes claims operations plugins meta", CHANGES)
     | on("table/moorage-blue-operations/index/due", "dynamodb:Query")
     | on("moorage-blue-operations", *SEND),
-    "audit_volumes": tables("volumes operations plugins", ("BatchGetItem", "GetItem", "Query"))
+    "audit_volumes": tables("volumes claims operations plugins", ("BatchGetItem", "GetItem", "Query"))
     | tables("meta", ("GetItem", "PutItem"))
     | on("function:moorage-blue-ask_plugin", "lambda:InvokeFunction"),
     "bury_operation": tables("operations meta", ("GetItem", "UpdateItem"))

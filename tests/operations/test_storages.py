@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.operation import Kind, Operation
+from chalicelib.domain.storage import Storage
 from chalicelib.domain.volume import VolumeState
 from chalicelib.errors import PluginInDoubt, PluginRejected
 from chalicelib.service import audit
@@ -178,6 +179,26 @@ def test_the_data_goes_with_the_last_volume(cluster: System) -> None:
     assert delete(cluster, "b").status == 500
     assert release(cluster, "b", "two").status == 200
     assert delete(cluster, "b").status == 200
+    assert cluster.provider.volumes == {}
+    cluster.rest()
+    assert violations(cluster) == []
+
+
+def test_two_deletes_at_once_leave_nothing(cluster: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delete of `b` ends between what the delete of `a` reads and what it writes."""
+    shared(cluster)
+    get, done = cluster.deps.storages.get, list[Reply]()
+
+    def get_and_wait(*place: str) -> Storage:
+        found = get(*place)
+        if not done:
+            done.append(Reply(0, {}, ""))
+            done[0] = delete(cluster, "b")
+        return found
+
+    monkeypatch.setattr(cluster.deps.storages, "get", get_and_wait)
+    assert delete(cluster, "a").status == 200
+    assert [reply.status for reply in done] == [200]
     assert cluster.provider.volumes == {}
     cluster.rest()
     assert violations(cluster) == []
@@ -406,6 +427,50 @@ def test_a_delete_of_an_older_version_goes_on_after_the_upgrade(cluster: System,
     assert list(cluster.provider.volumes) == ([external_id] if shared_storage else [])
     assert cluster.call("GET", "/v1/volume/csi/a").status == 404
     assert violations(cluster) == []
+
+
+def test_a_delete_of_an_older_version_for_a_shared_storage_cannot_be_cancelled(cluster: System) -> None:
+    """It would be a ready volume that its storage does not name, and so lose its data."""
+    external_id = shared(cluster)
+    of_an_older_version(cluster)
+    begin_delete_as_the_older_version(cluster, "a")
+    cluster.pumping = False
+    assert cluster.call("DELETE", "/v1/operation/" + "z" * 22).status == 503
+    upgrade(cluster)
+    refused = cluster.call("DELETE", "/v1/operation/" + "z" * 22)
+    assert (refused.status, "cannot be cancelled" in refused.body) == (409, True)
+    cluster.pumping = True
+    cluster.rest()
+    assert list(cluster.provider.volumes) == [external_id]
+    assert violations(cluster) == []
+
+
+def test_the_last_of_two_deletes_removes_the_storage_though_an_older_version_began_the_first(cluster: System) -> None:
+    shared(cluster)
+    of_an_older_version(cluster)
+    begin_delete_as_the_older_version(cluster, "a")
+    upgrade(cluster)
+    cluster.pumping = False
+    assert delete(cluster, "b").status == 504
+    cluster.pumping = True
+    cluster.rest()
+    assert cluster.provider.volumes == {}
+    assert violations(cluster) == []
+
+
+def test_a_claim_beside_clashing_ones_is_refused_at_once(cluster: System) -> None:
+    modes = [
+        {"AccessMode": m, "AttachmentMode": "file-system"} for m in ("single-node-writer", "multi-node-multi-writer")
+    ]
+    for volume_id, mode in (("a", modes[1]), ("b", modes[0])):
+        assert create(cluster, volume_id, RequestedCapabilities=modes).status == 200
+        assert claim(cluster, volume_id, "alloc", "node-a", **mode).status == 200
+    name_one_storage(cluster, "a", "b")
+    of_an_older_version(cluster)
+    upgrade(cluster)
+    refused = claim(cluster, "b", "two", "node-b", **modes[1])
+    assert refused.status == 500
+    assert "other modes must wait for its last claim" in refused.body
 
 
 def name_one_storage(system: System, kept: str, other: str) -> None:

@@ -1,10 +1,14 @@
 """The table of sweeps, and the log line of each."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from chalicelib import functions
+from chalicelib.errors import StoreUnavailable
+from chalicelib.sweeps import jobs
 from chalicelib.sweeps.jobs import JOBS
 from tests.baseline.test_sweep import CALLED
 from tests.harness import System
@@ -28,3 +32,17 @@ def test_each_sweep_logs_its_report(system: System, capsys: pytest.CaptureFixtur
     assert reports["liveness"] == {"down": [], "marked": [], "claims_kept": [], "forgotten": []}
     assert reports["claims"] == {"run_out": 0, "from_down_nodes": 0, "lost": 0, "failed": 0}
     assert reports["counters"] == {"repaired": 0}
+
+
+def test_a_sweep_that_fails_stops_only_what_needs_its_report(
+    system: System, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise StoreUnavailable("a row that cannot be read")
+
+    failing = [replace(job, sweep=fail) if job.name in ("operations", "liveness") else job for job in JOBS]
+    monkeypatch.setattr(jobs, "JOBS", failing)
+    with pytest.raises(StoreUnavailable):
+        functions.sweep_operations(CALLED, None)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["job"] for line in lines if line["event"] == "sweep"] == ["index", "storages", "counters"]
