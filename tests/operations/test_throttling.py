@@ -37,7 +37,7 @@ from tests.operations.invariants import all_operations, unpublished, violations
 from tests.operations.kinds import CASES, CLAIM_CASES, Case
 from tests.operations.test_faults import WAIT, Tapped
 
-MOST_CALLS = 45
+MOST_CALLS = 120
 FEWEST_CALLS = {"request": 3, "worker": 4}
 BUSY = ("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded")
 CONFLICT = ("TransactionConflictException", "TransactionInProgressException")
