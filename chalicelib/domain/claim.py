@@ -139,6 +139,11 @@ class Claim:
         return self.state is ClaimState.TAKEN
 
     @property
+    def is_lost(self) -> bool:
+        """Return whether the claim stays until something is proven of its node: no operation releases it."""
+        return self.node_lost and not self.operation_id
+
+    @property
     def writes(self) -> bool:
         return self.mode == WRITE
 

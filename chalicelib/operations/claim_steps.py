@@ -43,8 +43,9 @@ from chalicelib.operations.context import ClaimLost, StepContext
 from chalicelib.operations.spec import KindSpec, Step
 from chalicelib.operations.starting import Api, NewOperation
 from chalicelib.store import claims, operations, ownership, plugins, stale_mounts, volumes
-from chalicelib.store.commit import Writes
+from chalicelib.store.commit import Change, RefusedWrites, Writes
 from chalicelib.store.dynamo import Write
+from chalicelib.store.index import volume_scope
 
 LOST: Final = "node lost: nothing proves that it has stopped writing"
 ATTACH: Final = "attach"
@@ -276,19 +277,23 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
             external_node_id=claim.external_node_id,
             call=call_options(ctx, operation, until),
         )
+        for other in _beside(ctx, claim):
+            if other.is_lost:
+                _free_lost(ctx, other)
     proven = unpublishes or params.forced or claim.node is NodeState.OFF
     if proven or not claim.needs_proof:
         free(ctx, operation, operation.error, left_to=others)
     else:
-        lose(ctx, operation)
+        lose(ctx, operation, attached_for=others)
     return None
 
 
-def lose(ctx: StepContext, operation: Operation) -> None:
+def lose(ctx: StepContext, operation: Operation, *, attached_for: Sequence[Claim]) -> None:
     """Keep the claim as lost and fail the operation, since nothing proves that the node has let go.
 
     The return of the node begins again what is lost then (service/liveness.py). So the claim is lost only while the
-    node is silent, or if its owner mounted it: then only its owner or an operator can say that it is unmounted.
+    node is silent, or if its owner mounted it. Then its owner or an operator can say that it is unmounted, or the
+    volume stays `attached_for` another claim, whose release takes it away and frees this claim.
     """
 
     def build() -> Writes:
@@ -299,9 +304,24 @@ def lose(ctx: StepContext, operation: Operation) -> None:
             *claims.lose(claim, volume, index, operation_id=operation.id),
             operations.fail(operation, now=ctx.clock.now(), error=operation.error or LOST),
             *silent,
+            *map(claims.still_there, attached_for[:1]),
         ]
 
     ctx.record_claim(operation, build=build)
+
+
+def _free_lost(ctx: StepContext, lost: Claim) -> None:
+    """Free a lost claim on the storage that the controller has just taken away from the claim's node."""
+
+    def build(refused: RefusedWrites) -> Change[None]:
+        claim = ctx.claims.get(lost.namespace, lost.volume_id, lost.allocation_id) if refused else lost
+        if claim is None or not claim.is_lost or claim.create_index != lost.create_index:
+            return Change(None)
+        volume = ctx.volumes.get(claim.namespace, claim.volume_id)
+        counted_off = ownership.free(ctx, claim, volume)
+        return Change(None, lambda index: [*claims.free(claim, volume, index), *counted_off])
+
+    ctx.committer.commit(volume_scope(lost.namespace), build=build, what=f"volume {lost.volume_id}")
 
 
 def free(ctx: StepContext, operation: Operation, error: str, *, left_to: Sequence[Claim] = ()) -> None:
@@ -322,7 +342,7 @@ def free(ctx: StepContext, operation: Operation, error: str, *, left_to: Sequenc
                 if error
                 else operations.succeed(operation, now=now, result={"index": index})
             )
-            freed = claims.free(claim, volume, index, operation_id=operation.id)
+            freed = claims.free(claim, volume, index)
             return [*freed, *counted_off, closing, *map(claims.still_there, left_to[:1])]
 
         return writes
@@ -391,7 +411,12 @@ def _staged_beside(ctx: StepContext, claim: Claim) -> list[Claim]:
 
 def _attached_beside(ctx: StepContext, claim: Claim) -> list[Claim]:
     """Return the other claims on the node that need the volume attached, and will detach it."""
-    return [o for o in _beside(ctx, claim) if (_has_begun(ctx, o) if o.live else o.node is not NodeState.OFF)]
+    return [o for o in _beside(ctx, claim) if (_has_begun(ctx, o) if o.live else _will_detach(o))]
+
+
+def _will_detach(past: Claim) -> bool:
+    """Return whether an operation releases the past claim. One that is lost has none, until something is proven."""
+    return past.node is not NodeState.OFF and not past.is_lost
 
 
 def _has_begun(ctx: StepContext, claim: Claim) -> bool:

@@ -278,16 +278,16 @@ def still_staged(other: Claim) -> Write:
 
 def still_there(other: Claim) -> Write:
     """Refuse the transaction unless this other claim still has to detach the volume, when its turn comes."""
-    return dynamo.check("other", ClaimRow, *_key(other), _same(other))
+    return dynamo.check("other", ClaimRow, *_key(other), _same(other) & ClaimRow.node_lost.is_in(False))
 
 
-def free(claim: Claim, volume: Volume | None, index: int, *, operation_id: str) -> list[Write]:
+def free(claim: Claim, volume: Volume | None, index: int) -> list[Write]:
     """Delete the claim, and count it off its volume. The last claim clears the volume's modes in use.
 
     If the worker mounted the volume and it is not off the node, its paths are kept as a stale mount.
     store/ownership.py counts it off its storage, if it counts there.
     """
-    condition = _same(claim) & (ClaimRow.operation_id == operation_id)
+    condition = _same(claim) & _held_as_read(claim)
     writes = [
         dynamo.delete("claim", ClaimRow, *_key(claim), condition),
         dynamo.delete("node claim", NodeClaimRow, tables.node_claims_pk(claim.node_id), _node_claims_sk(claim)),

@@ -418,6 +418,24 @@ def test_two_claims_do_not_each_leave_the_attachment_to_the_other(
     assert violations(system) == []
 
 
+def test_a_claim_that_is_lost_beside_another_is_freed_with_it(system: System) -> None:
+    """The volume stays attached for the reader. When it is taken away, that proves the end of the writer, too."""
+    cluster(system, "multi-node-single-writer", attaches=True)
+    for alloc, mode in (("one", "write"), ("two", "read")):
+        assert claim(system, alloc, mode=mode, LeaseSeconds=60, **BY_OWNER).status == 200
+    system.clock.moment += 30
+    assert system.call("PUT", f"{PATH}/claim/two/renew", {"LeaseSeconds": 600}).status == 200
+    system.clock.moment += 31
+    claims.sweep(system.deps, liveness.Report())
+    system.pump()
+    assert states(system) == ["unpublishing", "taken"]
+    assert claim(system, "three", "node-b", **BY_OWNER).status == 500
+    assert release(system, "two").status == 200
+    assert (states(system), system.provider.attached) == ([], set())
+    assert claim(system, "three", "node-b", **BY_OWNER).status == 200
+    assert violations(system) == []
+
+
 def test_the_attachment_is_not_left_to_a_claim_that_has_not_begun(system: System) -> None:
     """The other claim's only call is refused, which frees it at once."""
     cluster(system, "multi-node-multi-writer", attaches=True)

@@ -122,7 +122,7 @@ def finish(deps: Deps, claim: Claim) -> None:
     assert past is not None
     assert (past.state, counted(deps)) == (ClaimState.UNPUBLISHING, (0, 1, 1))
     ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
-    deps.dynamo.transact(store.free(past, read(deps), ticket.index, operation_id=operation.id), token=ticket.id)
+    deps.dynamo.transact(store.free(past, read(deps), ticket.index), token=ticket.id)
     deps.index.publish(ticket)
     assert (counted(deps), read(deps).access_mode) == ((0, 0, 0), "")
 
