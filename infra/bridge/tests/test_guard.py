@@ -1,7 +1,9 @@
 """The bridge guards its machine: which node calls reach the plugin, and what the bridge answers itself."""
 
+import asyncio
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,11 @@ import grpc
 import pytest
 
 from infra.bridge.tests.parts import FakePlugin, Pki, Worker, running, worker_at
+from moorage.bridge.bounds import Bounds
+from moorage.bridge.guard import Call, Guard
+from moorage.bridge.refusal import Refusal
 from moorage.bridge.settings import BadSetting, Settings, parse_mounts_below
+from moorage.bridge.uses import UseJournal
 from moorage.mounts import paths
 from moorage.mounts.journal import Entry, Journal, Stage
 from moorage.spec import csi_pb2 as csi
@@ -41,13 +47,13 @@ class Machine:
         request = csi.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(target))
         self.worker.call("NodeUnpublishVolume", request.SerializeToString(), **(NODE | metadata))
 
-    def stage(self, staging: object, volume: str = "v1") -> None:
+    def stage(self, staging: object, volume: str = "v1", **metadata: str) -> None:
         request = csi.NodeStageVolumeRequest(volume_id=volume, staging_target_path=str(staging))
-        self.worker.call("NodeStageVolume", request.SerializeToString(), **NODE)
+        self.worker.call("NodeStageVolume", request.SerializeToString(), **(NODE | metadata))
 
-    def unstage(self, staging: object, volume: str = "v1") -> None:
+    def unstage(self, staging: object, volume: str = "v1", **metadata: str) -> None:
         request = csi.NodeUnstageVolumeRequest(volume_id=volume, staging_target_path=str(staging))
-        self.worker.call("NodeUnstageVolume", request.SerializeToString(), **NODE)
+        self.worker.call("NodeUnstageVolume", request.SerializeToString(), **(NODE | metadata))
 
     def targets(self, rpc: str) -> list[str]:
         """The paths that the plugin was given."""
@@ -67,6 +73,12 @@ def refusal(call: Callable[[], object], code: str) -> str:
     assert error.code().name == code, error.details()
     assert dict(error.trailing_metadata())["moorage-refused"] == "1"
     return str(error.details())
+
+
+def guard_of(settings: Settings) -> Guard:
+    """The guard of a bridge that does not run."""
+    state = settings.state.resolve()
+    return Guard(Bounds(state, settings.mounts_below, Journal(state)), UseJournal(state, upgraded=False))
 
 
 @pytest.fixture
@@ -295,6 +307,32 @@ def test_an_answer_of_the_plugin_is_not_believed_while_something_is_there(machin
     assert machine.uses() == []
 
 
+def test_an_answer_that_cannot_be_written_down_is_internal_and_in_the_log(
+    machine: Machine, plugin: FakePlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    uses, away = machine.state / "uses", machine.state / "away"
+    works = plugin.handlers["NodeUnpublishVolume"]
+
+    def unpublish(raw: bytes, context: grpc.ServicerContext) -> Any:
+        uses.rename(away)
+        uses.touch()
+        return works(raw, context)
+
+    machine.publish(machine.root / "data")
+    plugin.handlers["NodeUnpublishVolume"] = unpublish
+    with caplog.at_level(logging.INFO), pytest.raises(grpc.RpcError) as caught:
+        machine.unpublish(machine.root / "data")
+    error: Any = caught.value
+    assert (error.code().name, "moorage-refused" in dict(error.trailing_metadata())) == ("INTERNAL", False)
+    assert "the bridge's journal cannot be used: [Errno 20]" in error.details()
+    assert [r.__dict__["code"] for r in caplog.records if r.getMessage() == "forwarded"] == ["INTERNAL"]
+    uses.unlink()
+    away.rename(uses)
+    plugin.handlers["NodeUnpublishVolume"] = works
+    machine.unpublish(machine.root / "data")
+    assert machine.uses() == []
+
+
 def test_a_volume_that_the_plugin_does_not_know_is_forgotten(machine: Machine, plugin: FakePlugin) -> None:
     machine.stage(machine.root / "staging")
     plugin.handlers["NodeUnstageVolume"] = lambda _, context: context.abort(grpc.StatusCode.NOT_FOUND, "gone")
@@ -311,6 +349,9 @@ def test_two_volumes_never_get_one_path_nor_one_below_the_other(machine: Machine
     for path in (machine.root / "a", machine.root / "a" / "below"):
         text = refusal(lambda path=path: machine.publish(path, "v2"), "FAILED_PRECONDITION")  # type: ignore[misc]
         assert "volume v1 of plugin fake is staged at" in text
+        assert "release its claim first" in text
+        assert f"If that was freed by force, unmount {machine.root / 'a'} by hand" in text
+        assert f"remove {machine.state / 'uses'}/" in text
     machine.publish(machine.root / "a" / "own")
     machine.unpublish(machine.root / "a" / "own")
     machine.unstage(machine.root / "a")
@@ -340,6 +381,41 @@ def test_no_other_call_about_a_path_passes_while_one_runs(machine: Machine, plug
     machine.publish(target)
     assert ["is running" in text for text in texts] == [True]
     machine.unpublish(target)
+
+
+def test_a_call_of_an_earlier_attempt_or_without_a_number_leaves_no_use(machine: Machine) -> None:
+    target = machine.root / "data"
+    machine.publish(target, moorage_operation="a", moorage_attempt="1")
+    machine.unpublish(target, moorage_operation="a", moorage_attempt="2")
+    refusal(lambda: machine.publish(target, moorage_operation="a", moorage_attempt="1"), "ABORTED")
+    refusal(lambda: machine.publish(target, moorage_operation="b", moorage_attempt="x"), "UNAVAILABLE")
+    assert machine.uses() == []
+    machine.publish(target, "v2")
+
+
+def test_a_call_that_is_refused_after_its_use_was_written_takes_back_only_its_own(
+    start: Callable[[], Any], guarded: Settings
+) -> None:
+    """A later attempt can pass the fence while the guard looks at the paths."""
+    with start() as machine:
+        pass
+    guard = guard_of(guarded)
+
+    async def refused(target: Path) -> None:
+        request = csi.NodePublishVolumeRequest(volume_id="v1", target_path=str(target)).SerializeToString()
+        async with guard.passing(Call("fake", "/csi.v1.Node/NodePublishVolume", request)):
+            assert [use["path"] for use in machine.uses()] == [str(target)]
+            raise Refusal(grpc.StatusCode.ABORTED, "attempt 1 is over")
+
+    with pytest.raises(Refusal, match="is over"):
+        asyncio.run(refused(machine.root / "data"))
+    assert machine.uses() == []
+    with start() as machine:
+        machine.publish(machine.root / "data")
+    guard = guard_of(guarded)
+    with pytest.raises(Refusal, match="is over"):
+        asyncio.run(refused(machine.root / "data"))
+    assert [use["path"] for use in machine.uses()] == [str(machine.root / "data")]
 
 
 def test_calls_about_a_mounted_volume_get_the_path_that_was_resolved(machine: Machine) -> None:
@@ -406,7 +482,8 @@ def test_what_was_mounted_before_the_journal_began_is_not_taken_for_unmounted(
     with start() as machine:
         for target in older:
             text = refusal(lambda target=target: machine.unpublish(target), "FAILED_PRECONDITION")  # type: ignore[misc]
-            assert f"umount {target}" in text
+            assert f"findmnt {target}" in text
+            assert "umount /" not in text  # it may be the machine's own
     with start() as machine:
         (inside, outside) = older
         refusal(lambda: machine.unpublish(inside), "FAILED_PRECONDITION")
@@ -430,12 +507,11 @@ def test_an_operation_whose_publish_was_refused_can_undo_it(older: list[Path], s
         assert machine.targets("NodeUnpublishVolume") == []
 
 
+@pytest.mark.usefixtures("upgraded")
 def test_after_an_upgrade_the_plugin_unmounts_what_the_older_bridge_mounted(
-    older: list[Path], start: Callable[[], Any], guarded: Settings
+    older: list[Path], start: Callable[[], Any]
 ) -> None:
     inside, outside = older
-    guarded.state.mkdir()
-    (guarded.state / "node-id").write_text("n1\n")
     with start() as machine:
         machine.plugin.handlers["NodeUnpublishVolume"] = lambda *_: b""
         refusal(lambda: machine.unpublish(outside), "FAILED_PRECONDITION")
@@ -446,6 +522,82 @@ def test_after_an_upgrade_the_plugin_unmounts_what_the_older_bridge_mounted(
         assert machine.targets("NodeUnpublishVolume") == [str(inside)]
         refusal(lambda: machine.publish(inside, moorage_operation="a", **ATTEMPT), "FAILED_PRECONDITION")
         refusal(lambda: machine.unpublish(inside), "FAILED_PRECONDITION")
+
+
+@pytest.fixture
+def upgraded(guarded: Settings) -> None:
+    """A state folder that 0.1.0 used."""
+    guarded.state.mkdir()
+    (guarded.state / "node-id").write_text("n1\n")
+
+
+@pytest.mark.usefixtures("upgraded")
+def test_after_an_upgrade_the_plugin_unstages_also_where_nothing_is_mounted(
+    start: Callable[[], Any], guarded: Settings, tmp_path: Path
+) -> None:
+    """A block volume, or a map of LUKS, leaves no mount at the staging path."""
+    with start() as machine:
+        staging = machine.root / "staging"
+        staging.mkdir()
+        (staging / "device").touch()
+        machine.unstage(staging)
+        machine.unstage(staging)
+        assert machine.targets("NodeUnstageVolume") == [str(staging)] * 2
+        outside = tmp_path.resolve() / "elsewhere"
+        text = refusal(lambda: machine.unstage(outside), "FAILED_PRECONDITION")
+        assert f"{outside} may be staged there since before this bridge kept a journal" in text
+        assert "--mounts-below" in text
+        assert machine.targets("NodeUnstageVolume") == [str(staging)] * 2
+    beginning = guarded.state / "uses" / "beginning"
+    beginning.write_text(json.dumps(json.loads(beginning.read_text()) | {"boot": "the one before"}))
+    with start() as machine:
+        machine.unstage(staging)
+        machine.unstage(outside)
+        assert machine.targets("NodeUnstageVolume") == [str(staging)] * 2
+
+
+@pytest.mark.usefixtures("upgraded")
+def test_after_an_upgrade_an_operation_whose_stage_was_refused_can_undo_it(
+    start: Callable[[], Any], tmp_path: Path
+) -> None:
+    outside = tmp_path.resolve() / "elsewhere"
+    with start() as machine:
+        refusal(lambda: machine.stage(outside, moorage_operation="a", **ATTEMPT), "INVALID_ARGUMENT")
+        machine.unstage(outside, moorage_operation="a", **ATTEMPT)
+        assert machine.targets("NodeUnstageVolume") == []
+
+
+@pytest.mark.usefixtures("upgraded")
+def test_after_an_upgrade_an_unstage_does_not_reach_another_volume(
+    start: Callable[[], Any], plugin: FakePlugin
+) -> None:
+    texts = []
+
+    def unstage(*_: Any) -> bytes:
+        texts.append(refusal(lambda: machine.stage(staging, "v2"), "ABORTED"))
+        return b""
+
+    plugin.handlers["NodeUnstageVolume"] = unstage
+    with start() as machine:
+        staging = machine.root / "staging"
+        machine.unstage(staging)
+        assert ["is running" in text for text in texts] == [True]
+        assert machine.uses() == []
+        machine.stage(staging, "v2")
+        assert "volume v2" in refusal(lambda: machine.unstage(staging), "FAILED_PRECONDITION")
+        assert machine.targets("NodeUnstageVolume") == [str(staging)]
+        assert [use["volume"] for use in machine.uses()] == ["v2"]
+
+
+@pytest.mark.usefixtures("upgraded")
+def test_after_an_upgrade_the_plugin_takes_a_device_node_away(
+    start: Callable[[], Any], guarded: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = guarded.mounts_below[0].resolve() / "data"
+    monkeypatch.setattr(paths, "mount_at", lambda path: "device 7" if path == str(target) else "")
+    with start() as machine, pytest.raises(grpc.RpcError, match="there is still a device at"):
+        machine.unpublish(target)
+    assert machine.targets("NodeUnpublishVolume") == [str(target)]
 
 
 def test_a_reboot_unmounted_what_was_mounted_before_the_journal_began(

@@ -17,6 +17,7 @@ from infra.bridge.tests.mount_parts import BUSY, Machine, Played, played
 from infra.bridge.tests.parts import FakePlugin, Pki, eventually, running
 from moorage.bridge import leases
 from moorage.bridge.settings import PluginSettings, Settings
+from moorage.bridge.uses import Use
 from moorage.mounts.journal import Entry, Stage
 from moorage.spec import csi_pb2 as csi
 
@@ -184,6 +185,45 @@ def test_a_bridge_that_starts_late_keeps_what_is_still_ours(
     with run():
         eventually(lambda: len(plane.requests("PUT renew")) >= 3)
     assert machine.stages() == {"data": Stage.MOUNTED}
+
+
+def test_an_unmount_that_cannot_be_written_down_is_repeated(
+    machine: Machine, plane: Played, plugin: FakePlugin, run: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = mounted(machine)
+    uses, away = machine.state / "uses", machine.state / "away"
+    works = plugin.handlers["NodeUnpublishVolume"]
+
+    def unpublish(raw: bytes, context: grpc.ServicerContext) -> Any:
+        if not away.exists():
+            uses.rename(away)
+            uses.touch()
+        return works(raw, context)
+
+    with run():
+        use = Use(
+            "published",
+            entry.plugin,
+            entry.external_id,
+            entry.target,
+            entry.target,
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        )
+        (uses / use.file).write_text(json.dumps(dataclasses.asdict(use)))
+    plugin.handlers["NodeUnpublishVolume"] = unpublish
+    with caplog.at_level(logging.ERROR), run():
+        plane.claims.clear()
+        eventually(lambda: bool(reasons(caplog)))
+        uses.unlink()
+        away.rename(uses)
+        plugin.handlers["NodeUnpublishVolume"] = works
+        eventually(lambda: machine.stages() == {"data": Stage.LOST})
+    assert any("NodeUnpublishVolume: the plugin answered OK" in reason for reason in reasons(caplog))
+    assert not list(uses.glob("*.json"))
+
+
+def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.__dict__["reason"] for record in caplog.records if record.getMessage() == "not unmounted yet"]
 
 
 def test_an_unmount_that_fails_is_repeated_until_it_is_done(

@@ -4,10 +4,9 @@ The rules are in docs/bridge.md, the reasons in docs/decisions/025. A refusal me
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -37,8 +36,8 @@ _SAY_GONE: Final = (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND)
 """Answers to an unpublish or unstage after which nothing is there any more."""
 
 
-class StillThere(Exception):
-    """The plugin says that it took a volume away, and something is still at its path."""
+class NotBelieved(Exception):
+    """The plugin says that it took a volume away. Something is still at its path, or the answer cannot be recorded."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class Passage:
     """Whether the bridge answers OK itself, since this volume is not at the path."""
     use: Use | None = None
     """What the call begins or ends."""
+    begins: bool = False
+    """Whether the use was written for this call, and for no earlier one."""
     ends_at: str = ""
     """The path at which nothing is after the call, or "" for other calls."""
 
@@ -77,7 +78,8 @@ class Guard:
     async def passing(self, call: Call) -> AsyncIterator[Passage]:
         """Let a call pass in this block. Raises Refusal.
 
-        The use that a call begins is written before the block. In the block, no other call about the use passes.
+        The use that a call begins is written before the block, and removed if the block raises Refusal, since then the
+        call was not forwarded. In the block, no other call about the use passes.
         """
         passage = await self._admit(call)
         if passage.use is None:
@@ -87,21 +89,30 @@ class Guard:
         self._busy.add(passage.use.file)
         try:
             yield passage
+        except Refusal:
+            if passage.begins:
+                with _using_journal():
+                    self.uses.forget(passage.use)
+            raise
         finally:
             self._busy.discard(passage.use.file)
 
     async def finish(self, passage: Passage, code: grpc.StatusCode) -> None:
-        """Remove the use that a call ended, when the plugin has answered in the block. Raises StillThere."""
+        """Remove the use that a call ended, when the plugin has answered in the block. Raises NotBelieved."""
         if not passage.ends_at or code not in _SAY_GONE:
             return
-        left = await asyncio.to_thread(paths.mount_at, passage.ends_at)
+        try:
+            left = await asyncio.to_thread(paths.mount_at, passage.ends_at)
+            if not left and passage.use is not None:
+                self.uses.forget(passage.use)
+        except OSError as exc:
+            text = f"the plugin answered {code.name} and the bridge's journal cannot be used: {exc}: repeat the call"
+            raise NotBelieved(text) from exc
         if left:
-            raise StillThere(
+            raise NotBelieved(
                 f"the plugin answered {code.name} and there is still a {left.partition(' ')[0]} at {passage.ends_at}: "
                 "repeat the call, or unmount it by hand"
             )
-        if passage.use is not None:
-            self.uses.forget(passage.use)
 
     async def _admit(self, call: Call) -> Passage:
         rpc = call.method.removeprefix(PREFIX)
@@ -110,11 +121,10 @@ class Guard:
         request = _parse(rpc, call.request)
         before = request.SerializeToString(deterministic=True)
         try:
-            passage = await self._with_paths(rpc, request, call)
+            with _using_journal():
+                passage = await self._with_paths(rpc, request, call)
         except UnsafePath as exc:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
-        except (JournalTrouble, OSError) as exc:
-            raise Refusal(grpc.StatusCode.UNAVAILABLE, f"the bridge's journal cannot be used: {exc}") from exc
         changed = request.SerializeToString(deterministic=True) != before
         return replace(passage, request=request.SerializeToString()) if changed else passage
 
@@ -130,11 +140,12 @@ class Guard:
         kind, name = _BEGINS[rpc]
         if kind == "published" and request.staging_target_path:
             request.staging_target_path = await self._source(call, request)
-        use = await self._begin(_place(call, request, name), call, kind)
-        setattr(request, name, use.resolved)
-        return Passage(call.request, use=use)
+        passage = await self._begin(_place(call, request, name), call, kind)
+        if passage.use is not None:
+            setattr(request, name, passage.use.resolved)
+        return passage
 
-    async def _begin(self, place: Place, call: Call, kind: Kind) -> Use:
+    async def _begin(self, place: Place, call: Call, kind: Kind) -> Passage:
         """Write the use that a call begins, unless an earlier call did. Raises Refusal."""
         use = self.uses.find(kind, place.plugin, place.volume, place.path)
         if use is None:
@@ -143,13 +154,16 @@ class Guard:
                 use = Use(kind, place.plugin, place.volume, place.path, found, self.uses.boot)
                 self._check_others(use)
             except Refusal:
-                is_older: bool = await asyncio.to_thread(self._is_older, place.path)
+                is_older: bool = await asyncio.to_thread(self._is_older, kind, place.path)
                 if call.operation and is_older:
                     self.uses.note_refusal(call.operation, place.path)
                 raise
-            self.uses.put(use)
         self._check_idle(use)
-        return use
+        # Looked for again: another call may have written it while this one looked at the path.
+        begins = self.uses.find(kind, place.plugin, place.volume, place.path) is None
+        if begins:
+            self.uses.put(use)
+        return Passage(call.request, use=use, begins=begins)
 
     async def _end(self, call: Call, request: Any, kind: Kind, name: str) -> Passage:
         """Return the passage of an unpublish or unstage. Raises Refusal."""
@@ -164,24 +178,41 @@ class Guard:
             return Passage(call.request, use=use, ends_at=use.resolved)
         if await asyncio.to_thread(self.bounds.entry_of, place) is not None:
             return Passage(call.request, ends_at=place.path)
-        if not await asyncio.to_thread(self._is_older, place.path):
+        if not await asyncio.to_thread(self._is_older, kind, place.path):
             return Passage(call.request, answered=True)
-        return await self._end_older(place, call)
+        return await self._end_older(place, call, kind)
 
-    async def _end_older(self, place: Place, call: Call) -> Passage:
-        """Return the passage of an unpublish or unstage where something was mounted before the journal began."""
-        refused = self.uses.beginning.refused
+    async def _end_older(self, place: Place, call: Call, kind: Kind) -> Passage:
+        """Return the passage of an unpublish or unstage of what may be from before the journal. Raises Refusal."""
+        upgraded, refused = self.uses.beginning.upgraded, self.uses.beginning.refused
         if (call.operation, place.path) in refused:
             return Passage(call.request, answered=True)
-        if self.uses.beginning.upgraded and place.path not in {path for _, path in refused}:
-            with suppress(Refusal):
-                if await asyncio.to_thread(self.bounds.resolve, place, free=False) == place.path:
-                    return Passage(call.request, ends_at=place.path)
-        raise Refusal(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"{place.name} {place.path} was mounted before this bridge kept a journal, and it may be volume "
-            f"{place.volume}: if it is, unmount it by hand (umount {place.path}) and repeat the call",
-        )
+        if upgraded and place.path not in {path for _, path in refused} and await self._is_in_bounds(place):
+            # It is written nowhere. It keeps other calls about the path away, as any use does.
+            use = Use(kind, place.plugin, place.volume, place.path, place.path, self.uses.boot)
+            self._check_others(use)
+            self._check_idle(use)
+            return Passage(call.request, use=use, ends_at=place.path)
+        if kind == "staged" and upgraded:
+            text = (
+                f"volume {place.volume} at {place.path} may be staged there since before this bridge kept a journal. "
+                "If the path is below no folder of --mounts-below, start the bridge with one and repeat the call. "
+                "Otherwise, the call succeeds after the next reboot of the machine"
+            )
+        else:
+            text = (
+                f"{place.name} {place.path} was mounted before this bridge kept a journal, and it may be volume "
+                f"{place.volume}: look at it (findmnt {place.path}). If it is the volume, unmount it by hand and "
+                "repeat the call. If it is not, leave it: the call succeeds after the next reboot of the machine"
+            )
+        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+    async def _is_in_bounds(self, place: Place) -> bool:
+        """Return whether this bridge may mount at the place, and no link leads there."""
+        with suppress(Refusal):
+            found: str = await asyncio.to_thread(self.bounds.resolve, place, free=False)
+            return found == place.path
+        return False
 
     async def _source(self, call: Call, request: Any) -> str:
         """Return where the volume that a NodePublishVolume names is staged. Raises Refusal."""
@@ -213,20 +244,31 @@ class Guard:
                 raise Refusal(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"{use.path} is not free: volume {other.volume} of plugin {other.plugin} is {other.kind} at "
-                    f"{other.resolved}: release its claim first (if it has none and nothing is mounted there, stop the "
-                    f"bridge and remove {self.uses.file_of(other)})",
+                    f"{other.resolved}: release its claim first. If that was freed by force, unmount {other.resolved} "
+                    f"by hand if anything is mounted there, then stop the bridge and remove {self.uses.file_of(other)}",
                 )
             self.uses.forget(other)
 
-    def _is_older(self, path: str) -> bool:
-        """Return whether what is at a path now may have been published before the journal began."""
+    def _is_older(self, kind: Kind, path: str) -> bool:
+        """Return whether a volume may be staged or published at a path since before the journal began."""
         beginning = self.uses.beginning
         if beginning.boot != self.uses.boot:
             return False  # a reboot unmounted it
-        spellings = paths.spellings(path)
-        if beginning.upgraded and any(Path(one).is_symlink() for one in spellings):
-            return True
-        return any(one in beginning.mounts and paths.mount_at(one) for one in spellings)
+        if beginning.upgraded and kind == "staged":
+            return True  # a block volume leaves no mount at its staging path
+        found = {one: paths.mount_at(one) for one in paths.spellings(path)}
+        if beginning.upgraded and any(what.startswith(("link ", "device ")) for what in found.values()):
+            return True  # the list has only mounts
+        return any(what and one in beginning.mounts for one, what in found.items())
+
+
+@contextmanager
+def _using_journal() -> Iterator[None]:
+    """Raise Refusal if a journal cannot be used in this block."""
+    try:
+        yield
+    except (JournalTrouble, OSError) as exc:
+        raise Refusal(grpc.StatusCode.UNAVAILABLE, f"the bridge's journal cannot be used: {exc}") from exc
 
 
 def _parse(rpc: str, request: bytes) -> Any:

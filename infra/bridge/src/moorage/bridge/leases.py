@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import grpc
 
-from moorage.bridge.guard import Call, Guard, StillThere
+from moorage.bridge.guard import Call, Guard, NotBelieved
 from moorage.bridge.refusal import Refusal
 from moorage.bridge.watch import Watch
 from moorage.mounts.api import ApiTrouble, Conflict, ControlPlane, Missing, is_taken
@@ -308,7 +308,7 @@ class Leases:
             except grpc.aio.AioRpcError as exc:
                 if exc.code() is not grpc.StatusCode.NOT_FOUND:  # the volume is gone, and its mount with it
                     return f"{rpc}: {exc.code().name}: {exc.details()}"
-            except (Refusal, StillThere) as exc:
+            except (Refusal, NotBelieved) as exc:
                 return f"{rpc}: {exc}"
         return ""
 
@@ -351,7 +351,7 @@ class Leases:
         log.info("file system expanded", extra=_extra(entry))
 
     async def _call(self, watch: Watch, rpc: str, request: Any) -> None:
-        """Call the plugin as the worker's calls are passed on. Raises AioRpcError, Refusal, StillThere."""
+        """Call the plugin as the worker's calls are passed on. Raises AioRpcError, Refusal, NotBelieved."""
         call = Call(watch.settings.plugin_id, f"/csi.v1.Node/{rpc}", request.SerializeToString())
         multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = watch.channel.unary_unary(call.method)
         async with self.guard.passing(call) as passage:

@@ -17,7 +17,7 @@ import grpc
 
 from moorage.bridge.admission import Admission
 from moorage.bridge.fence import Fence
-from moorage.bridge.guard import Call, Guard, Passage, StillThere
+from moorage.bridge.guard import Call, Guard, NotBelieved, Passage
 from moorage.bridge.refusal import Refusal
 from moorage.spec import csi_pb2 as csi
 
@@ -72,6 +72,7 @@ class Relay(grpc.GenericRpcHandler):
             call_log = _CallLog(method, context)
             try:
                 route, metadata = self._find_route(call_log, context)
+                self._check_time(call_log, context)  # a call that is too late leaves nothing in the journal
                 async with self.guard.passing(Call(route.plugin_id, method, request, call_log.operation)) as passage:
                     remaining = self._check_time(call_log, context)
                     if passage.answered:
@@ -93,13 +94,13 @@ class Relay(grpc.GenericRpcHandler):
             response: bytes = await forward
             await self.guard.finish(passage, grpc.StatusCode.OK)
             context.set_trailing_metadata(strip_metadata(await forward.trailing_metadata()))
-        except StillThere as exc:
+        except NotBelieved as exc:
             await call_log.fail(str(exc))
         except grpc.aio.AioRpcError as exc:
             try:
                 await self.guard.finish(passage, exc.code())
-            except StillThere as still:
-                await call_log.fail(str(still))
+            except NotBelieved as why:
+                await call_log.fail(str(why))
             await call_log.pass_error(exc, route)
         except asyncio.CancelledError:
             call_log.write("CANCELLED", "")
