@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.claim import Claim, ClaimState
+from chalicelib.domain.claim import Claim, ClaimState, NodeState
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.domain.volume import ACCESS_MODES, Capability, Definition, Volume
 from chalicelib.errors import Refused, VolumesError
