@@ -46,15 +46,17 @@ class ClaimState(StrEnum):
 
 
 class NodeState(StrEnum):
-    """Where a claim's volume may be on its node. A release moves it down, step by step, and it never goes back.
+    """Where a claim's volume may be on its node. A publish only moves it up, and a release only down.
 
-    Only an answered call moves it: NodeUnpublishVolume from MOUNTED, NodeUnstageVolume from STAGED. A silent node and a
+    A publish moves it before its call: to STAGED before NodeStageVolume, to MOUNTED before NodePublishVolume. A release
+    moves it by an answered call: NodeUnpublishVolume from MOUNTED, NodeUnstageVolume from STAGED. A silent node and a
     call that was left out move nothing. A plugin that does not stage has no STAGED.
     """
 
     MOUNTED = "mounted"
-    """The worker may have staged or published it, or its owner may have mounted it."""
+    """The worker may have published it, or its owner may have mounted it."""
     STAGED = "staged"
+    """The worker may have staged it, and it is not published."""
     OFF = "off"
 
 

@@ -133,3 +133,8 @@ class Node:
         if self.instance_id == LEFT:
             return "the bridge was stopped"
         return "" if self.healthy else "the bridge does not answer"
+
+
+def is_heard(node: Node | None) -> bool:
+    """Return whether calls to the node are made: it is known, and its bridge sends heartbeats."""
+    return node is not None and node.healthy

@@ -33,7 +33,7 @@ from chalicelib.domain import outcome
 from chalicelib.domain.call import CallOptions
 from chalicelib.domain.claim import Claim, NodeState, StaleMount
 from chalicelib.domain.operation import JsonObject, Operation, Status, retry_delay
-from chalicelib.domain.plugin import Node
+from chalicelib.domain.plugin import Node, is_heard
 from chalicelib.domain.secrets import from_base64, to_base64
 from chalicelib.domain.storage import storage_of
 from chalicelib.domain.volume import Volume
@@ -156,10 +156,9 @@ def due(ctx: StepContext, operation: Operation, claim: Claim, node: Node | None)
         return due_to_stale_mount(ctx, claim) or Due(begin, claim)
     # A forced release is not sent back to a node that has refused it.
     over = operation.step == DETACH and is_forced(operation)
-    if over or claim.node is NodeState.OFF or not claim.is_mounted_by_worker or not _is_heard(node):
-        return Due(DETACH, claim)
-    if claim.node is NodeState.MOUNTED:
-        return Due(UNMOUNT, claim)
+    step = DETACH if over or not is_heard(node) else first(claim)
+    if step != UNSTAGE:
+        return Due(step, claim)
     others = _staged_beside(ctx, claim)
     if others:
         return Due(UNSTAGE, claim, others)
@@ -169,11 +168,23 @@ def due(ctx: StepContext, operation: Operation, claim: Claim, node: Node | None)
 
 def due_to_stale_mount(ctx: StepContext, claim: Claim) -> Due | None:
     """Return the step that takes away what an earlier claim left mounted on the claim's node, or None."""
-    found = ctx.claims.stale_mounts(claim)
+    found = ctx.claims.stale_mounts(claim.plugin_id, claim.external_id, claim.node_id)
     mounted = [mount for mount in found if mount.node is NodeState.MOUNTED]
     if mounted:
         return Due(UNMOUNT, mounted[0])
     return Due(UNSTAGE, found[0], _staged_beside(ctx, claim)) if found else None
+
+
+def turn_to_stale_mount(ctx: StepContext, operation: Operation, claim: Claim) -> Operation | None:
+    """Continue with the step that takes a stale mount away, or return None if there is none."""
+    stale = due_to_stale_mount(ctx, claim)
+    return None if stale is None else _turn_to(ctx, operation, stale.step)
+
+
+def stages(ctx: StepContext, claim: Claim) -> bool:
+    """Return whether the claim's plugin stages volumes on its node. A plugin that is gone may have staged this one."""
+    instance = ctx.plugins.instance(claim.plugin_id, claim.node_id)
+    return instance is None or instance.stages
 
 
 def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation:
@@ -189,8 +200,7 @@ def unmount(ctx: StepContext, operation: Operation, until: float) -> Operation:
         path=mounted.target_path,
         call=call_options(ctx, operation, until),
     )
-    instance = ctx.plugins.instance(operation.plugin_id, claim.node_id)
-    if instance is None or instance.stages:
+    if stages(ctx, claim):
         return _record_staged(ctx, operation, mounted)
     return _record_off(ctx, operation, mounted, ())
 
@@ -267,7 +277,7 @@ def detach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
         return _turn_to(ctx, operation, step)
     others = _attached_beside(ctx, claim) if params.attachable else []
     # Other claims on a node that is down are lost with it. Only taking the volume away proves that it stopped writing.
-    if not (_is_heard(node) or (node is not None and node.claims_kept)):
+    if not (is_heard(node) or (node is not None and node.claims_kept)):
         others = []
     unpublishes = params.attachable and not others
     if unpublishes:
@@ -369,7 +379,7 @@ def undo(ctx: StepContext, operation: Operation, error: PluginRejected) -> Opera
 
 
 def first(claim: Claim) -> str:
-    """Return the step with which the claim's release begins."""
+    """Return the step with which the claim's release begins, while its node is heard."""
     if claim.node is NodeState.OFF or not claim.is_mounted_by_worker:
         return DETACH
     return UNMOUNT if claim.node is NodeState.MOUNTED else UNSTAGE
@@ -387,11 +397,6 @@ def refused(ctx: StepContext, operation: Operation, error: PluginRejected) -> Op
         return _turn_to(ctx, operation, DETACH)
     ctx.retry(operation, error.text, answered=answered, now=ctx.clock.now())
     return None
-
-
-def _is_heard(node: Node | None) -> bool:
-    """Return whether the node can be called, as far as the sweeper knows."""
-    return node is not None and node.healthy
 
 
 def _beside(ctx: StepContext, claim: Claim) -> Iterator[Claim]:

@@ -77,7 +77,7 @@ class StepContext(Stores):
 
         `build` runs again after each refusal, so it reads what it needs anew. A change that is not `visible` to clients
         wakes no reader. Raises LeaseLost when a later attempt owns the operation, ClaimLost when another operation has
-        the claim, and LookAgain when the node or the other claim that the step decided by has changed.
+        the claim, and LookAgain when what the step decided by has changed: the node, another claim or a stale mount.
         """
 
         def again(refused: RefusedWrites) -> Change[None]:
@@ -86,7 +86,7 @@ class StepContext(Stores):
                 raise LeaseLost(operation.id)
             if "claim" in refused and (claim is None or claim.operation_id != operation.id):
                 raise ClaimLost(operation.id)
-            if refused.keys() & {"node", "other"}:
+            if refused.keys() & {"node", "other", "stale mount"}:
                 raise LookAgain(operation.id)
             return Change(None, build(), visible)
 

@@ -5,8 +5,9 @@ Races with
 - the unpublish of another claim on that node: a volume gets one call at a time.
 
 What earlier claims left mounted of the volume on that node is unmounted and unstaged first: attaching the volume would
-bring such a mount back to life. Before its own first call to the node, the claim records that the volume may be mounted
-there. From then on other claims may leave the stage to it, and it leaves by the whole release.
+bring such a mount back to life. Before NodeStageVolume the claim records that the volume may be staged, and before
+NodePublishVolume that it may be mounted. From then on other claims may leave the stage to it. Its release takes back
+what was recorded and no more: a bridge may refuse to unmount what it has not mounted.
 
 After a crash, every call is repeated and answers the same. A failure that proves that nothing happened frees the claim
 at once, if it answers the only call that was ever sent. Any other failure releases the claim, and the operation undoes
@@ -19,7 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from chalicelib.domain import outcome
-from chalicelib.domain.claim import Claim, Use
+from chalicelib.domain.claim import Claim, NodeState, Use
 from chalicelib.domain.operation import Kind, Operation
 from chalicelib.domain.volume import Capability, Volume
 from chalicelib.errors import PluginRejected
@@ -46,9 +47,9 @@ def start(api: Api, claim: Claim, volume: Volume, *, attachable: bool) -> NewOpe
 def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call ControllerPublishVolume, whose publish context the node's calls need."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
-    stale = claim_steps.due_to_stale_mount(ctx, claim)
-    if stale is not None:
-        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=stale.step)
+    turned = claim_steps.turn_to_stale_mount(ctx, operation, claim)
+    if turned is not None:
+        return turned
     context = ctx.calls.controller_publish_volume(
         the_volume(operation),
         _use(params),
@@ -70,22 +71,29 @@ def attach(ctx: StepContext, operation: Operation, until: float) -> Operation | 
 def stage(ctx: StepContext, operation: Operation, until: float) -> Operation | None:
     """Call NodeStageVolume, if the plugin has it and nothing is left mounted by an earlier claim."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
-    stale = claim_steps.due_to_stale_mount(ctx, claim)
-    if stale is not None:
-        return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=stale.step)
-    if not ctx.claims.begin_on_node(claim):
-        raise ClaimLost(operation.id)
-    call = claim_steps.call_options(ctx, operation, until)
-    ctx.calls.node_stage_volume(the_volume(operation), _use(params), node_id=claim.node_id, call=call)
+    turned = claim_steps.turn_to_stale_mount(ctx, operation, claim)
+    if turned is not None:
+        return turned
+    if claim_steps.stages(ctx, claim):
+        _begin_on_node(ctx, claim, NodeState.STAGED)
+        call = claim_steps.call_options(ctx, operation, until)
+        ctx.calls.node_stage_volume(the_volume(operation), _use(params), node_id=claim.node_id, call=call)
     return ctx.operations.checkpoint(operation, now=ctx.clock.now(), step=MOUNT)
 
 
 def mount(ctx: StepContext, operation: Operation, until: float) -> None:
     """Call NodePublishVolume, which puts the volume at its target path."""
     claim, params = claim_steps.the_claim(ctx, operation), Params.decode(operation.params)
+    _begin_on_node(ctx, claim, NodeState.MOUNTED)
     call = claim_steps.call_options(ctx, operation, until)
     ctx.calls.node_publish_volume(the_volume(operation), _use(params), node_id=claim.node_id, call=call)
     _published(ctx, operation, dict(params.publish_context))
+
+
+def _begin_on_node(ctx: StepContext, claim: Claim, node: NodeState) -> None:
+    """Record that the call which is due may stage or mount the volume. Raises ClaimLost when it must not be made."""
+    if not ctx.claims.begin_on_node(claim, node):
+        raise ClaimLost(claim.operation_id)
 
 
 def attach_rejected(ctx: StepContext, operation: Operation, error: PluginRejected) -> Operation | None:

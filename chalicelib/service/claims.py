@@ -222,14 +222,23 @@ def _prepared(deps: Deps, place: _Place, wanted: Claim) -> tuple[Claim, NewOpera
         external_id=volume.definition.external_id,
         external_node_id=place.instance.external_node_id,
         volume_index=volume.create_index,
-        # The worker records when it begins to mount. An owner may mount at any time from now on.
-        node=NodeState.OFF if wanted.is_mounted_by_worker else NodeState.MOUNTED,
+        node=_node_at_first(deps, wanted),
         create_time=deps.clock.now_ns(),
     )
     if not place.attachable and not claim.target_path:
         return replace(claim, published=True), None
     new = publish_volume.start(deps, claim, volume, attachable=place.attachable)
     return replace(claim, operation_id=new.operation.id), new
+
+
+def _node_at_first(deps: Deps, wanted: Claim) -> NodeState:
+    """Return OFF if a worker mounts the volume, and records that before. Return MOUNTED for what is unknown.
+
+    An owner may mount the volume at any time from now on. A worker of 0.1.0, which may run until the stage is upgraded,
+    records nothing.
+    """
+    recorded = wanted.is_mounted_by_worker and ownership.is_upgraded(deps)
+    return NodeState.OFF if recorded else NodeState.MOUNTED
 
 
 def _taken_already(deps: Deps, held: Claim, wanted: Claim, volume: Volume) -> _Publication:

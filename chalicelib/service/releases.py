@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from chalicelib.domain.claim import Claim, NodeState
 from chalicelib.domain.operation import Operation, Status
+from chalicelib.domain.plugin import is_heard
 from chalicelib.domain.volume import Volume
 from chalicelib.errors import Refused
 from chalicelib.operations import claim_steps, starting, unpublish_volume
@@ -43,8 +44,9 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     """Release the claims that a node has on the volume, wait until they are free, and return the index.
 
     `node` is an ID, or the beginning of one node's ID. With `force`, an operator says that the node is off, so claims
-    are freed though nothing else proves that they stopped writing. Raises Refused when the node is up and one of its
-    claims is live.
+    are freed though nothing else proves that they stopped writing. The stale mounts of earlier claims are forgotten, as
+    nothing is mounted on a machine that was off. What these claims leave is kept: the machine may come back as it was.
+    Raises Refused when the node is up and one of its claims is live.
     """
     volume = deps.volumes.get(namespace, volume_id)
     if volume is None or not volume.exists:
@@ -52,8 +54,10 @@ def detach(deps: Deps, namespace: str, volume_id: str, node: str, budget: Budget
     held = claims_on(deps, volume)
     node_id = _node_named(deps, node, held)
     on_node = [claim for claim in held if claim.node_id == node_id]
-    if any(claim.live for claim in on_node) and _is_up(deps, node_id):
+    if any(claim.live for claim in on_node) and is_heard(deps.plugins.node(node_id)):
         raise Refused(f"volume in use: {volume_id}")
+    if force:
+        deps.claims.forget_stale_mounts(volume.plugin_id, volume.definition.external_id, node_id)
     started = [begin_release(deps, claim, force=force, take_over=force) for claim in on_node]
     index = wait_until_free(deps, [operation for operation in started if operation is not None], budget)
     _refuse_lost(deps, on_node)
@@ -95,7 +99,7 @@ def begin_release(
         under_way = deps.operations.get(current.operation_id) if current.operation_id and not current.live else None
         if under_way is not None and not (take_over and not claim_steps.is_forced(under_way)):
             return Change(_Release(starting.resume(deps, under_way)))
-        up = _is_up(deps, current.node_id)
+        up = is_heard(deps.plugins.node(current.node_id))
         given_up = by_owner and up and not current.is_mounted_by_worker
         plugin = deps.plugins.get(current.plugin_id)
         attachable = plugin is not None and plugin.can(PUBLISH_CAPABILITY)
@@ -117,11 +121,6 @@ def begin_release(
         if released.operation is not None:
             starting.send(deps, released.operation)
     return released.operation
-
-
-def _is_up(deps: Deps, node_id: str) -> bool:
-    node = deps.plugins.node(node_id)
-    return node is not None and node.healthy
 
 
 @dataclass(frozen=True, slots=True)

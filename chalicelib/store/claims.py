@@ -91,18 +91,28 @@ class ClaimStore:
                 return
             after = page.next_key
 
-    def stale_mounts(self, claim: Claim) -> list[StaleMount]:
-        """Return what earlier claims left mounted of the claim's volume on its node, read strongly."""
-        return stale_mounts.beside(self._dynamo, claim)
+    def stale_mounts(self, plugin_id: str, external_id: str, node_id: str) -> list[StaleMount]:
+        """Return what claims that are free have left mounted of a volume on a node, read strongly."""
+        return stale_mounts.on_node(self._dynamo, plugin_id, external_id, node_id)
 
-    def begin_on_node(self, claim: Claim) -> bool:
-        """Record, before the first call to the node, that the claim may be mounted there. No reader is woken.
+    def forget_stale_mounts(self, plugin_id: str, external_id: str, node_id: str) -> None:
+        """Forget what claims that are free have left mounted of a volume on a node. A publish there takes none away."""
+        for mount in self.stale_mounts(plugin_id, external_id, node_id):
+            self._dynamo.try_write(stale_mounts.forget(mount))
+
+    def begin_on_node(self, claim: Claim, node: NodeState) -> bool:
+        """Record, before the call that stages or mounts it, that the claim may be so on its node. No reader is woken.
 
         Returns False if the claim is not its operation's any more.
         """
         condition = _same(claim) & (ClaimRow.state == ClaimState.TAKEN.value)
         condition &= ClaimRow.operation_id == claim.operation_id
-        return self._dynamo.try_write(_update(claim, [ClaimRow.node.set(NodeState.MOUNTED.value)], condition))
+        if claim.node is NodeState.MOUNTED:
+            node = claim.node
+        if node is NodeState.STAGED:
+            # A worker whose turn is over must not take back what a later one has recorded.
+            condition &= ClaimRow.node.is_in(NodeState.OFF.value, NodeState.STAGED.value)
+        return self._dynamo.try_write(_update(claim, [ClaimRow.node.set(node.value)], condition))
 
     def lease(self, claim: Claim) -> Lease | None:
         """Return the claim's lease, read strongly, or None if it has none."""

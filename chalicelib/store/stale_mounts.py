@@ -13,9 +13,9 @@ from chalicelib.store.dynamo import Dynamo, Write
 from chalicelib.store.tables import StaleMountRow
 
 
-def beside(store: Dynamo, claim: Claim) -> list[StaleMount]:
-    """Return the stale mounts of the claim's volume on its node, read strongly."""
-    place = claim.plugin_id, claim.external_id, claim.node_id
+def on_node(store: Dynamo, plugin_id: str, external_id: str, node_id: str) -> list[StaleMount]:
+    """Return the stale mounts of a volume on a node, read strongly."""
+    place = plugin_id, external_id, node_id
     found: list[StaleMount] = []
     after = None
     while True:
@@ -49,7 +49,7 @@ def unmounted(mount: StaleMount) -> Write:
 
 
 def forget(mount: StaleMount) -> Write:
-    """Delete a stale mount that was taken away, or whose stage is left to a claim."""
+    """Delete a stale mount that is gone, or whose stage is left to a claim."""
     return dynamo.delete("stale mount", StaleMountRow, *_key(mount))
 
 

@@ -14,11 +14,13 @@ from chalicelib.operations import engine
 from chalicelib.service import releases
 from chalicelib.service.liveness import release_lost_claims
 from chalicelib.store import tables
+from chalicelib.store.claims import ClaimStore
 from chalicelib.sweeps import claims, liveness
 from tests.fakes.provider import Stranded
 from tests.harness import CAPABILITIES, NODE_CAPABILITIES, Died, Reply, System, definition
 from tests.operations.invariants import all_operations, violations
 from tests.operations.script import Script, Strike, tell
+from tests.operations.test_storages import of_an_older_version, upgrade
 
 ATTACHES = CAPABILITIES | {"PUBLISH_UNPUBLISH_VOLUME"}
 PATH = "/v1/volume/csi/data"
@@ -318,7 +320,9 @@ def test_the_next_publish_takes_away_what_was_left_mounted(system: System, attac
     begin_release(system)
     system.set_healthy("node-a", healthy=False)
     system.rest(3)
-    assert (detach(system, force=True).status, states(system)) == (200, [])
+    if not attaches:
+        assert detach(system, force=True).status == 200
+    assert states(system) == []
     left = set(system.provider.mounted)
     assert left
     come_back(system)
@@ -517,3 +521,134 @@ def test_an_operation_of_an_older_version_begins_again_at_unmount(system: System
     assert calls(system)[-2:] == ["NodeUnpublishVolume", "NodeUnstageVolume"]
     assert (states(system), system.provider.mounted) == ([], set())
     assert violations(system) == []
+
+
+# A deployment from 0.1.0: functions are updated one after another.
+
+
+def test_what_the_older_worker_publishes_is_not_off_its_node(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new API takes the claim. The older worker publishes it, and writes nothing of the node."""
+    cluster(system)
+    of_an_older_version(system)
+    with monkeypatch.context() as older:
+        older.setattr(ClaimStore, "begin_on_node", lambda *_: True)
+        assert claim(system).status == 200
+    assert release(system).status == 200
+    assert calls(system)[-2:] == ["NodeUnpublishVolume", "NodeUnstageVolume"]
+    assert claim(system, "two", "node-b").status == 200
+    assert system.provider.nodes_with(volume_id(system)) == {"node-b"}
+
+
+def test_a_claim_that_is_refused_while_the_stage_is_upgraded_is_freed(system: System) -> None:
+    """Nothing says that it is off its node, but the answer to its only call proves it."""
+    cluster(system, attaches=True)
+    of_an_older_version(system)
+    refusal = PluginRejected("wrong", code="INVALID_ARGUMENT")
+    Script({("ControllerPublishVolume", 1): Strike(tell(refusal))}).put_into(system.provider)
+    assert claim(system).status == 500
+    assert (states(system), calls(system)[-1]) == ([], "ControllerPublishVolume")
+    upgrade(system)
+    assert claim(system).status == 200
+    assert release(system).status == 200
+    assert violations(system) == []
+
+
+def test_a_claim_that_has_not_begun_is_freed_while_the_stage_is_upgraded(system: System) -> None:
+    cluster(system)
+    of_an_older_version(system)
+    system.pumping = False
+    assert claim(system).status == 504
+    system.queue.messages.clear()
+    system.pumping = True
+    assert release(system).status == 200
+    assert states(system) == []
+    assert claim(system, "two", "node-b").status == 200
+
+
+# How far a publish has come.
+
+
+def test_what_was_never_mounted_is_not_unmounted(system: System) -> None:
+    """A bridge refuses the stage, and then the unmount of a path that is not its own."""
+    cluster(system)
+    refusal = PluginRejected("/stage is not below a folder that this bridge may mount in", code="INVALID_ARGUMENT")
+    Script({("NodeStageVolume", 1): Strike(tell(refusal))}).put_into(system.provider)
+    system.provider.before.append(refusing("NodeUnpublishVolume", "FAILED_PRECONDITION"))
+    assert "may mount in" in claim(system).body
+    system.rest(3)
+    assert calls(system)[-2:] == ["NodeStageVolume", "NodeUnstageVolume"]
+    assert states(system) == []
+    assert claim(system, "two", "node-b").status == 200
+
+
+@pytest.mark.parametrize("stages", [True, False], ids=["stages", "does-not-stage"])
+def test_what_may_be_mounted_is_unmounted(system: System, stages: bool) -> None:
+    cluster(system, stages=stages)
+    failure = Strike(tell(PluginRejected("broken", code="INTERNAL")), after=True)
+    Script({("NodePublishVolume", 1): failure}).put_into(system.provider)
+    assert claim(system).status == 500
+    system.rest(3)
+    assert "NodeUnpublishVolume" in calls(system)
+    assert (states(system), system.provider.mounted) == ([], set())
+
+
+def test_a_plugin_that_does_not_stage_is_not_asked_to_unmount_before_it_has_mounted(system: System) -> None:
+    cluster(system, attaches=True, stages=False)
+    refusal = PluginRejected("broken", code="INTERNAL")
+    Script({("ControllerPublishVolume", 1): Strike(tell(refusal), after=True)}).put_into(system.provider)
+    assert claim(system).status == 500
+    system.rest(3)
+    assert calls(system)[-2:] == ["ControllerPublishVolume", "ControllerUnpublishVolume"]
+    assert (states(system), system.provider.attached) == ([], set())
+
+
+# A stale mount that cannot be taken away.
+
+
+def leave_mounted(system: System) -> None:
+    """Leave a stale mount on the first node, which its plugin refuses to take away."""
+    cluster(system, attaches=True)
+    assert claim(system).status == 200
+    system.set_healthy("node-a", healthy=False)
+    assert release(system).status == 200
+    come_back(system)
+    system.provider.before.append(refusing("NodeUnpublishVolume"))
+    assert claim(system, "two").status == 500
+    system.rest(3)
+    assert states(system) == []
+
+
+def test_force_forgets_what_was_left_mounted(system: System) -> None:
+    """No claim is left on the node. The machine was off, as the operator says, so nothing is mounted there."""
+    leave_mounted(system)
+    assert detach(system, force=False).status == 200
+    assert claim(system, "two").status == 500, "only an operator can say that the machine was off"
+    system.rest(3)
+    system.provider.mounted.clear()
+    assert detach(system, force=True).status == 200
+    assert claim(system, "two").status == 200
+
+
+def test_force_forgets_only_what_was_left_mounted_on_that_node(system: System) -> None:
+    leave_mounted(system)
+    assert detach(system, force=True, node="node-b").status == 200
+    assert claim(system, "two").status == 500
+
+
+def test_a_publish_goes_on_when_force_forgets_what_it_takes_away(system: System) -> None:
+    cluster(system, attaches=True)
+    assert claim(system).status == 200
+    system.set_healthy("node-a", healthy=False)
+    assert release(system).status == 200
+    come_back(system)
+    forced = Strike(lambda: forget_stale_mounts(system), after=True)
+    Script({("NodeUnpublishVolume", 1): forced}).put_into(system.provider)
+    count = len(calls(system))
+    assert claim(system, "two").status == 200
+    assert calls(system)[count : count + 2] == ["NodeUnpublishVolume", "ControllerPublishVolume"]
+
+
+def forget_stale_mounts(system: System) -> None:
+    volume = system.deps.volumes.get("default", "data")
+    assert volume is not None
+    system.deps.claims.forget_stale_mounts(volume.plugin_id, volume.definition.external_id, "node-a")

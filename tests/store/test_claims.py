@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.claim import Claim, ClaimState
+from chalicelib.domain.claim import Claim, ClaimState, NodeState
 from chalicelib.domain.plugin import Instance, Node
 from chalicelib.domain.volume import ACCESS_MODES, Capability, Definition, Volume
 from chalicelib.errors import Refused, VolumesError
@@ -143,6 +143,50 @@ def test_a_release_that_comes_late_does_not_drop_the_claim_that_was_taken_anew(d
     kept = deps.claims.get("default", "v", again.allocation_id)
     assert kept is not None
     assert kept.create_index == again.create_index
+
+
+def test_a_publish_only_moves_its_claim_up(deps: Deps) -> None:
+    """A worker whose turn is over does not take back what a later one has recorded."""
+    claim = being_published(deps, NodeState.OFF)
+    assert deps.claims.begin_on_node(claim, NodeState.STAGED)
+    assert stored_node(deps) is NodeState.STAGED
+    assert deps.claims.begin_on_node(claim, NodeState.STAGED), "a repeat"
+    assert deps.claims.begin_on_node(claim, NodeState.MOUNTED)
+    assert not deps.claims.begin_on_node(claim, NodeState.STAGED)
+    assert stored_node(deps) is NodeState.MOUNTED
+
+
+def test_a_claim_that_may_be_mounted_from_the_start_stays_so(deps: Deps) -> None:
+    assert deps.claims.begin_on_node(being_published(deps, NodeState.MOUNTED), NodeState.STAGED)
+    assert stored_node(deps) is NodeState.MOUNTED
+
+
+def test_a_publish_does_not_begin_on_the_node_when_another_operation_has_its_claim(deps: Deps) -> None:
+    claim = being_published(deps, NodeState.OFF)
+    assert not deps.claims.begin_on_node(replace(claim, operation_id="other"), NodeState.STAGED)
+    assert stored_node(deps) is NodeState.OFF
+
+
+def being_published(deps: Deps, node: NodeState) -> Claim:
+    """Take a claim for an operation that publishes it, and return it as it is stored."""
+    from chalicelib.store import claims as store
+
+    volume = make(deps, "single-node-writer")
+    claim = replace(wanted(0, "write", "single-node-writer"), volume_index=volume.create_index, node=node)
+    claim = replace(claim, operation_id="publish")
+    ticket = deps.index.allocate("volumes-0", name=deps.clock.new_id(), now=deps.clock.now())
+    deps.dynamo.transact(store.take(claim, volume, ticket.index, lease_until=0, beside=OPEN_TO_CLAIMS), token=ticket.id)
+    deps.index.publish(ticket)
+    return stored(deps)
+
+
+def stored(deps: Deps) -> Claim:
+    (found,) = deps.claims.of_volume("default", "v")
+    return found
+
+
+def stored_node(deps: Deps) -> NodeState:
+    return stored(deps).node
 
 
 def test_a_claim_on_a_volume_that_was_redefined_meanwhile_is_refused(deps: Deps) -> None:
