@@ -45,6 +45,10 @@ class Claims(RuleBasedStateMachine):
         self.place = Place.at()
         self.system = make_system(self.patch, self.place)
         self.held: dict[str, tuple[str, str, bool]] = {}
+        self.lost: set[str] = set()
+        """Of `held`, writers whose leases ran out beside a claim that keeps the volume attached to their node. They
+        count until it is taken away from there.
+        """
         self.down: set[str] = set()
         self.size = 1024
         for node in ("node-a", "node-b"):
@@ -70,7 +74,8 @@ class Claims(RuleBasedStateMachine):
         body = {"AllocationID": alloc, "NodeID": node, "Mode": mode, "LeaseSeconds": LEASE if leased else 0}
         reply = self._call("PUT", f"{PATH}/claim", body)
         if alloc in self.held:
-            assert reply.status == (200 if self.held[alloc][:2] == (node, mode) else 409), reply.body
+            same = self.held[alloc][:2] == (node, mode) and alloc not in self.lost
+            assert reply.status == (200 if same else 409), reply.body
         elif mode == "write" and self.access_mode in READ_ONLY:
             assert (reply.status, reply.body) == (500, "volume is currently unschedulable")
         elif not fits(self.access_mode, [m for _, m, _ in self.held.values()] + [mode]):
@@ -85,25 +90,32 @@ class Claims(RuleBasedStateMachine):
     def release(self, alloc: str) -> None:
         reply = self._call("DELETE", f"{PATH}/claim/{alloc}")
         assert reply.status == (200 if alloc in self.held else 404), reply.body
-        self.held.pop(alloc, None)
+        self._end({alloc})
 
     @rule(alloc=ALLOCS)
     def renew(self, alloc: str) -> None:
         reply = self._call("PUT", f"{PATH}/claim/{alloc}/renew")
+        if alloc in self.lost:
+            assert (reply.status, "has run out" in reply.body) == (409, True)
+            return
         assert reply.status == (404 if alloc not in self.held else 200 if self.held[alloc][2] else 400), reply.body
 
     @rule()
     def leases_run_out(self) -> None:
         self.system.clock.moment += LEASE + 60
         self._sweep()
-        self.held = {alloc: claim for alloc, claim in self.held.items() if not claim[2]}
+        over = {alloc for alloc, claim in self.held.items() if claim[2]} - self.lost
+        stay = {claim[0] for alloc, claim in self.held.items() if alloc not in over | self.lost}
+        if self.access_mode == "multi-node-single-writer":
+            self.lost |= {alloc for alloc in over if self.held[alloc][1] == "write" and self.held[alloc][0] in stay}
+        self._end(over - self.lost)
 
     @rule(node=NODES)
     def node_goes_down(self, node: str) -> None:
         self.down.add(node)
         self.system.set_healthy(node, healthy=False)
         self._sweep()
-        self.held = {alloc: claim for alloc, claim in self.held.items() if claim[0] != node}
+        self._end({alloc for alloc, claim in self.held.items() if claim[0] == node})
 
     @rule(node=NODES)
     def node_comes_back(self, node: str) -> None:
@@ -114,7 +126,7 @@ class Claims(RuleBasedStateMachine):
     @rule(node=NODES, force=st.sampled_from(["true", "false"]))
     def detach(self, node: str, force: str) -> None:
         reply = self._call("DELETE", f"{PATH}/detach", query=f"node={node}&force={force}")
-        in_use = any(where == node for where, _, _ in self.held.values())
+        in_use = any(where == node for alloc, (where, _, _) in self.held.items() if alloc not in self.lost)
         assert reply.status == (500 if in_use else 200), reply.body
 
     @rule(how=st.sampled_from(["/delete", "", "?force"]))
@@ -156,6 +168,13 @@ class Claims(RuleBasedStateMachine):
         self.patch.undo()
         self.mock.stop()
         assert found == []
+
+    def _end(self, allocs: set[str]) -> None:
+        """Forget these claims, and the lost ones on nodes from which the volume is taken away with them."""
+        self.held = {alloc: claim for alloc, claim in self.held.items() if alloc not in allocs}
+        attached = {claim[0] for alloc, claim in self.held.items() if alloc not in self.lost}
+        self.held = {a: claim for a, claim in self.held.items() if a not in self.lost or claim[0] in attached}
+        self.lost &= self.held.keys()
 
     def _create(self) -> None:
         volume = {
