@@ -6,7 +6,8 @@ SOAK                          fifty blocked readers, alone: each change must rea
 tests/conformance             clients and plugins in other languages, csi-sanity
 EXHAUSTIVE, --many            more examples of claims in any order; every death of a process under every delivery of its
                               message; every error of every step; every interleaving of writers and readers; a kill of
-                              each process of a local system; every step left out of docs/adding-*.md
+                              each process of a local system; every step left out of docs/adding-*.md; the large
+                              scenarios of who owns a storage
 tests/store, CLAIMS, --many,  the store's own tests, and 200 examples of claims, on DynamoDB Local; beside the others,
   --against=local             since both wait for servers
 """
@@ -29,6 +30,7 @@ EXHAUSTIVE: Final = (
     "tests/operations/test_faults.py",
     "tests/operations/test_steps.py",
     "tests/operations/test_throttling.py",
+    "tests/storages",
     "tests/e2e/test_durability.py",
     "tests/blocking/test_explorer.py",
     "tests/blocking/test_lists.py",

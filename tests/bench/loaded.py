@@ -48,6 +48,8 @@ def services(address: str, monkeypatch: pytest.MonkeyPatch) -> Deps:
     assert stores.plugins.put_node(node, digest="", read=None)
     instance = Instance("p", "node-a", "127.0.0.1:1", healthy=True, node=True)
     stores.plugins.change("p", "node-a", instance, now=clock.now())
+    stores.storages.end_upgrade()  # the volumes that `load` puts are none of an older version
+    assert stores.storages.upgraded()  # which is read once in each process
     return Deps(
         **stores.parts(),
         waits=WaitStore(stores.dynamo, limit=10),

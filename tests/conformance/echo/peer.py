@@ -29,6 +29,8 @@ class Peer:
     registered: dict[str, Any]
     """What the bridge told the control plane of the plugin."""
     requests: Path
+    mounts: Path
+    """Where the bridge lets the plugin mount."""
 
     def decoded(self, rpc: str) -> dict[str, Any]:
         """The last request of `rpc` as Go decoded it: unset fields left out, 64-bit numbers as text."""
@@ -59,7 +61,8 @@ def running(program: Path, folder: Path) -> Iterator[Peer]:
     ):
         try:
             parts.eventually(socket.exists)
-            pki = parts.make_pki(folder / "pki")
+            pki, mounts = parts.make_pki(folder / "pki"), folder / "mounts"
+            mounts.mkdir()
             settings = Settings(
                 api=control_plane.url,
                 state=folder / "state",
@@ -67,16 +70,17 @@ def running(program: Path, folder: Path) -> Iterator[Peer]:
                 listen="127.0.0.1:0",
                 advertise=None,
                 plugins=(PluginSettings(PLUGIN_ID, f"unix://{socket}"),),
+                mounts_below=(mounts,),
             )
             with parts.running(settings) as bridge:
                 parts.eventually(lambda: control_plane.last_plugin(PLUGIN_ID))
-                yield _peer(bridge.address, pki, control_plane.last_plugin(PLUGIN_ID), requests)
+                yield _peer(bridge.address, pki, control_plane.last_plugin(PLUGIN_ID), requests, mounts)
         finally:
             process.terminate()
             process.wait(timeout=10)
 
 
-def _peer(address: str, pki: parts.Pki, registered: dict[str, Any], requests: Path) -> Peer:
+def _peer(address: str, pki: parts.Pki, registered: dict[str, Any], requests: Path, mounts: Path) -> Peer:
     ca, certificate, key = ((pki.worker / name).read_bytes() for name in ("ca.pem", "worker.pem", "worker-key.pem"))
     channels = TlsChannels(lambda: WorkerTls(ca, certificate, key, "1"), time.monotonic)
     instance = Instance(
@@ -89,4 +93,4 @@ def _peer(address: str, pki: parts.Pki, registered: dict[str, Any], requests: Pa
         node_capabilities=frozenset(registered["NodeCapabilities"]),
     )
     calls = CsiCalls(lambda _: [instance], lambda *_: instance, channels, lambda: 0.0)
-    return Peer(calls, registered, requests)
+    return Peer(calls, registered, requests, mounts)

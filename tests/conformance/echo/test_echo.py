@@ -212,23 +212,24 @@ def test_unpublish_on_the_controller(echo: Peer) -> None:
 
 
 def test_on_the_node(echo: Peer) -> None:
-    use = Use(EVERY_PAIR[1], True, {"device": "/dev/ü"}, "/stage", "/target ü")
+    stage, target = str(echo.mounts / "stage"), str(echo.mounts / "target ü")
+    use = Use(EVERY_PAIR[1], True, {"device": "/dev/ü"}, stage, target)
     echo.calls.node_stage_volume(volume(), use, node_id="n1", call=call(**SECRETS))
     staged = {
         "volume_id": "provider's id/ü",
         "publish_context": {"device": "/dev/ü"},
-        "staging_target_path": "/stage",
+        "staging_target_path": stage,
         "volume_capability": EVERY_PAIR_DECODED[1],
         "secrets": SECRETS,
         "volume_context": {"server": "10.0.0.1", "empty": ""},
     }
     assert echo.decoded("NodeStageVolume") == staged
     echo.calls.node_publish_volume(volume(), use, node_id="n1", call=call(**SECRETS))
-    assert echo.decoded("NodePublishVolume") == staged | {"target_path": "/target ü", "readonly": True}
-    echo.calls.node_unpublish_volume(peer.PLUGIN_ID, "provider's id/ü", node_id="n1", path="/target ü", call=call())
-    assert echo.decoded("NodeUnpublishVolume") == {"volume_id": "provider's id/ü", "target_path": "/target ü"}
-    echo.calls.node_unstage_volume(peer.PLUGIN_ID, "provider's id/ü", node_id="n1", path="/stage", call=call())
-    assert echo.decoded("NodeUnstageVolume") == {"volume_id": "provider's id/ü", "staging_target_path": "/stage"}
+    assert echo.decoded("NodePublishVolume") == staged | {"target_path": target, "readonly": True}
+    echo.calls.node_unpublish_volume(peer.PLUGIN_ID, "provider's id/ü", node_id="n1", path=target, call=call())
+    assert echo.decoded("NodeUnpublishVolume") == {"volume_id": "provider's id/ü", "target_path": target}
+    echo.calls.node_unstage_volume(peer.PLUGIN_ID, "provider's id/ü", node_id="n1", path=stage, call=call())
+    assert echo.decoded("NodeUnstageVolume") == {"volume_id": "provider's id/ü", "staging_target_path": stage}
 
 
 def test_the_bridge_understands_every_capability_and_the_node(echo: Peer) -> None:
