@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.deadlines import LONGEST_CALL
 from chalicelib.domain.operation import Status
 from chalicelib.domain.outcome import GO_NAMES, Outcome, outcome, proves
 from chalicelib.errors import PluginError, PluginInDoubt, PluginRejected, PluginUnreachable
@@ -87,6 +88,7 @@ def test_a_first_step_that_fails_once(case: Case, failure: Failure) -> None:
             assert TEXT in reply.body
             tapped.rest()
             assert left_after_rejection(system, case, failure) == []
+            system.clock.moment += LONGEST_CALL  # after UNKNOWN, the next call waits until the first cannot land
             assert case.start(system).status == 200
         tapped.rest()
         assert script.struck == [(case.rpc, 1)]
