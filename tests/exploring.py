@@ -31,7 +31,7 @@ class Model(Protocol[S]):
         """Raise ViolationError if the state must not be seen."""
 
     def is_needed(self, name: str) -> bool:
-        """Return whether a rest may depend on the step: not if it is a fault, or somebody's free decision."""
+        """Return whether a rest may depend on the step: not if it is a fault, or a client decides on it freely."""
 
 
 @dataclass

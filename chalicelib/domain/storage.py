@@ -61,6 +61,11 @@ class Storage:
         """Return whether claims count here, past ones too. Those of a single record count at the volume alone."""
         return bool(self.readers or self.writers)
 
+    @property
+    def volumes(self) -> frozenset[tuple[str, str]]:
+        """Return the namespaces and IDs of all volumes whose claims may count here, departed ones too."""
+        return self.records | {(namespace, volume_id) for namespace, volume_id, _ in self.departed}
+
     def outdates(self, since: float) -> bool:
         """Return whether an answer to a call that began at `since` may be older than a removal of the storage."""
         return self.state is StorageState.LEAVING or (bool(self.until) and self.until >= since - CLOCK_MARGIN)

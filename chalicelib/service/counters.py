@@ -58,8 +58,7 @@ def repair_storage(deps: Deps, volume: Volume) -> bool:
     # The storage was read first: a claim that comes after that changes its version, and so refuses the write.
     if storage is None or record_of(volume) != min(storage.records, default=None):
         return False  # each storage is counted once, not for each of its records
-    places = storage.records | {(namespace, volume_id) for namespace, volume_id, _ in storage.departed}
-    claims = [c for place in sorted(places) for c in deps.claims.of_volume(*place)]
+    claims = [c for place in sorted(storage.volumes) for c in deps.claims.of_volume(*place)]
     on_it = [c for c in claims if storage_of(c) == (storage.plugin_id, storage.external_id)]
     readers, writers = sum(not c.writes for c in on_it), sum(c.writes for c in on_it)
     if (readers, writers) == (storage.readers, storage.writers):

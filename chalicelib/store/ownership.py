@@ -110,8 +110,7 @@ def free(stores: Stores, claim: Claim, volume: Volume | None) -> list[Write]:
 def volumes_of(stores: Stores, claim: Claim) -> set[tuple[str, str]]:
     """Return the namespaces and IDs of the volumes whose claims may be on the claim's storage, its own among them."""
     storage = stores.storages.get(*rules.storage_of(claim))
-    gone = {(namespace, volume_id) for namespace, volume_id, _ in storage.departed}
-    return {(claim.namespace, claim.volume_id), *storage.records, *gone}
+    return {(claim.namespace, claim.volume_id), *storage.volumes}
 
 
 def recount(stores: Stores, storage: Storage, *, readers: int, writers: int) -> Write:

@@ -104,8 +104,7 @@ def wrong_storages(system: System, volumes: list[Volume]) -> list[str]:
             found.append(f"{storage.external_id} names {storage.records - names}, which are gone")
         if storage.state is StorageState.LEAVING:
             found.append(f"{storage.external_id} is leaving by {storage.operation_id}")
-        places = storage.records | {place[:2] for place in storage.departed}
-        claims = [c for place in places for c in system.deps.claims.of_volume(*place)]
+        claims = [c for place in storage.volumes for c in system.deps.claims.of_volume(*place)]
         claims = [c for c in claims if (c.plugin_id, c.external_id) == (storage.plugin_id, storage.external_id)]
         real = (sum(not c.writes for c in claims), sum(c.writes for c in claims))
         if storage.shared and (storage.readers, storage.writers) != real:

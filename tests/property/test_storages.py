@@ -113,8 +113,7 @@ class Storages(RuleBasedStateMachine):
     def nothing_was_destroyed_and_claims_fit(self) -> None:
         assert self.seen == []
         for storage in all_storages(self.system):
-            places = storage.records | {place[:2] for place in storage.departed}
-            claims = [c for place in sorted(places) for c in self.system.deps.claims.of_volume(*place)]
+            claims = [c for place in sorted(storage.volumes) for c in self.system.deps.claims.of_volume(*place)]
             assert fit_together([c for c in claims if c.external_id == storage.external_id])
 
     def teardown(self) -> None:
